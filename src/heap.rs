@@ -1,0 +1,144 @@
+//! [`NopShMemProvider`]: segments on the heap of this process, shared with nobody.
+#![allow(unsafe_code)]
+
+use alloc::alloc::{alloc_zeroed, dealloc};
+use core::alloc::Layout;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+use crate::access::Access;
+use crate::error::{Error, Result, Subject};
+use crate::mapping::Mapping;
+use crate::shmem::check_size;
+use crate::{ShMem, ShMemId, ShMemProvider};
+
+/// What the C library calls it when memory runs out; the same number on every system.
+const ENOMEM: i32 = 12;
+
+/// The alignment of a segment, in bytes: what `ShMem` demands.
+const ALIGN: usize = 8;
+
+/// Segments on the heap of this process, shared with nobody.
+///
+/// It stands in where code wants a provider and nothing is to be shared: in tests, in programs of a
+/// single process, on systems without shared memory.
+///
+/// An id leads nowhere: every segment that is made or opened is new, zeroed, and its own.
+///
+/// # Lifetime
+///
+/// The memory goes back to the allocator when the segment is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{NopShMemProvider, ShMemProvider};
+///
+/// let segment = NopShMemProvider.new_shmem(3)?;
+/// assert_eq!(segment[..], [0, 0, 0]);
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NopShMemProvider;
+
+/// A segment on the heap of this process: exactly as long as asked for, aligned to 8 bytes.
+#[derive(Debug)]
+pub struct NopShMem {
+    id: ShMemId,
+    mapping: Mapping,
+}
+
+impl ShMemProvider for NopShMemProvider {
+    type ShMem = NopShMem;
+
+    fn new() -> Result<Self, crate::Error> {
+        Ok(Self)
+    }
+
+    fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, crate::Error> {
+        self.shmem_from_id_and_size(ShMemId::default(), map_size)
+    }
+
+    /// Always an error: there is nobody to ask for the size.
+    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, crate::Error> {
+        Err(Error::Gone { id })
+    }
+
+    /// A new segment of that size, zeroed. It only bears the id.
+    fn shmem_from_id_and_size(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<Self::ShMem, crate::Error> {
+        let mapping = allocate(check_size(size)?)?;
+        Ok(NopShMem { id, mapping })
+    }
+
+    fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
+        shmem.mapping = Mapping::empty();
+    }
+}
+
+// SAFETY: a segment has one allocation, aligned to 8 bytes, which stays until it is dropped or
+// released, both of which need the segment unborrowed.
+unsafe impl ShMem for NopShMem {
+    fn id(&self) -> ShMemId {
+        self.id
+    }
+
+    fn len(&self) -> usize {
+        self.mapping.len()
+    }
+
+    fn access(&mut self) -> Access<'_> {
+        self.mapping.access()
+    }
+
+    fn as_ptr_of<T: Sized>(&self) -> Option<*const T> {
+        self.mapping.start_as::<T>().map(<*mut T>::cast_const)
+    }
+
+    fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
+        self.mapping.start_as()
+    }
+}
+
+impl Deref for NopShMem {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.mapping.as_slice()
+    }
+}
+
+impl DerefMut for NopShMem {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.mapping.as_mut_slice()
+    }
+}
+
+/// `size` zero bytes from the allocator; not zero of them.
+fn allocate(size: usize) -> Result<Mapping> {
+    let layout = layout(size).ok_or(Error::InvalidSize { size })?;
+    // SAFETY: the callers have checked that the size is not zero.
+    let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Error::Os {
+        call: "alloc_zeroed",
+        errno: ENOMEM,
+        subject: Subject::Bytes(size),
+        limit: None,
+    })?;
+    // SAFETY: the allocation is new, ours, zeroed, `size` bytes long and aligned to `ALIGN`.
+    Ok(unsafe { Mapping::from_raw(base, size, free) })
+}
+
+/// Gives an allocation of [`allocate`] back.
+unsafe fn free(base: NonNull<u8>, size: usize) {
+    let Some(layout) = layout(size) else { return };
+    // SAFETY: `Mapping` calls this once, with the pointer and the size of the allocation, from
+    // which the same layout follows.
+    unsafe { dealloc(base.as_ptr(), layout) }
+}
+
+fn layout(size: usize) -> Option<Layout> {
+    Layout::from_size_align(size, ALIGN).ok()
+}

@@ -1,0 +1,65 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+// Elsewhere fewer mechanisms exist, and leave idle what only they use.
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, unreachable_pub, unused_imports)
+)]
+// What only the library has to keep to.
+#![warn(
+    clippy::alloc_instead_of_core,
+    clippy::std_instead_of_alloc,
+    clippy::std_instead_of_core,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+mod access;
+#[cfg(feature = "std")]
+mod cursor;
+#[cfg(unix)]
+mod defaults;
+mod description;
+#[cfg(feature = "std")]
+mod env;
+pub mod error;
+#[cfg(feature = "alloc")]
+mod heap;
+mod id;
+mod limit;
+mod mapping;
+#[cfg(all(unix, feature = "std"))]
+pub mod pipes;
+#[cfg(unix)]
+mod providers;
+#[cfg(unix)]
+mod segment;
+mod shmem;
+#[cfg(unix)]
+mod sys;
+mod text;
+
+pub use self::access::Access;
+#[cfg(feature = "std")]
+pub use self::cursor::ShMemCursor;
+#[cfg(unix)]
+pub use self::defaults::*;
+pub use self::description::ShMemDescription;
+#[cfg(feature = "alloc")]
+pub use self::heap::{NopShMem, NopShMemProvider};
+pub use self::id::ShMemId;
+#[cfg(unix)]
+pub use self::providers::*;
+#[cfg(unix)]
+pub use self::segment::{Provider, Segment};
+pub use self::shmem::{ShMem, ShMemProvider};
+
+/// What the functions of this crate return when they fail: [`error::Error`].
+pub type Error = error::Error;

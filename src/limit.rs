@@ -1,0 +1,138 @@
+//! The limits of the system that a segment can run into: their values, and the cure of each.
+
+use core::fmt;
+
+/// A limit that stood in the way, with its value when it did.
+///
+/// [`Display`](fmt::Display) names it as the system's administrator knows it, and the cure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Descriptors of this process (`RLIMIT_NOFILE`).
+    OpenFiles {
+        /// How many it may have open.
+        limit: u64,
+    },
+    /// Open files of the whole system (`fs.file-max`).
+    SystemOpenFiles {
+        /// How many there may be.
+        limit: u64,
+    },
+    /// Size of a file that this process makes (`RLIMIT_FSIZE`).
+    FileSize {
+        /// In bytes.
+        limit: u64,
+    },
+    /// Address space of this process (`RLIMIT_AS`).
+    AddressSpace {
+        /// In bytes.
+        limit: u64,
+    },
+    /// Mappings of one process (`vm.max_map_count`), or its address space as such.
+    Mappings {
+        /// How many mappings it may have.
+        limit: u64,
+    },
+    /// Memory of the machine.
+    Memory {
+        /// RAM and swap together, in bytes.
+        total: u64,
+    },
+    /// Space in the file system of POSIX shared memory.
+    DevShm {
+        /// In bytes.
+        free: u64,
+        /// In bytes.
+        total: u64,
+    },
+    /// System V segments of the system (`kernel.shmmni`).
+    SystemVSegments {
+        /// How many there may be.
+        limit: u64,
+        /// How many there are.
+        used: u64,
+    },
+    /// Size of one System V segment (`kernel.shmmax`).
+    SystemVSize {
+        /// In bytes.
+        limit: u64,
+    },
+    /// System V memory of the system (`kernel.shmall`).
+    SystemVPages {
+        /// In pages.
+        limit: u64,
+    },
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::OpenFiles { limit } => write!(
+                f,
+                "RLIMIT_NOFILE is {limit}: raise it (`ulimit -n`), or hold fewer segments"
+            ),
+            Self::SystemOpenFiles { limit } => {
+                write!(
+                    f,
+                    "fs.file-max is {limit}: raise it (`sysctl fs.file-max=…`)"
+                )
+            }
+            Self::FileSize { limit } => write!(
+                f,
+                "RLIMIT_FSIZE is {limit} bytes: raise it (`ulimit -f`), or use System V segments, \
+                 which it does not touch"
+            ),
+            Self::AddressSpace { limit } => {
+                write!(f, "RLIMIT_AS is {limit} bytes: raise it (`ulimit -v`)")
+            }
+            Self::Mappings { limit } => write!(
+                f,
+                "either the size exceeds the address space, or the process has all of its \
+                 mappings: vm.max_map_count is {limit} (`sysctl vm.max_map_count=…`)"
+            ),
+            Self::Memory { total } => {
+                write!(
+                    f,
+                    "RAM and swap have {} together: ask for less",
+                    Amount(total)
+                )
+            }
+            Self::DevShm { free, total } => write!(
+                f,
+                "/dev/shm has {} free of {}: enlarge it (`mount -o remount,size=… \
+                 /dev/shm`, `docker run --shm-size=…`), or use memfd or System V segments, which \
+                 it does not limit",
+                Amount(free),
+                Amount(total)
+            ),
+            Self::SystemVSegments { limit, used } => write!(
+                f,
+                "kernel.shmmni is {limit} and {used} segments exist: remove unused ones (`ipcs \
+                 -m`, `ipcrm -m …`), or raise it (`sysctl kernel.shmmni=…`)"
+            ),
+            Self::SystemVSize { limit } => write!(
+                f,
+                "kernel.shmmax is {limit} bytes: raise it (`sysctl kernel.shmmax=…`)"
+            ),
+            Self::SystemVPages { limit } => write!(
+                f,
+                "kernel.shmall is {limit} pages: remove unused segments (`ipcs -m`), or raise it \
+                 (`sysctl kernel.shmall=…`)"
+            ),
+        }
+    }
+}
+
+/// An amount of memory in the largest unit that keeps it at 1 or more.
+struct Amount(u64);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes >> 30 > 0 => write!(f, "{} GiB", bytes >> 30),
+            bytes if bytes >> 20 > 0 => write!(f, "{} MiB", bytes >> 20),
+            bytes if bytes >> 10 > 0 => write!(f, "{} KiB", bytes >> 10),
+            bytes => write!(f, "{bytes} bytes"),
+        }
+    }
+}

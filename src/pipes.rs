@@ -1,0 +1,100 @@
+//! [`Pipe`]: both ends of a pipe, for processes that tell each other when to go on.
+
+use alloc::sync::Arc;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+
+#[cfg(doc)]
+use crate::Error;
+use crate::error::Subject;
+use crate::sys;
+
+/// Both ends of a pipe, each until it is closed.
+///
+/// After a `fork()` each side closes the end it does not use; only then does a reader see the end
+/// of the stream, and a writer a broken pipe, when the other side has ended. Both ends are
+/// close-on-exec.
+///
+/// A clone shares the ends: an end is closed once all clones have closed it or are dropped.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use shmem_providers::pipes::Pipe;
+///
+/// let mut pipe = Pipe::new()?;
+/// pipe.write_all(b"go on")?;
+/// pipe.close_write_end();
+/// let mut said = String::new();
+/// pipe.read_to_string(&mut said)?;
+/// assert_eq!(said, "go on");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pipe {
+    read_end: Option<Arc<OwnedFd>>,
+    write_end: Option<Arc<OwnedFd>>,
+}
+
+impl Pipe {
+    /// A new pipe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if there are no descriptors left.
+    pub fn new() -> Result<Self, crate::Error> {
+        let (read_end, write_end) =
+            sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
+        Ok(Self {
+            read_end: Some(Arc::new(read_end)),
+            write_end: Some(Arc::new(write_end)),
+        })
+    }
+
+    /// Closes the end to read from.
+    pub fn close_read_end(&mut self) {
+        self.read_end = None;
+    }
+
+    /// Closes the end to write to.
+    pub fn close_write_end(&mut self) {
+        self.write_end = None;
+    }
+
+    /// The descriptor of the end to read from, lent: it is closed with the pipe.
+    #[must_use]
+    pub fn read_end(&self) -> Option<RawFd> {
+        self.read_end.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The descriptor of the end to write to, lent: it is closed with the pipe.
+    #[must_use]
+    pub fn write_end(&self) -> Option<RawFd> {
+        self.write_end.as_ref().map(AsRawFd::as_raw_fd)
+    }
+}
+
+/// Fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) once the end is closed.
+impl Read for Pipe {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(open(self.read_end.as_ref())?, buf)?)
+    }
+}
+
+/// Fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) once the end is closed, here or by the last
+/// reader (Rust programs ignore `SIGPIPE`; others are killed by it unless they do too).
+impl Write for Pipe {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(open(self.write_end.as_ref())?, buf)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn open(end: Option<&Arc<OwnedFd>>) -> io::Result<impl AsFd + '_> {
+    end.map(|end| end.as_fd())
+        .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+}

@@ -1,0 +1,255 @@
+//! The default on Linux: memfd, then System V, then POSIX, decided when a segment is made.
+//!
+//! Whether `memfd_create` may be called is known only when it is: kernels lack it, seccomp profiles
+//! forbid it, `/proc` may be missing, descriptors may run out. The first two rungs keep the promise
+//! by themselves, so they come first. Ids say which rung made a segment, so attaching needs no
+//! ladder.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use rustix::io::Errno;
+
+use super::memfd::{self, Memfd};
+use super::posix::Posix;
+use super::sysv::SystemV;
+use crate::ShMemId;
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use crate::segment::{Fresh, Provider, Room, Segment};
+
+/// Makes segments by the best mechanism that works where the program runs: memfd, or else System V,
+/// or else POSIX. It opens segments of all three.
+///
+/// What a system turns out not to have is not tried again by the same process. What has only run
+/// out, like descriptors, is.
+///
+/// # Lifetime
+///
+/// Until the last process that holds the segment drops it or ends, unless it had to be a POSIX one:
+/// [`StdShMem::mechanism`](Segment::mechanism) tells, and [`MmapShMemProvider`](crate::MmapShMemProvider)
+/// says what it means.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{ShMem, ShMemProvider, StdShMemProvider};
+///
+/// let mut provider = StdShMemProvider::new()?;
+/// let mut segment = provider.new_shmem(65536)?;
+/// segment[..5].copy_from_slice(b"hello");
+/// assert_eq!(&provider.shmem_from_description(segment.description())?[..5], b"hello");
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+pub type StdShMemProvider = Provider<Ladder>;
+
+/// A segment of [`StdShMemProvider`].
+pub type StdShMem = Segment<Ladder>;
+
+/// The ladder: all rungs, or one of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ladder {
+    only: Option<Mechanism>,
+}
+
+/// How a segment of [`StdShMemProvider`] was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mechanism {
+    /// As by [`MemfdShMemProvider`](crate::MemfdShMemProvider).
+    Memfd,
+    /// As by [`UnixShMemProvider`](crate::UnixShMemProvider).
+    SystemV,
+    /// As by [`MmapShMemProvider`](crate::MmapShMemProvider).
+    Posix,
+}
+
+/// A handle of one of the rungs.
+#[derive(Debug)]
+pub enum Handle {
+    /// Of memfd.
+    Memfd(<Memfd as Room>::Handle),
+    /// Of System V.
+    SystemV(<SystemV as Room>::Handle),
+    /// Of POSIX.
+    Posix(<Posix as Room>::Handle),
+}
+
+const RUNGS: [Mechanism; 3] = [Mechanism::Memfd, Mechanism::SystemV, Mechanism::Posix];
+
+/// A bit for each rung that this system turned out not to have.
+static MISSING: AtomicU8 = AtomicU8::new(0);
+
+impl StdShMemProvider {
+    /// A provider that makes all of its segments by this mechanism, and fails where it is not to be
+    /// had. It opens segments of all of them.
+    #[must_use]
+    pub fn with_mechanism(mechanism: Mechanism) -> Self {
+        Self {
+            room: Ladder {
+                only: Some(mechanism),
+            },
+        }
+    }
+}
+
+impl StdShMem {
+    /// How the segment was made; `None` once it is released.
+    #[must_use]
+    pub fn mechanism(&self) -> Option<Mechanism> {
+        self.handle.as_ref().map(|handle| match handle {
+            Handle::Memfd(_) => Mechanism::Memfd,
+            Handle::SystemV(_) => Mechanism::SystemV,
+            Handle::Posix(_) => Mechanism::Posix,
+        })
+    }
+}
+
+impl Room for Ladder {
+    type Handle = Handle;
+
+    fn create(&self, size: usize) -> Result<Fresh<Handle>> {
+        if let Some(rung) = self.only {
+            return rung.create(size);
+        }
+        // What is said if every rung fails: what stopped the first of those that this system has.
+        let mut told: Option<Error> = None;
+        for rung in RUNGS {
+            if rung.is_missing() {
+                continue;
+            }
+            let error = match rung.create(size) {
+                Ok(fresh) => return Ok(fresh),
+                Err(error) => error,
+            };
+            match verdict(&error) {
+                Verdict::Missing => rung.remember_missing(&error),
+                Verdict::RunOut => {}
+                Verdict::Hopeless => return Err(told.unwrap_or(error)),
+            }
+            told = match told {
+                None | Some(Error::Unsupported { .. }) => Some(error),
+                told => told,
+            };
+        }
+        Err(told.unwrap_or(Error::Unsupported {
+            what: "neither memfd nor System V nor POSIX shared memory is to be had here",
+        }))
+    }
+
+    fn open(&self, id: &ShMemId) -> Result<Handle> {
+        match id.as_array()[0] {
+            b'm' => Memfd.open(id).map(Handle::Memfd),
+            b'0'..=b'9' => SystemV.open(id).map(Handle::SystemV),
+            b'/' => Posix.open(id).map(Handle::Posix),
+            _ => Err(id.invalid("an id starts with `m`, a digit, or a slash")),
+        }
+    }
+
+    fn duplicate(&self, handle: &Handle) -> Result<Handle> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.duplicate(handle).map(Handle::Memfd),
+            Handle::SystemV(handle) => SystemV.duplicate(handle).map(Handle::SystemV),
+            Handle::Posix(handle) => Posix.duplicate(handle).map(Handle::Posix),
+        }
+    }
+
+    fn map(&self, handle: &Handle, len: Option<usize>) -> Result<Mapping> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.map(handle, len),
+            Handle::SystemV(handle) => SystemV.map(handle, len),
+            Handle::Posix(handle) => Posix.map(handle, len),
+        }
+    }
+
+    fn unlink(&self, handle: &Handle, id: &ShMemId) -> Result<()> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.unlink(handle, id),
+            Handle::SystemV(handle) => SystemV.unlink(handle, id),
+            Handle::Posix(handle) => Posix.unlink(handle, id),
+        }
+    }
+}
+
+impl Mechanism {
+    fn create(self, size: usize) -> Result<Fresh<Handle>> {
+        match self {
+            Self::Memfd => {
+                let fresh = Memfd.create(size)?;
+                if memfd::can_be_found(&fresh.id) {
+                    Ok(fresh.with_handle(Handle::Memfd))
+                } else {
+                    Err(Error::Unsupported {
+                        what: "no other process could open a memfd of this one: /proc is not mounted, or the \
+                               process has made itself undumpable",
+                    })
+                }
+            }
+            Self::SystemV => Ok(SystemV.create(size)?.with_handle(Handle::SystemV)),
+            Self::Posix => Ok(Posix.create(size)?.with_handle(Handle::Posix)),
+        }
+    }
+
+    fn is_missing(self) -> bool {
+        MISSING.load(Relaxed) & self.bit() != 0
+    }
+
+    fn remember_missing(self, error: &Error) {
+        if MISSING.fetch_or(self.bit(), Relaxed) & self.bit() == 0 {
+            tell_missing(self, error);
+        }
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Self::Memfd => 1,
+            Self::SystemV => 2,
+            Self::Posix => 4,
+        }
+    }
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Memfd => "memfd",
+            Self::SystemV => "System V",
+            Self::Posix => "POSIX",
+        })
+    }
+}
+
+/// What an error says about going on.
+enum Verdict {
+    /// This system does not have the mechanism, and will not get it.
+    Missing,
+    /// The mechanism has run out of something that the next one may not need.
+    RunOut,
+    /// The next one would fail as well.
+    Hopeless,
+}
+
+fn verdict(error: &Error) -> Verdict {
+    let Some(errno) = error.raw_os_error() else {
+        return match error {
+            Error::Unsupported { .. } => Verdict::Missing,
+            _ => Verdict::Hopeless,
+        };
+    };
+    match Errno::from_raw_os_error(errno) {
+        // The kernel lacks the call, a seccomp profile forbids it, `/dev/shm` is missing or closed
+        // to us.
+        Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::ROFS => Verdict::Missing,
+        // INVAL is how `shmget` says that `kernel.shmmax` is less.
+        Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::FBIG | Errno::INVAL => Verdict::RunOut,
+        _ => Verdict::Hopeless,
+    }
+}
+
+#[cfg(feature = "log")]
+fn tell_missing(rung: Mechanism, error: &Error) {
+    log::debug!("no {rung} segments here from now on: {error}");
+}
+
+#[cfg(not(feature = "log"))]
+fn tell_missing(_rung: Mechanism, _error: &Error) {}

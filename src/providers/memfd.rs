@@ -1,0 +1,301 @@
+//! memfd: `memfd_create(2)`, since Linux 3.17.
+//!
+//! An anonymous file in memory. The kernel frees it with the last descriptor and mapping, so
+//! nothing can be left behind. It has no name by which others could open it; but `/proc/PID/fd/N`
+//! of any process that holds it opens it anew, and the kernel lets only the same user do that
+//! (`proc_pid_fd(5)`, `PTRACE_MODE_READ_FSCREDS`). So the id tells process and descriptor of the
+//! creator, and a random nonce, which is part of the memfd's own name and shows in the link under
+//! `/proc`. If the creator is gone or its numbers were given to something else, the nonce is looked
+//! for among the descriptors of all processes: whoever holds the segment serves as well. That is
+//! why everyone who attaches keeps a descriptor.
+//!
+//! It is sealed against shrinking and growing before anybody else can have it, and only what has
+//! these seals is mapped: so no peer can cause a SIGBUS. Not chosen: `pidfd_getfd(2)`, which needs
+//! the right to attach as a debugger, and which Yama and Docker's seccomp profile deny.
+
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{self, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+
+use crate::ShMemId;
+use crate::error::{Error, Result, Subject};
+use crate::id::base64;
+use crate::mapping::Mapping;
+use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::sys::{self, Facts, failed, identity, procfs};
+use crate::text::Text;
+
+/// Makes segments with `memfd_create(2)`.
+///
+/// # Lifetime
+///
+/// A segment lives until the last process that holds it drops it or ends. The kernel sees to that,
+/// so it holds for SIGKILL as well. The id opens it for just as long, whether its creator still
+/// runs or not.
+///
+/// # Security
+///
+/// Only processes of the same user get in, and no peer can shrink a segment under the others.
+///
+/// # Platform notes
+///
+/// Linux 3.17 and later. To attach by id, `/proc` must be mounted; the creator must not have made
+/// itself undumpable (`PR_SET_DUMPABLE`) or have more privileges, unless another holder has not. A
+/// segment costs each holder one descriptor. The size of `/dev/shm` does not matter. Pages are
+/// allocated when they are first touched. `RLIMIT_FSIZE` is looked at for every 32nd segment only:
+/// a process that lowers its own and then makes a larger one gets SIGXFSZ.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{MemfdShMemProvider, ShMem, ShMemProvider};
+///
+/// let mut provider = MemfdShMemProvider::new()?;
+/// # if let Err(error) = provider.new_shmem(1) {
+/// #     eprintln!("skipped: {error}");
+/// #     return Ok(());
+/// # }
+/// let mut segment = provider.new_shmem(65536)?;
+/// segment[0] = 1;
+/// let again = provider.shmem_from_id(segment.id())?; // in any process of this user
+/// assert_eq!((again[0], again.len()), (1, 65536));
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+pub type MemfdShMemProvider = Provider<Memfd>;
+
+/// A segment of [`MemfdShMemProvider`].
+pub type MemfdShMem = Segment<Memfd>;
+
+/// The mechanism.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memfd;
+
+/// What every segment gets: nobody can change its size any more, nor add seals that would keep
+/// others from writing.
+const SEALS: SealFlags = SealFlags::SHRINK
+    .union(SealFlags::GROW)
+    .union(SealFlags::SEAL);
+
+/// What it must have before we map it.
+const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+
+#[cfg(feature = "std")]
+impl MemfdShMemProvider {
+    /// A file in memory without a segment's seals: to be written, resized and given to a child as
+    /// its standard output, for instance.
+    ///
+    /// It is empty, close-on-exec, and freed with its last descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if the system refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::io::{Read, Seek};
+    /// use std::process::Command;
+    /// use shmem_providers::MemfdShMemProvider;
+    ///
+    /// let mut file = MemfdShMemProvider::new_file()?;
+    /// Command::new("echo").arg("hello").stdout(file.try_clone()?).status()?;
+    /// let mut said = String::new();
+    /// file.rewind()?;
+    /// file.read_to_string(&mut said)?;
+    /// assert_eq!(said, "hello\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new_file() -> Result<std::fs::File, crate::Error> {
+        let fd = create(b"shmem-file", MemfdFlags::CLOEXEC)?;
+        Ok(fd.into())
+    }
+}
+
+impl Room for Memfd {
+    type Handle = OwnedFd;
+
+    fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
+        let me = identity::draw()?;
+        if me.sizes_limited {
+            sys::limits::check_file_size(size)?;
+        }
+        let name = Text::<32>::joined(&[NAME, &nonce_digits(me.nonce)]);
+        let fd = create(
+            name.as_bytes(),
+            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+        )?;
+        fs::ftruncate(&fd, size as u64)
+            .map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
+        fs::fcntl_add_seals(&fd, SEALS)
+            .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))?;
+        let mapping = sys::map_fd(&fd, size)?;
+        let number = u32::try_from(fd.as_raw_fd()).ok();
+        let place = Place {
+            found: me.pid.zip(number),
+            nonce: me.nonce,
+        };
+        Ok(Fresh {
+            handle: fd,
+            id: place.id(),
+            mapping,
+            end: End::WithLastHolder,
+        })
+    }
+
+    fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
+        let place = Place::of(id)
+            .ok_or_else(|| id.invalid("a memfd's id is `m` and 18 characters of base64url"))?;
+        let nonce = nonce_digits(place.nonce);
+        let link = Text::<64>::joined(&[b"/memfd:", NAME, &nonce, b" (deleted)"]);
+        place
+            .open(link.as_bytes())
+            .map_err(|refused| match refused {
+                Refused::Nobody if procfs::is_mounted() => Error::Gone { id: *id },
+                Refused::Nobody => Error::Unsupported {
+                    what: "/proc is not mounted here: a memfd's id leads nowhere",
+                },
+                Refused::Forbidden => Error::OtherUser { owner: None },
+                Refused::Os(errno) => failed("open", errno, Subject::Id(*id)),
+            })
+    }
+
+    fn duplicate(&self, handle: &OwnedFd) -> Result<OwnedFd> {
+        sys::duplicate(handle)
+    }
+
+    fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
+        let facts = check(handle)?;
+        sys::map_fd(handle, facts.extent(len)?)
+    }
+
+    fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What the name of every segment's memfd starts with.
+const NAME: &[u8] = b"shmem-";
+
+/// `memfd_create`, not executable where the kernel knows that flag (6.3; later ones can demand it).
+fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
+    static NO_EXEC_UNKNOWN: AtomicBool = AtomicBool::new(false);
+
+    let refused = |errno| failed("memfd_create", errno, Subject::Nothing);
+    if !NO_EXEC_UNKNOWN.load(Relaxed) {
+        match fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => NO_EXEC_UNKNOWN.store(true, Relaxed),
+            done => return done.map_err(refused),
+        }
+    }
+    fs::memfd_create(name, flags).map_err(refused)
+}
+
+/// What is to be known before it is mapped: that it is ours, and cannot shrink.
+fn check(fd: &OwnedFd) -> Result<Facts> {
+    let facts = Facts::of(fd)?;
+    if !sys::is_me(facts.owner) {
+        return Err(Error::OtherUser {
+            owner: Some(facts.owner),
+        });
+    }
+    // What is no memfd has no seals, and says so with EINVAL.
+    match fs::fcntl_get_seals(fd) {
+        Ok(seals) if seals.contains(NEEDED) => Ok(facts),
+        _ => Err(Error::Foreign {
+            found: "it is not sealed against shrinking",
+        }),
+    }
+}
+
+/// Whether others can open the segment of this id without looking through all processes.
+pub(super) fn can_be_found(id: &ShMemId) -> bool {
+    !id.as_array().starts_with(b"mAAAAAAA")
+}
+
+/// What an id says: where the segment was made, and what its memfd is called.
+///
+/// 106 of the 108 bits of 18 characters: 22 for the process, 20 for the descriptor, and 64 for the
+/// nonce, which so fills the last 11 characters, as it does in the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// Process and descriptor, unless one of them does not fit, or others cannot look there.
+    found: Option<(u32, u32)>,
+    nonce: u64,
+}
+
+/// Linux has no process numbers beyond this (`PID_MAX_LIMIT`).
+const PID_BITS: u32 = 22;
+/// Descriptors beyond this need `fs.nr_open` raised far above its default, 2^20.
+const FD_BITS: u32 = 20;
+const NONCE_CHARS: usize = 11;
+
+/// Why no holder could be opened.
+enum Refused {
+    Nobody,
+    Forbidden,
+    Os(Errno),
+}
+
+impl Place {
+    fn of(id: &ShMemId) -> Option<Self> {
+        let (place, nonce) = id.as_str().strip_prefix('m')?.split_at_checked(7)?;
+        if nonce.len() != NONCE_CHARS {
+            return None;
+        }
+        let place = base64::number(place)?;
+        // 11 characters have room for 66 bits; what does not fit was not made here.
+        let nonce = base64::number(nonce)?;
+        let pid = u32::try_from(place >> FD_BITS).ok()?;
+        let number = u32::try_from(place & ((1 << FD_BITS) - 1)).ok()?;
+        Some(Self {
+            found: (pid != 0).then_some((pid, number)),
+            nonce,
+        })
+    }
+
+    fn id(self) -> ShMemId {
+        let fits = |&(pid, number): &(u32, u32)| pid >> PID_BITS == 0 && number >> FD_BITS == 0;
+        let (pid, number) = self.found.filter(fits).unwrap_or((0, 0));
+        let place = base64::digits::<7>(u64::from(pid) << FD_BITS | u64::from(number));
+        let text = Text::<20>::joined(&[b"m", &place, &nonce_digits(self.nonce)]);
+        ShMemId::holding(text.as_bytes())
+    }
+
+    /// Opens it with the creator, or with whoever holds it.
+    fn open(self, link: &[u8]) -> Result<OwnedFd, Refused> {
+        let mut forbidden = false;
+        if let Some((pid, number)) = self.found {
+            match procfs::open(pid, number, link) {
+                Ok(Some(fd)) => return Ok(fd),
+                Err(Errno::ACCESS | Errno::PERM) => forbidden = true,
+                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                    return Err(Refused::Os(errno));
+                }
+                // No such process or descriptor any more, or it leads to something else.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        // A second look, because the last holder may have passed the segment on, while we looked,
+        // to a process that we had already looked at.
+        for _ in 0..2 {
+            match procfs::find(link, |fd| check(fd).is_ok()) {
+                Ok(Some(fd)) => return Ok(fd),
+                Ok(None) => {}
+                Err(Errno::NOENT) => break,
+                Err(errno) => return Err(Refused::Os(errno)),
+            }
+        }
+        Err(if forbidden {
+            Refused::Forbidden
+        } else {
+            Refused::Nobody
+        })
+    }
+}
+
+/// The nonce as it is written in ids and names.
+fn nonce_digits(nonce: u64) -> [u8; NONCE_CHARS] {
+    base64::digits(nonce)
+}

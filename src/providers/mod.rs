@@ -1,0 +1,22 @@
+//! Which mechanism exists where. The first of the two tables of platforms; the other is
+//! `defaults.rs`.
+//!
+//! Adding a mechanism is one file here and one row.
+
+#[cfg(target_os = "linux")]
+pub(crate) mod ladder;
+#[cfg(target_os = "linux")]
+mod memfd;
+#[cfg(not(target_os = "android"))]
+mod posix;
+#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+pub(crate) mod sysv;
+
+#[cfg(target_os = "linux")]
+pub use self::ladder::Mechanism;
+#[cfg(target_os = "linux")]
+pub use self::memfd::{MemfdShMem, MemfdShMemProvider};
+#[cfg(not(target_os = "android"))]
+pub use self::posix::{MmapShMem, MmapShMemProvider};
+#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+pub use self::sysv::{CommonUnixShMem, CommonUnixShMemProvider};

@@ -1,0 +1,216 @@
+//! System V shared memory: `shmget(2)`, `shmat(2)`, `shmctl(2)`, on every Unix but Android.
+//!
+//! The kernel knows a segment by a number, and so does everyone who was told it: targets in the
+//! manner of AFL read it, in decimal, from `__AFL_SHM_ID`. By itself a segment stays until it is
+//! removed, which is how programs that crashed have left so many. On Linux it is removed here as
+//! soon as its creator has attached it: the kernel keeps it for as long as anybody is attached, and
+//! lets others attach by the number until then (`shmctl(2)`, section `IPC_RMID` on Linux).
+//! Elsewhere its creator removes it when it drops it.
+//!
+//! Needs no descriptor and no file system. Not chosen: `ftok(3)` keys, which can collide.
+#![allow(unsafe_code)]
+
+use core::ffi::c_int;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::io::Errno;
+
+use crate::ShMemId;
+use crate::error::{Error, Result, Subject};
+use crate::mapping::Mapping;
+use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::sys::{self, Facts, failed, last_errno, system_v};
+
+/// Makes segments with `shmget(2)`.
+///
+/// The id is the shmid in decimal: what AFL-style targets read from `__AFL_SHM_ID`.
+///
+/// # Lifetime
+///
+/// On Linux a segment lives until the last process that has it attached drops it or ends; the
+/// kernel sees to that, so it holds for SIGKILL as well. The id opens it for just as long. One thing
+/// can be left behind: a creator that is killed between the system call that makes the segment and
+/// the second one after it, which marks it for removal, leaves it, unknown to anybody. The next
+/// process of the same user that makes a System V segment removes it.
+///
+/// Elsewhere the process that made a segment removes it when it drops it. From then on its id opens
+/// it no more, though who is attached stays so; and if the creator is killed, the segment stays.
+///
+/// # Security
+///
+/// Only processes of the same user get in (by permissions, and the owner is compared). Segments cannot
+/// be resized.
+///
+/// # Platform notes
+///
+/// The limits are small on some systems: `kernel.shmmni` (4096 segments), `kernel.shmmax`,
+/// `kernel.shmall` on Linux. A segment costs no descriptor. Processes in another ipc namespace do
+/// not see it.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{ShMem, ShMemProvider, UnixShMemProvider};
+///
+/// let mut provider = UnixShMemProvider::new()?;
+/// # if let Err(error) = provider.new_shmem(1) {
+/// #     eprintln!("skipped: {error}");
+/// #     return Ok(());
+/// # }
+/// let map = provider.new_shmem(65536)?;
+/// assert!(map.id().as_int().is_some());
+/// assert_eq!(provider.shmem_from_id(map.id())?.len(), 65536);
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+pub type CommonUnixShMemProvider = Provider<SystemV>;
+
+/// A segment of [`CommonUnixShMemProvider`].
+pub type CommonUnixShMem = Segment<SystemV>;
+
+/// The mechanism.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemV;
+
+/// The number of a segment. It keeps nothing alive; being attached does.
+#[derive(Clone, Copy, Debug)]
+pub struct Shmid(c_int);
+
+/// The system removes a segment that is marked while attached once nobody is attached any more.
+const END: End = if system_v::REMOVED_BUT_OPEN {
+    End::WithLastHolder
+} else {
+    End::Unlinked
+};
+
+impl Room for SystemV {
+    type Handle = Shmid;
+
+    fn create(&self, size: usize) -> Result<Fresh<Shmid>> {
+        let shmid = get_after_cleaning(size)?;
+        let attached = attach(shmid, Subject::Bytes(size));
+        if END == End::WithLastHolder || attached.is_err() {
+            let removed = system_v::remove(shmid.0);
+            // Dropping what is attached frees it if the removal went through, and it always does
+            // for who has just made it.
+            removed.map_err(|errno| failed("shmctl(IPC_RMID)", errno, Subject::Bytes(size)))?;
+        }
+        // SAFETY: the kernel has made the segment with at least `size` bytes, and `detach` asks for
+        // none.
+        let mapping = unsafe { attached?.with_len(size) };
+        Ok(Fresh {
+            handle: shmid,
+            id: ShMemId::from_int(shmid.0),
+            mapping,
+            end: END,
+        })
+    }
+
+    fn open(&self, id: &ShMemId) -> Result<Shmid> {
+        match id.as_int() {
+            Some(number) if number >= 0 => Ok(Shmid(number)),
+            _ => Err(id.invalid("a System V segment's id is a number in decimal digits")),
+        }
+    }
+
+    fn duplicate(&self, handle: &Shmid) -> Result<Shmid> {
+        Ok(*handle)
+    }
+
+    fn map(&self, handle: &Shmid, len: Option<usize>) -> Result<Mapping> {
+        let id = ShMemId::from_int(handle.0);
+        let mapping = attach(*handle, Subject::Id(id))?;
+        // Asked before, the number could have been given to another segment since; now that we are
+        // attached it cannot.
+        let facts = facts(*handle).map_err(|errno| refused("shmctl(IPC_STAT)", errno, id))?;
+        if !sys::is_me(facts.owner) {
+            return Err(Error::OtherUser {
+                owner: Some(facts.owner),
+            });
+        }
+        let len = facts.extent(len)?;
+        // SAFETY: the segment that we are attached to has as many bytes, and `detach` asks for
+        // none.
+        Ok(unsafe { mapping.with_len(len) })
+    }
+
+    fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
+        system_v::remove(handle.0).map_err(|errno| refused("shmctl(IPC_RMID)", errno, *id))
+    }
+}
+
+/// A new segment. Once per process, and when there are no more to be had, what was left by
+/// processes that were killed is removed before.
+fn get_after_cleaning(size: usize) -> Result<Shmid> {
+    static CLEANED: AtomicBool = AtomicBool::new(false);
+
+    if !CLEANED.swap(true, Relaxed) {
+        system_v::remove_orphans();
+    }
+    match get(size) {
+        Err(error)
+            if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error())
+                && system_v::remove_orphans() > 0 =>
+        {
+            get(size)
+        }
+        done => done,
+    }
+}
+
+fn get(size: usize) -> Result<Shmid> {
+    const FLAGS: c_int = libc::IPC_CREAT | libc::IPC_EXCL | system_v::MODE;
+    // SAFETY: no pointer is passed.
+    match unsafe { libc::shmget(libc::IPC_PRIVATE, size, FLAGS) } {
+        -1 => Err(failed("shmget", last_errno(), Subject::Bytes(size))),
+        number => Ok(Shmid(number)),
+    }
+}
+
+/// Attaches, with a length of zero until the caller knows better.
+fn attach(shmid: Shmid, subject: Subject) -> Result<Mapping> {
+    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
+    let base = unsafe { libc::shmat(shmid.0, ptr::null(), 0) };
+    match NonNull::new(base.cast::<u8>()) {
+        Some(base) if base.as_ptr().addr() != usize::MAX => {
+            // SAFETY: the attachment is new and ours, and its address a multiple of the page size.
+            Ok(unsafe { Mapping::from_raw(base, 0, detach) })
+        }
+        _ => Err(match (last_errno(), subject) {
+            (errno, Subject::Id(id)) => refused("shmat", errno, id),
+            (errno, _) => failed("shmat", errno, subject),
+        }),
+    }
+}
+
+/// Gives back what [`attach`] got.
+///
+/// # Safety
+///
+/// As for `shmdt`: `base` is where a segment is attached, and nobody refers to it any more.
+unsafe fn detach(base: NonNull<u8>, _len: usize) {
+    // SAFETY: demanded from the caller. A failure would mean that it was not attached; there is
+    // nothing to be done about that here.
+    let _ = unsafe { libc::shmdt(base.as_ptr().cast()) };
+}
+
+fn facts(shmid: Shmid) -> Result<Facts, Errno> {
+    let (_, stat) = system_v::ask(shmid.0, system_v::IPC_STAT)?;
+    Ok(Facts {
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the type differs from system to system"
+        )]
+        size: usize::try_from(stat.shm_segsz).unwrap_or(0),
+        owner: stat.shm_perm.uid,
+    })
+}
+
+/// The error for an id that the system refused.
+fn refused(call: &'static str, errno: Errno, id: ShMemId) -> Error {
+    match errno {
+        Errno::INVAL | Errno::IDRM => Error::Gone { id },
+        Errno::ACCESS | Errno::PERM => Error::OtherUser { owner: None },
+        _ => failed(call, errno, Subject::Id(id)),
+    }
+}

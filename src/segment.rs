@@ -1,0 +1,255 @@
+//! [`Provider`] and [`Segment`]: both traits, implemented once over a [`Room`].
+
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+
+use crate::access::Access;
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
+use crate::shmem::check_size;
+use crate::sys::{self, Pid};
+use crate::{ShMem, ShMemId, ShMemProvider};
+
+/// One mechanism of the operating system: all that the common code knows of it.
+///
+/// It is sealed: outside of the crate this trait cannot be named.
+pub trait Room: Clone + fmt::Debug + Default {
+    /// What keeps the segment alive in this process besides the mapping, and finds it again.
+    type Handle: fmt::Debug;
+
+    /// Makes a segment of `size` zero bytes, and maps it. After an error nothing is left.
+    fn create(&self, size: usize) -> Result<Fresh<Self::Handle>>;
+
+    /// Opens what the id names. What it leads to is believed nothing yet.
+    fn open(&self, id: &ShMemId) -> Result<Self::Handle>;
+
+    /// One more handle to the same segment.
+    fn duplicate(&self, handle: &Self::Handle) -> Result<Self::Handle>;
+
+    /// Maps the first `len` bytes, or all. Checks before that the handle leads to a segment which
+    /// belongs to this user, has as many bytes, and cannot shrink if the mechanism can promise
+    /// that.
+    fn map(&self, handle: &Self::Handle, len: Option<usize>) -> Result<Mapping>;
+
+    /// Takes away the name, so that the segment ends with its last holder.
+    fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
+}
+
+/// A segment that has just been made.
+#[derive(Debug)]
+pub struct Fresh<Handle> {
+    pub(crate) handle: Handle,
+    pub(crate) id: ShMemId,
+    pub(crate) mapping: Mapping,
+    pub(crate) end: End,
+}
+
+impl<Handle> Fresh<Handle> {
+    /// The same segment with its handle as another type.
+    pub(crate) fn with_handle<Other>(self, handle: impl FnOnce(Handle) -> Other) -> Fresh<Other> {
+        Fresh {
+            handle: handle(self.handle),
+            id: self.id,
+            mapping: self.mapping,
+            end: self.end,
+        }
+    }
+}
+
+/// How a segment comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The kernel frees it with its last holder.
+    WithLastHolder,
+    /// It has a name that lives by itself, to be unlinked by the process that made it.
+    Unlinked,
+}
+
+/// How a segment came into this process, and with that, what is to be done when it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// Another one made it, and ends it.
+    Attached,
+    /// Made here; the kernel ends it.
+    Made,
+    /// Made here, to be unlinked, but not by a child that this process forks.
+    MadeBy(Pid),
+}
+
+/// Makes and opens the segments of one mechanism.
+///
+/// Which one, says the alias: [`StdShMemProvider`](crate::StdShMemProvider),
+/// [`MemfdShMemProvider`](crate::MemfdShMemProvider), [`UnixShMemProvider`](crate::UnixShMemProvider),
+/// [`MmapShMemProvider`](crate::MmapShMemProvider).
+#[derive(Clone, Debug, Default)]
+pub struct Provider<R> {
+    pub(crate) room: R,
+}
+
+/// A segment of one mechanism, mapped into this process.
+///
+/// Dropping it gives up this process's hold. It dereferences to its bytes, under the contract that
+/// [`ShMem`](ShMem#the-contract-of-the-slice) states; [`ShMem::access`] is the way without a contract.
+pub struct Segment<R: Room> {
+    mapping: Mapping,
+    pub(crate) id: ShMemId,
+    origin: Origin,
+    /// `None` once released.
+    pub(crate) handle: Option<R::Handle>,
+    room: R,
+}
+
+impl<R: Room> Provider<R> {
+    /// Takes a segment that the room has made.
+    pub(crate) fn adopt(&self, fresh: Fresh<R::Handle>) -> Segment<R> {
+        let origin = match fresh.end {
+            End::WithLastHolder => Origin::Made,
+            End::Unlinked => Origin::MadeBy(sys::pid()),
+        };
+        Segment {
+            mapping: fresh.mapping,
+            id: fresh.id,
+            origin,
+            handle: Some(fresh.handle),
+            room: self.room.clone(),
+        }
+    }
+
+    fn attach(&self, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
+        len.map_or(Ok(0), check_size)?;
+        self.mapped(self.room.open(&id)?, id, len)
+    }
+
+    fn mapped(&self, handle: R::Handle, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
+        Ok(Segment {
+            mapping: self.room.map(&handle, len)?,
+            id,
+            origin: Origin::Attached,
+            handle: Some(handle),
+            room: self.room.clone(),
+        })
+    }
+}
+
+impl<R: Room> ShMemProvider for Provider<R> {
+    type ShMem = Segment<R>;
+
+    fn new() -> Result<Self, crate::Error> {
+        Ok(Self::default())
+    }
+
+    fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, crate::Error> {
+        let fresh = self.room.create(check_size(map_size)?)?;
+        Ok(self.adopt(fresh))
+    }
+
+    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, crate::Error> {
+        let segment = self.attach(id, None)?;
+        Ok(segment)
+    }
+
+    fn shmem_from_id_and_size(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<Self::ShMem, crate::Error> {
+        let segment = self.attach(id, Some(size))?;
+        Ok(segment)
+    }
+
+    /// Maps the segment by the handle of `mapping`, so this works whatever has become of the id.
+    fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, crate::Error> {
+        let Some(handle) = &mapping.handle else {
+            return Err(Error::Gone { id: mapping.id });
+        };
+        let handle = self.room.duplicate(handle)?;
+        let segment = self.mapped(handle, mapping.id, Some(mapping.len()))?;
+        Ok(segment)
+    }
+
+    fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
+        shmem.release();
+    }
+}
+
+impl<R: Room> Segment<R> {
+    /// Whether this process made the segment, rather than attached to it.
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.origin != Origin::Attached
+    }
+
+    /// Leaves the name alone from now on.
+    pub(crate) fn keep_name(&mut self) {
+        if let Origin::MadeBy(_) = self.origin {
+            self.origin = Origin::Made;
+        }
+    }
+
+    fn release(&mut self) {
+        self.mapping = Mapping::empty();
+        let Some(handle) = self.handle.take() else {
+            return;
+        };
+        if matches!(self.origin, Origin::MadeBy(maker) if maker == sys::pid()) {
+            // There is nobody to tell, and nothing else that could be done.
+            let _ = self.room.unlink(&handle, &self.id);
+        }
+    }
+}
+
+impl<R: Room> Drop for Segment<R> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+// SAFETY: a segment has one mapping, which is aligned and stays until it is dropped or released,
+// both of which need the segment unborrowed.
+#[allow(unsafe_code)]
+unsafe impl<R: Room> ShMem for Segment<R> {
+    fn id(&self) -> ShMemId {
+        self.id
+    }
+
+    fn len(&self) -> usize {
+        self.mapping.len()
+    }
+
+    fn access(&mut self) -> Access<'_> {
+        self.mapping.access()
+    }
+
+    fn as_ptr_of<T: Sized>(&self) -> Option<*const T> {
+        self.mapping.start_as::<T>().map(<*mut T>::cast_const)
+    }
+
+    fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
+        self.mapping.start_as()
+    }
+}
+
+impl<R: Room> Deref for Segment<R> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.mapping.as_slice()
+    }
+}
+
+impl<R: Room> DerefMut for Segment<R> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.mapping.as_mut_slice()
+    }
+}
+
+impl<R: Room> fmt::Debug for Segment<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Segment")
+            .field("id", &self.id)
+            .field("mapping", &self.mapping)
+            .field("origin", &self.origin)
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
+    }
+}

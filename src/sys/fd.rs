@@ -1,0 +1,80 @@
+//! Descriptors: what they lead to, and how it is mapped.
+#![allow(unsafe_code)]
+
+use core::ptr::{self, NonNull};
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::{self, Errno};
+use rustix::mm::{self, MapFlags, ProtFlags};
+
+use super::failed;
+use crate::error::{Error, Result, Subject};
+use crate::mapping::Mapping;
+
+/// What the system says of the object behind a descriptor.
+pub(crate) struct Facts {
+    /// In bytes.
+    pub(crate) size: usize,
+    /// The user id of its owner.
+    pub(crate) owner: u32,
+}
+
+impl Facts {
+    /// Asks the system.
+    pub(crate) fn of(fd: impl AsFd) -> Result<Self> {
+        let stat =
+            rustix::fs::fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
+        Ok(Self {
+            size: usize::try_from(stat.st_size.max(0)).unwrap_or(usize::MAX),
+            owner: stat.st_uid,
+        })
+    }
+
+    /// How many bytes to map, if `asked` is how many are wanted: as many as that, or all.
+    pub(crate) fn extent(&self, asked: Option<usize>) -> Result<usize> {
+        match asked {
+            Some(asked) if asked > self.size => Err(Error::TooLarge {
+                asked,
+                actual: self.size,
+            }),
+            Some(asked) => Ok(asked),
+            None if self.size == 0 => Err(Error::Foreign {
+                found: "it has no bytes",
+            }),
+            None => Ok(self.size),
+        }
+    }
+}
+
+/// Maps the first `len` bytes for reading and writing, shared with everybody who maps the same
+/// object.
+///
+/// The caller has checked that there are as many.
+pub(crate) fn map_fd(fd: impl AsFd, len: usize) -> Result<Mapping> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
+    let base = unsafe { mm::mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, fd, 0) }
+        .map_err(|errno| failed("mmap", errno, Subject::Bytes(len)))?;
+    let base = NonNull::new(base.cast())
+        .ok_or_else(|| failed("mmap", Errno::NOMEM, Subject::Bytes(len)))?;
+    // SAFETY: the mapping is new and ours, its address a multiple of the page size; the object
+    // behind it has `len` bytes, which the rooms have asked the system for.
+    Ok(unsafe { Mapping::from_raw(base, len, unmap) })
+}
+
+/// Gives back what [`map_fd`] mapped.
+///
+/// # Safety
+///
+/// As for `munmap`: `len` bytes from `base` on are mapped, and nobody refers to them any more.
+pub(super) unsafe fn unmap(base: NonNull<u8>, len: usize) {
+    // SAFETY: demanded from the caller. A failure would mean that it was not mapped; there is
+    // nothing to be done about that here.
+    let _ = unsafe { mm::munmap(base.as_ptr().cast(), len) };
+}
+
+/// One more descriptor of the same open file, close-on-exec.
+pub(crate) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    io::fcntl_dupfd_cloexec(fd, 0)
+        .map_err(|errno| failed("fcntl(F_DUPFD_CLOEXEC)", errno, Subject::Nothing))
+}
