@@ -1,0 +1,224 @@
+//! Access to the bytes: bounds, alignment, typed values. Over the heap, so that it runs everywhere.
+
+use proptest::prelude::*;
+use shmem_providers::{Error, NopShMem, NopShMemProvider, ShMem, ShMemProvider};
+use std::sync::atomic::Ordering::Relaxed;
+
+fn segment(size: usize) -> Result<NopShMem, Error> {
+    NopShMemProvider.new_shmem(size)
+}
+
+proptest! {
+    /// Whatever the offset and the length, exactly these bytes are copied, or none.
+    #[test]
+    fn copies_are_exact_or_refused(
+        size in 1_usize..200,
+        offset in prop_oneof![0_usize..210, any::<usize>()],
+        bytes in proptest::collection::vec(any::<u8>(), 0..210),
+    ) {
+        let mut segment = segment(size)?;
+        let mut expected = vec![0x55; size];
+        segment.fill(0x55);
+        let written = segment.access().write_at(offset, &bytes);
+        let end = offset.checked_add(bytes.len()).filter(|&end| end <= size);
+        let beyond = Error::OutOfBounds { offset, len: bytes.len(), size };
+        prop_assert_eq!(written, end.map(|_| ()).ok_or(beyond));
+        if let Some(end) = end {
+            expected[offset..end].copy_from_slice(&bytes);
+        }
+        prop_assert_eq!(&segment[..], &expected[..]);
+
+        let mut read = vec![0xaa; bytes.len()];
+        let done = segment.access().read_at(offset, &mut read);
+        prop_assert_eq!(done.is_ok(), end.is_some());
+        match end {
+            Some(_) => prop_assert_eq!(&read, &bytes),
+            None => prop_assert!(read.iter().all(|&byte| byte == 0xaa)),
+        }
+
+        match segment.access().range(offset, bytes.len()) {
+            Ok(range) => {
+                range.fill(0x77);
+                prop_assert_eq!(range.len(), bytes.len());
+                prop_assert_eq!(range.is_empty(), bytes.is_empty());
+            }
+            Err(_) => prop_assert!(end.is_none()),
+        }
+        if let Some(end) = end {
+            expected[offset..end].fill(0x77);
+        }
+        prop_assert_eq!(&segment[..], &expected[..]);
+    }
+}
+
+#[test]
+fn atomics_cover_what_they_fit() -> Result<(), Error> {
+    let mut segment = segment(23)?;
+    segment[16] = 1;
+    let access = segment.access();
+    assert_eq!(access.as_atomic_u8().len(), 23);
+    assert_eq!(access.as_atomic_u16()?.len(), 11);
+    assert_eq!(access.as_atomic_u32()?.len(), 5);
+    assert_eq!(access.as_atomic_u64()?.len(), 2);
+    assert_eq!(
+        access.as_atomic_u16()?[8].load(Relaxed).to_ne_bytes(),
+        [1, 0]
+    );
+    access.as_atomic_u64()?[1].store(u64::MAX, Relaxed);
+    assert_eq!(access.as_atomic_u32()?[3].load(Relaxed), u32::MAX);
+    assert_eq!(access.as_atomic_u8()[15].load(Relaxed), 255);
+    Ok(())
+}
+
+#[test]
+fn atomics_are_aligned_or_refused() -> Result<(), Error> {
+    let mut segment = segment(64)?;
+    let access = segment.access();
+    for offset in 0..32 {
+        let range = access.range(offset, 32)?;
+        assert_eq!(range.as_atomic_u16().is_ok(), offset % 2 == 0);
+        assert_eq!(range.as_atomic_u32().is_ok(), offset % 4 == 0);
+        match range.as_atomic_u64() {
+            Ok(words) => assert_eq!((offset % 8, words.len()), (0, 4)),
+            Err(error) => assert_eq!(error, Error::Misaligned { align: 8 }),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_heap_has_what_was_asked_for() -> Result<(), Error> {
+    for size in [1, 7, 8, 9, 4095] {
+        let segment = segment(size)?;
+        assert_eq!((segment.len(), segment.as_ptr().addr() % 8), (size, 0));
+        assert!(segment.iter().all(|&byte| byte == 0));
+    }
+    assert_eq!(segment(0).err(), Some(Error::InvalidSize { size: 0 }));
+    let size = usize::MAX;
+    assert_eq!(segment(size).err(), Some(Error::InvalidSize { size }));
+    let size = isize::MAX as usize;
+    assert!(segment(size).is_err_and(|error| error.to_string().contains(&size.to_string())));
+    Ok(())
+}
+
+/// The heap gives 8 bytes of alignment, and rarely happens to give a page's.
+#[test]
+fn a_value_that_wants_more_alignment_is_refused() -> Result<(), Error> {
+    #[derive(Debug)]
+    #[repr(align(4096))]
+    struct Page {
+        _byte: u8,
+    }
+
+    let mut segments = Vec::new();
+    for _ in 0..20 {
+        match NopShMemProvider.new_on_shmem(Page { _byte: 1 }) {
+            Ok(mut segment) => {
+                assert!(segment.as_mut_ptr_of::<Page>().is_some());
+                segments.push(segment);
+                // So that the next one lies elsewhere.
+                segments.push(self::segment(24)?);
+            }
+            Err(error) => {
+                assert_eq!(error, Error::Misaligned { align: 4096 });
+                return Ok(());
+            }
+        }
+    }
+    panic!("twenty pages, all aligned: {segments:?}");
+}
+
+#[test]
+fn the_heap_is_shared_with_nobody() -> Result<(), Error> {
+    let mut provider = NopShMemProvider::new()?;
+    let mut made = provider.new_shmem(10)?;
+    made.fill(1);
+    let mut attached = provider.shmem_from_description(made.description())?;
+    assert_eq!(attached[..], [0; 10]);
+    assert_eq!(provider.clone_ref(&made)?[..], [0; 10]);
+    assert!(provider.shmem_from_id(made.id()).is_err());
+    provider.release_shmem(&mut attached);
+    assert!(attached.is_empty() && attached.access().is_empty());
+    Ok(())
+}
+
+#[cfg(feature = "zerocopy")]
+mod typed {
+    use super::*;
+    use zerocopy::{FromBytes, Immutable, IntoBytes, TryFromBytes};
+
+    #[derive(Clone, Copy, Debug, PartialEq, FromBytes, IntoBytes, Immutable)]
+    #[repr(C)]
+    struct Header {
+        length: u32,
+        kind: [u16; 2],
+    }
+
+    /// A type with padding, which may be read but not written.
+    #[derive(Debug, FromBytes)]
+    #[repr(C)]
+    struct Padded {
+        small: u8,
+        large: u32,
+    }
+
+    #[derive(Debug, PartialEq, TryFromBytes, IntoBytes, Immutable)]
+    #[repr(u8)]
+    enum State {
+        Idle = 1,
+        Busy = 2,
+    }
+
+    #[test]
+    fn values_come_back_from_any_offset() -> Result<(), Error> {
+        let mut segment = segment(40)?;
+        let access = segment.access();
+        for offset in 0..=32 {
+            let header = Header {
+                length: 70_000,
+                kind: [1, 2],
+            };
+            access.write(offset, &header)?;
+            assert_eq!(access.read::<Header>(offset)?, header);
+        }
+        access.write(3, &[5_u64, 6][..])?;
+        assert_eq!(access.read::<[u64; 2]>(3)?, [5, 6]);
+        Ok(())
+    }
+
+    #[test]
+    fn values_beyond_the_end_are_refused() -> Result<(), Error> {
+        let mut segment = segment(8)?;
+        let access = segment.access();
+        for offset in [1, 8, 9, usize::MAX] {
+            assert!(access.read::<Header>(offset).is_err());
+            assert!(access.write(offset, &[7_u64; 1]).is_err());
+            assert!(access.try_read::<[bool; 8]>(offset).is_err());
+        }
+        assert_eq!(access.read::<u64>(0)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn padding_is_no_obstacle() -> Result<(), Error> {
+        let mut segment = segment(8)?;
+        segment.fill(0xff);
+        let padded = segment.access().read::<Padded>(0)?;
+        assert_eq!((padded.small, padded.large), (0xff, u32::MAX));
+        Ok(())
+    }
+
+    #[test]
+    fn bytes_that_are_no_value_are_refused() -> Result<(), Error> {
+        let mut segment = segment(2)?;
+        let access = segment.access();
+        access.write(1, &State::Busy)?;
+        assert_eq!(access.try_read::<State>(1)?, State::Busy);
+        assert_eq!(access.try_read::<State>(0), Err(Error::InvalidValue));
+        assert_eq!(access.try_read::<bool>(0), Ok(false));
+        assert_eq!(access.try_read::<bool>(1), Err(Error::InvalidValue));
+        access.write(0, &State::Idle)?;
+        assert_eq!(access.try_read::<bool>(0), Ok(true));
+        Ok(())
+    }
+}

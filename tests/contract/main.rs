@@ -1,0 +1,119 @@
+//! One contract, run over every mechanism of the host, in one process and one thread.
+//!
+//! After every test, descriptors, System V segments and mappings are as before.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod contract;
+
+use std::{fs, process};
+
+use libtest_mimic::{Arguments, Trial};
+use shmem_providers::{
+    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, ShMem, ShMemProvider,
+    StdShMemProvider, UnixShMemProvider,
+};
+
+use crate::contract::Rules;
+use crate::support::{Outcome, lacking, open_files, skip, system_v_segments};
+
+/// Runs every rule of the contract over one mechanism.
+macro_rules! contract {
+    ($trials:ident, $mechanism:literal, $rules:expr, $provider:expr, [$($rule:ident),* $(,)?]) => {
+        $trials.extend([$(Trial::ignorable_test(
+            concat!($mechanism, "::", stringify!($rule)),
+            move || watched($provider, |provider| contract::$rule(provider, $rules)),
+        )),*]);
+    };
+}
+
+/// The same list of rules for all.
+macro_rules! contracts {
+    ($trials:ident: $($mechanism:literal, $rules:expr => $provider:expr;)*) => {
+        $(contract!($trials, $mechanism, $rules, $provider, [
+            a_new_segment_is_zeroed_and_exact,
+            an_attachment_sees_the_same_bytes,
+            less_may_be_attached_and_more_may_not,
+            impossible_sizes_are_errors,
+            ids_that_name_nothing_are_errors,
+            ids_of_the_right_shape_that_name_nothing_are_errors,
+            a_clone_is_another_mapping_and_another_holder,
+            a_released_segment_is_empty_and_gone,
+            the_last_holder_ends_it,
+            values_are_placed_and_found,
+            values_that_cannot_be_placed_are_errors,
+            pointers_are_checked_for_size_and_alignment,
+            others_may_write_while_it_is_accessed,
+            segments_may_go_to_other_threads,
+            a_hundred_segments_have_a_hundred_ids,
+            large_and_odd_sizes,
+            an_id_is_text_of_at_most_19_bytes,
+        ]);)*
+    };
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Descriptors are counted before and after each test.
+    arguments.test_threads = Some(1);
+    let kept = Rules {
+        id_outlives_creator: true,
+    };
+    let named = Rules {
+        id_outlives_creator: false,
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", kept => StdShMemProvider::new();
+        "default_by_memfd", kept => Ok(StdShMemProvider::with_mechanism(Mechanism::Memfd));
+        "default_by_system_v", kept => Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV));
+        "default_by_posix", named => Ok(StdShMemProvider::with_mechanism(Mechanism::Posix));
+        "memfd", kept => MemfdShMemProvider::new();
+        "system_v", kept => UnixShMemProvider::new();
+        "posix", named => MmapShMemProvider::new();
+        "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Runs a rule unless the host lacks the mechanism, and compares what is open before and after.
+fn watched<P: ShMemProvider>(
+    provider: Result<P, Error>,
+    rule: impl FnOnce(&mut P) -> Outcome,
+) -> Outcome {
+    let mut provider = provider?;
+    let probe = provider
+        .new_shmem(1)
+        .and_then(|made| provider.shmem_from_id(made.id()));
+    if let Err(error) = probe {
+        return lacking(&error).map_or_else(|| Err(error.into()), skip);
+    }
+    let before = (
+        open_files(),
+        system_v_segments(&[process::id()]),
+        mappings(),
+    );
+    let outcome = rule(&mut provider)?;
+    assert_eq!(
+        (
+            open_files(),
+            system_v_segments(&[process::id()]),
+            mappings()
+        ),
+        before,
+        "left open"
+    );
+    Ok(outcome)
+}
+
+/// The shared mappings of this process.
+fn mappings() -> Vec<String> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let shared = |line: &&str| {
+        line.split_whitespace()
+            .nth(1)
+            .is_some_and(|p| p.ends_with('s'))
+    };
+    maps.lines().filter(shared).map(str::to_owned).collect()
+}

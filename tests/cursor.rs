@@ -1,0 +1,151 @@
+//! The cursor against the standard library's, and pipes.
+
+use std::io::{
+    BufRead, Cursor, ErrorKind, IoSlice, IoSliceMut, Read, Result, Seek, SeekFrom, Write,
+};
+
+use proptest::prelude::*;
+use shmem_providers::{NopShMemProvider, ShMemCursor, ShMemProvider};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Read(usize),
+    ReadExact(usize),
+    ReadVectored(usize, usize),
+    ReadToEnd,
+    FillAndConsume,
+    Write(Vec<u8>),
+    WriteAll(Vec<u8>),
+    WriteVectored(Vec<u8>, Vec<u8>),
+    Start(u64),
+    End(i64),
+    Current(i64),
+    Put(u64),
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+    prop_oneof![
+        (0_usize..40).prop_map(Step::Read),
+        (0_usize..40).prop_map(Step::ReadExact),
+        (0_usize..20, 0_usize..20).prop_map(|(a, b)| Step::ReadVectored(a, b)),
+        Just(Step::ReadToEnd),
+        Just(Step::FillAndConsume),
+        bytes().prop_map(Step::Write),
+        bytes().prop_map(Step::WriteAll),
+        (bytes(), bytes()).prop_map(|(a, b)| Step::WriteVectored(a, b)),
+        prop_oneof![0_u64..50, any::<u64>()].prop_map(Step::Start),
+        prop_oneof![-50_i64..50, any::<i64>()].prop_map(Step::End),
+        prop_oneof![-50_i64..50, any::<i64>()].prop_map(Step::Current),
+        prop_oneof![0_u64..50, any::<u64>()].prop_map(Step::Put),
+        Just(Step::Flush),
+    ]
+}
+
+/// What a step does, as text.
+fn act(file: &mut (impl BufRead + Write + Seek), step: &Step) -> String {
+    fn told<T: std::fmt::Debug>(result: Result<T>) -> String {
+        format!("{:?}", result.map_err(|error| error.kind()))
+    }
+    match step {
+        Step::Read(len) => {
+            let mut buf = vec![0; *len];
+            format!("{} {buf:?}", told(file.read(&mut buf)))
+        }
+        Step::ReadExact(len) => {
+            let mut buf = vec![0; *len];
+            // What a failed call leaves in the buffer is not specified.
+            match file.read_exact(&mut buf) {
+                Ok(()) => format!("{buf:?}"),
+                failed => told(failed),
+            }
+        }
+        Step::ReadVectored(a, b) => {
+            let (mut a, mut b) = (vec![0; *a], vec![0; *b]);
+            let mut bufs = [IoSliceMut::new(&mut a), IoSliceMut::new(&mut b)];
+            let read = told(file.read_vectored(&mut bufs));
+            format!("{read} {a:?} {b:?}")
+        }
+        Step::ReadToEnd => {
+            let mut buf = Vec::new();
+            format!("{} {buf:?}", told(file.read_to_end(&mut buf)))
+        }
+        Step::FillAndConsume => {
+            let filled = file.fill_buf().map(<[u8]>::to_vec);
+            let len = filled.as_ref().map_or(0, Vec::len);
+            file.consume(len / 2);
+            told(filled)
+        }
+        Step::Write(bytes) => told(file.write(bytes)),
+        Step::WriteAll(bytes) => told(file.write_all(bytes)),
+        Step::WriteVectored(a, b) => told(file.write_vectored(&[IoSlice::new(a), IoSlice::new(b)])),
+        Step::Start(to) => told(file.seek(SeekFrom::Start(*to))),
+        Step::End(to) => told(file.seek(SeekFrom::End(*to))),
+        Step::Current(to) => told(file.seek(SeekFrom::Current(*to))),
+        // Not of a trait.
+        Step::Put(_) => String::new(),
+        Step::Flush => told(file.flush()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_the_standard_librarys_cursor_does(
+        size in 1_usize..48,
+        steps in proptest::collection::vec(step(), 0..40),
+    ) {
+        let mut ours = ShMemCursor::new(NopShMemProvider.new_shmem(size)?);
+        let mut bytes = vec![0; size];
+        let mut theirs = Cursor::new(&mut bytes[..]);
+        for step in &steps {
+            if let Step::Put(to) = step {
+                ours.set_position(*to);
+                theirs.set_position(*to);
+            }
+            prop_assert_eq!(act(&mut ours, step), act(&mut theirs, step), "{:?}", step);
+            prop_assert_eq!(ours.position(), theirs.position(), "{:?}", step);
+        }
+        prop_assert_eq!(&ours.get_ref()[..], &**theirs.get_ref());
+        ours.get_mut()[0] = 9;
+        prop_assert_eq!(ours.into_inner()[0], 9);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_ends_of_a_pipe_are_closed_once_and_for_all_clones()
+-> std::result::Result<(), Box<dyn std::error::Error>> {
+    use shmem_providers::pipes::Pipe;
+
+    let mut pipe = Pipe::new()?;
+    let mut clone = pipe.clone();
+    assert!(pipe.read_end().is_some() && pipe.write_end().is_some());
+    pipe.write_all(b"one")?;
+    pipe.close_write_end();
+    assert_eq!(pipe.write_end(), None);
+    assert_eq!(
+        pipe.write(b"x").map_err(|error| error.kind()),
+        Err(ErrorKind::BrokenPipe)
+    );
+    clone.write_all(b"two")?;
+    clone.close_write_end();
+    let mut said = String::new();
+    clone.read_to_string(&mut said)?;
+    assert_eq!(said, "onetwo");
+    clone.close_read_end();
+    assert_eq!(
+        clone.read(&mut [0]).map_err(|error| error.kind()),
+        Err(ErrorKind::BrokenPipe)
+    );
+    assert_eq!(pipe.read(&mut [0])?, 0);
+
+    // The last reader is gone.
+    let mut pipe = Pipe::new()?;
+    pipe.close_read_end();
+    assert_eq!(
+        pipe.write(b"x").map_err(|error| error.kind()),
+        Err(ErrorKind::BrokenPipe)
+    );
+    Ok(())
+}

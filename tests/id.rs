@@ -1,0 +1,198 @@
+//! Ids from anything: total functions, and nothing that an id could open by mistake.
+
+use proptest::prelude::*;
+use shmem_providers::{Error, ShMemDescription, ShMemId};
+
+/// What every id is, whatever it was made from.
+fn assert_is_an_id(id: ShMemId) {
+    let text = id.as_str();
+    assert!(text.len() <= 19);
+    assert_eq!(id.len(), 20);
+    assert_eq!(&id[..text.len()], text.as_bytes());
+    assert!(id[text.len()..].iter().all(|&byte| byte == 0));
+    assert_eq!(id.is_empty(), text.is_empty());
+    assert_eq!(id.to_string(), text);
+    assert_eq!(format!("{id:?}"), format!("{text:?}"));
+    assert_eq!(ShMemId::from_array(id.as_array()), id);
+    assert_eq!(ShMemId::from_string(text), id);
+    assert_eq!(ShMemId::from(<[u8; 20]>::from(id)), id);
+    assert_eq!(ShMemId::try_from_slice(&id), Ok(id));
+    if let Some(number) = id.as_int() {
+        assert_eq!(number.to_string(), text);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_array_makes_an_id(array: [u8; 20]) {
+        assert_is_an_id(ShMemId::from_array(&array));
+    }
+
+    #[test]
+    fn any_slice_makes_an_id_or_an_error(slice: Vec<u8>) {
+        match ShMemId::try_from_slice(&slice) {
+            Ok(id) | Err(Error::InvalidId { id, .. }) => assert_is_an_id(id),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn any_string_makes_an_id(text: String) {
+        let id = ShMemId::from_string(&text);
+        assert_is_an_id(id);
+        if text.len() <= 19 && !text.contains('\0') {
+            assert_eq!(id.as_str(), text);
+        } else {
+            assert!(id.as_str().starts_with('?'));
+        }
+        assert_eq!(ShMemDescription::from_string_and_size(&text, 5).id, id);
+    }
+
+    #[test]
+    fn a_text_in_an_array_is_the_id(text in "[!-~]{0,19}", garbage: [u8; 20]) {
+        let mut array = garbage;
+        array[..text.len()].copy_from_slice(text.as_bytes());
+        array[text.len()] = 0;
+        // What a C program left behind the terminating zero makes no difference.
+        assert_eq!(ShMemId::from_array(&array), ShMemId::from_string(&text));
+    }
+
+    #[test]
+    fn numbers_come_back(number: i32) {
+        let id = ShMemId::from_int(number);
+        assert_is_an_id(id);
+        assert_eq!(id.as_int(), Some(number));
+    }
+}
+
+#[test]
+fn what_cannot_be_an_id_says_so() {
+    assert_eq!(
+        ShMemId::from_string("12345678901234567890").as_str(),
+        "?too-long"
+    );
+    assert_eq!(
+        ShMemId::from_string("\u{1F980}\u{1F980}\u{1F980}\u{1F980}\u{1F980}").as_str(),
+        "?too-long"
+    );
+    assert_eq!(ShMemId::from_string("a\0b").as_str(), "?contains-nul");
+    assert_eq!(ShMemId::from_array(&[b'a'; 20]).as_str(), "?not-terminated");
+    assert_eq!(
+        ShMemId::from_array(
+            &[[0xff; 10], [0; 10]]
+                .concat()
+                .try_into()
+                .unwrap_or_default()
+        )
+        .as_str(),
+        "?not-utf-8"
+    );
+    assert!(ShMemId::try_from_slice(&[0; 19]).is_err());
+    assert!(ShMemId::try_from_slice(&[]).is_err());
+    assert_eq!(ShMemId::try_from_slice(&[0; 36]), Ok(ShMemId::default()));
+    assert!(ShMemId::default().is_empty());
+}
+
+#[test]
+fn numbers_are_only_what_from_int_makes() {
+    for text in [
+        "",
+        "-",
+        "+1",
+        "01",
+        "00",
+        "-0",
+        " 1",
+        "1 ",
+        "1e3",
+        "2147483648",
+        "-2147483649",
+        "١",
+    ] {
+        assert_eq!(ShMemId::from_string(text).as_int(), None, "{text:?}");
+    }
+    assert_eq!(ShMemId::from_string("-2147483648").as_int(), Some(i32::MIN));
+}
+
+#[cfg(feature = "serde")]
+mod serialised {
+    use super::*;
+
+    #[test]
+    fn an_id_is_20_raw_bytes() -> Result<(), postcard::Error> {
+        let id = ShMemId::from_string("/pictures");
+        let mut buffer = [0xee; 64];
+        let bytes = postcard::to_slice(&id, &mut buffer)?;
+        assert_eq!(*bytes, *id.as_array());
+        assert_eq!(postcard::from_bytes::<ShMemId>(bytes)?, id);
+        Ok(())
+    }
+
+    #[test]
+    fn a_description_comes_back() -> Result<(), postcard::Error> {
+        let description = ShMemDescription::from_string_and_size("123", 65536);
+        let mut buffer = [0; 64];
+        let bytes = postcard::to_slice(&description, &mut buffer)?;
+        assert_eq!(
+            postcard::from_bytes::<ShMemDescription>(bytes)?,
+            description
+        );
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            if let Ok(id) = postcard::from_bytes::<ShMemId>(&bytes) {
+                assert_is_an_id(id);
+            }
+            if let Ok(description) = postcard::from_bytes::<ShMemDescription>(&bytes) {
+                assert_is_an_id(description.id);
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod opened {
+    use super::*;
+    use shmem_providers::{
+        MemfdShMemProvider, MmapShMemProvider, ShMemProvider, StdShMemProvider, UnixShMemProvider,
+    };
+
+    /// Texts that look as if they could be opened.
+    fn shaped() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "m[A-Za-z0-9_-]{18}",
+            "/[!-.0-~]{1,18}",
+            "[0-9]{1,10}",
+            "[ -~]{0,25}",
+            any::<String>(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Numbers can be those of segments that others have; to attach one and to drop it does
+        /// them no harm.
+        #[test]
+        fn any_id_is_opened_or_an_error(text in shaped(), size: Option<usize>) {
+            fn open<P: ShMemProvider>(id: ShMemId, size: Option<usize>) {
+                let mut provider = P::default();
+                let opened = match size {
+                    Some(size) => provider.shmem_from_id_and_size(id, size),
+                    None => provider.shmem_from_id(id),
+                };
+                if let Err(error) = opened {
+                    assert!(!error.to_string().is_empty());
+                }
+            }
+            let id = ShMemId::from_string(&text);
+            open::<StdShMemProvider>(id, size);
+            open::<MemfdShMemProvider>(id, size);
+            open::<UnixShMemProvider>(id, size);
+            open::<MmapShMemProvider>(id, size);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the test programs share: skipping with a reason, and counting what is open.
+
+use std::fs;
+use std::path::PathBuf;
+
+use libtest_mimic::{Completion, Failed};
+use rustix::process::{Resource, getrlimit};
+use shmem_providers::Error;
+
+/// What a test comes to. Errors of any kind fail it; so do panics.
+pub(crate) type Outcome = Result<Completion, Failed>;
+
+/// The test has run.
+pub(crate) const DONE: Outcome = Ok(Completion::Completed);
+
+/// The host lacks what the test needs. Shows as `ignored`, with the reason.
+#[expect(clippy::unnecessary_wraps, reason = "it is what the test returns")]
+pub(crate) fn skip(reason: impl ToString) -> Outcome {
+    Ok(Completion::ignored_with(reason))
+}
+
+/// Why this error, of the first segment that is made, means that the host lacks the mechanism or has
+/// no room for it, if it does.
+pub(crate) fn lacking(error: &Error) -> Option<String> {
+    let missing = match error {
+        Error::Unsupported { .. } => true,
+        _ => matches!(
+            error.raw_os_error(),
+            Some(
+                libc::ENOSYS
+                    | libc::EPERM
+                    | libc::EACCES
+                    | libc::ENOENT
+                    | libc::EROFS
+                    | libc::ENOSPC
+                    | libc::EMFILE
+                    | libc::ENFILE
+            )
+        ),
+    };
+    missing.then(|| format!("not to be had here: {error}"))
+}
+
+/// Why a test that needs so many descriptors cannot run, if it cannot.
+pub(crate) fn too_few_descriptors(needed: u64) -> Option<String> {
+    let limit = getrlimit(Resource::Nofile).current?;
+    (limit < needed).then(|| format!("RLIMIT_NOFILE is {limit}, and {needed} are needed"))
+}
+
+/// What the descriptors of this process lead to, sorted.
+pub(crate) fn open_files() -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    // The directory's own descriptor leads to `/proc/PID/fd`, and is closed before the second link
+    // is read.
+    let mut links: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .filter(|link| !link.starts_with("/proc"))
+        .collect();
+    links.sort();
+    links
+}
+
+/// The System V segments that one of these processes has made and that still exist.
+pub(crate) fn system_v_segments(makers: &[u32]) -> Vec<String> {
+    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    let made_by_them = |line: &&str| {
+        let maker = line
+            .split_whitespace()
+            .nth(4)
+            .and_then(|pid| pid.parse().ok());
+        maker.is_some_and(|maker| makers.contains(&maker))
+    };
+    table
+        .lines()
+        .skip(1)
+        .filter(made_by_them)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether this POSIX name exists.
+pub(crate) fn name_exists(id: &str) -> bool {
+    fs::symlink_metadata(format!("/dev/shm{id}")).is_ok()
+}

@@ -1,0 +1,77 @@
+//! How many system calls an operation takes: figures that do not depend on the machine.
+
+use std::fs;
+
+use crate::peer::{Peer, can_start_by, here};
+use crate::support::{DONE, Outcome, skip};
+
+pub(crate) fn the_default_takes_four_five_and_two() -> Outcome {
+    if !here(&["memfd"]).contains(&"memfd") {
+        return skip("no memfd here");
+    }
+    counted(
+        "memfd",
+        &["memfd_create", "ftruncate", "fcntl", "mmap"],
+        &["openat", "readlinkat", "fstat", "fcntl", "mmap"],
+        &["munmap", "close"],
+    )
+}
+
+pub(crate) fn system_v_takes_three_two_and_one() -> Outcome {
+    if !here(&["sysv"]).contains(&"sysv") {
+        return skip("no System V shared memory here");
+    }
+    counted(
+        "sysv",
+        &["shmget", "shmat", "shmctl"],
+        &["shmat", "shmctl"],
+        &["shmdt"],
+    )
+}
+
+/// Compares the calls of a peer, by strace, to make, to open and to drop a segment.
+fn counted(mechanism: &str, make: &[&str], open: &[&str], drop: &[&str]) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("calls");
+    let log_name = log.to_string_lossy();
+    let wrapper = ["strace", "-o", &*log_name, "--"];
+    if let Err(skipped) = can_start_by(&wrapper) {
+        return skipped;
+    }
+    let mut peer = Peer::start_by(&wrapper);
+    // The first fills the stock of random numbers, and what the program itself allocates is there.
+    for _ in 0..3 {
+        peer.ask(format!("make {mechanism} 65536"))?;
+    }
+    let id = peer.ask(format!("make {mechanism} 65536"))?;
+    peer.ask(format!("open {id}"))?;
+    peer.ask("drop")?;
+    // It ends, and strace has written all.
+    std::mem::drop(peer);
+
+    let log = fs::read_to_string(&log)?;
+    assert_eq!(calls_between(&log, "open"), open);
+    assert_eq!(calls_between(&log, "drop"), drop);
+    assert_eq!(calls_between(&log, "make"), make);
+    DONE
+}
+
+/// The names of the calls (which have several on some machines) from where the peer was last given
+/// this order until its answer.
+fn calls_between(log: &str, order: &str) -> Vec<String> {
+    let given = format!("\"{order}");
+    let last = log.rfind(&given).unwrap_or(0);
+    let lines = log[last..].lines().skip(1);
+    lines
+        .take_while(|line| !line.starts_with("write(1,"))
+        // The order may come in parts. The standard library's own check before it closes a descriptor, in debug builds.
+        .filter(|line| !line.starts_with("read(0,") && !line.contains("F_GETFD"))
+        .filter_map(|line| line.split_once('('))
+        .map(|(name, _)| {
+            name.trim_end_matches("64")
+                .replace("newfstat", "fstat")
+                .replace("statx", "fstat")
+                .replace("mmap2", "mmap")
+        })
+        .collect()
+}

@@ -1,0 +1,253 @@
+//! Limits of the system, lowered in namespaces or processes of their own.
+
+use std::fs;
+
+use crate::peer::{ALL, Peer, assert_nothing_left, can_start_by, here};
+use crate::support::{DONE, Outcome, skip};
+use crate::users::namespaces;
+
+/// A peer in namespaces of its own, after some lines of shell there.
+pub(crate) fn peer_in(which: &str, shell: &str) -> Result<Peer, Outcome> {
+    let wrapper = namespaces(which, shell);
+    let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
+    can_start_by(&wrapper)?;
+    Ok(Peer::start_by(&wrapper))
+}
+
+pub(crate) fn a_full_dev_shm() -> Outcome {
+    let mut peer = match peer_in("-m", "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm") {
+        Ok(peer) => peer,
+        Err(skipped) => return skipped,
+    };
+    let files = peer.ask("files")?;
+    peer.ask("make posix 65536")?;
+    let error = peer
+        .ask("make posix 67108864")
+        .expect_err("it is too large");
+    assert!(
+        error.contains("fallocate (67108864 bytes): No space left"),
+        "{error}"
+    );
+    assert!(
+        error.contains("/dev/shm has 960 KiB free of 1 MiB"),
+        "{error}"
+    );
+    assert_eq!(peer.ask("names")?, "1");
+    peer.ask("make posix 900000")?;
+    peer.ask("put 899999 1")?;
+    // The others do not care.
+    for mechanism in here(&["default", "memfd", "sysv"]) {
+        peer.ask(format!("make {mechanism} 67108864"))?;
+        peer.ask("put 67108863 1")?;
+        peer.ask("drop")?;
+    }
+    peer.ask("drop")?;
+    peer.ask("drop")?;
+    assert_eq!(peer.ask("files")?, files);
+    DONE
+}
+
+/// On older kernels a signal ends a reservation with nothing done: with a fast timer, a large one
+/// would never end.
+pub(crate) fn signals_do_not_stop_a_reservation() -> Outcome {
+    let mut peer = match peer_in("-m", "mount -t tmpfs -o size=300m,mode=1777 tmpfs /dev/shm") {
+        Ok(peer) => peer,
+        Err(skipped) => return skipped,
+    };
+    peer.ask("timer 200")?;
+    peer.ask("make posix 268435456")?;
+    peer.ask("put 268435455 1")?;
+    DONE
+}
+
+pub(crate) fn as_many_system_v_segments_as_there_may_be() -> Outcome {
+    let mut peer = match peer_in("-i", "echo 8 >/proc/sys/kernel/shmmni") {
+        Ok(peer) => peer,
+        Err(skipped) => return skipped,
+    };
+    // The second time nothing may be left of the first.
+    for _ in 0..2 {
+        for _ in 0..8 {
+            peer.ask("make sysv 4096")?;
+        }
+        let error = peer.ask("make sysv 4096").expect_err("there are 8");
+        assert!(
+            error.contains("shmget (4096 bytes): No space left"),
+            "{error}"
+        );
+        assert!(
+            error.contains("kernel.shmmni is 8 and 8 segments exist"),
+            "{error}"
+        );
+        for _ in 0..8 {
+            peer.ask("drop")?;
+        }
+    }
+    DONE
+}
+
+/// Segments that killed creators left are removed when there is no other room; those of others, and
+/// those whose creator lives, are not.
+pub(crate) fn orphans_make_room_and_nothing_else_does() -> Outcome {
+    let start = || peer_in("-i", "echo 4 >/proc/sys/kernel/shmmni");
+    // What is ours has these permissions, and others have any.
+    for (mode, by, is_orphan) in [
+        ("610", "child", true),
+        ("600", "child", false),
+        ("610", "self", false),
+    ] {
+        let mut peer = match start() {
+            Ok(peer) => peer,
+            Err(skipped) => return skipped,
+        };
+        // The first one looks for orphans as well: now it has looked.
+        peer.ask("make sysv 1")?;
+        peer.ask("drop")?;
+        peer.ask(format!("litter {by} {mode} 4"))?;
+        let made = peer.ask("make sysv 1");
+        assert_eq!(made.is_ok(), is_orphan, "{mode} by {by}: {made:?}");
+        let left = peer.ask("segments")?;
+        assert_eq!(left, if is_orphan { "1" } else { "4" }, "{mode} by {by}");
+    }
+    DONE
+}
+
+pub(crate) fn a_system_v_segment_larger_than_allowed() -> Outcome {
+    let shell = "echo 65536 >/proc/sys/kernel/shmmax; echo 20 >/proc/sys/kernel/shmall";
+    let mut peer = match peer_in("-i", shell) {
+        Ok(peer) => peer,
+        Err(skipped) => return skipped,
+    };
+    let error = peer.ask("make sysv 65537").expect_err("it is too large");
+    assert!(error.contains("kernel.shmmax is 65536 bytes"), "{error}");
+    peer.ask("make sysv 65536")?;
+    let error = peer.ask("make sysv 65536").expect_err("they are too many");
+    assert!(error.contains("kernel.shmall is 20 pages"), "{error}");
+    DONE
+}
+
+/// memfd and POSIX need descriptors. The default goes on without.
+pub(crate) fn no_descriptor_left() -> Outcome {
+    if !here(ALL).contains(&"memfd") {
+        return skip("no memfd here");
+    }
+    let mut other = Peer::start();
+    let of_other = other.ask("make memfd 100")?;
+    let mut peer = Peer::start();
+    let limit = peer.ask("limit files 0")?;
+    for mechanism in ["memfd", "posix"] {
+        let error = peer
+            .ask(format!("make {mechanism} 100"))
+            .expect_err("no descriptor");
+        assert!(
+            error.contains(&format!("RLIMIT_NOFILE is {limit}")),
+            "{error}"
+        );
+    }
+    let error = peer
+        .ask(format!("open {of_other}"))
+        .expect_err("no descriptor");
+    assert!(
+        error.contains(&format!("RLIMIT_NOFILE is {limit}")),
+        "{error}"
+    );
+    if here(ALL).contains(&"sysv") {
+        let id = peer.ask("make default 100")?;
+        assert!(id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
+        // It had only run out, and is used again as soon as it can be.
+        peer.ask("limit files 5")?;
+        assert!(peer.ask("make default 100")?.starts_with('m'));
+    }
+    DONE
+}
+
+/// Whichever step fails, nothing stays open, and nothing stays behind.
+pub(crate) fn no_descriptor_left_at_each_step() -> Outcome {
+    if !here(ALL).contains(&"memfd") {
+        return skip("no memfd here");
+    }
+    let (mut creator, mut other, mut holder) = (Peer::start(), Peer::start(), Peer::start());
+    let of_dead = creator.ask("make memfd 100")?;
+    let of_other = other.ask("make memfd 100")?;
+    holder.ask(format!("open {of_dead}"))?;
+    creator.kill();
+    let mut dead = Vec::new();
+    for left in 0..5 {
+        for mechanism in here(ALL) {
+            let mut peer = Peer::start();
+            let files = peer.ask("files")?;
+            peer.ask(format!("limit files {left}"))?;
+            let mut held = 0;
+            let open_other = format!("open {of_other}");
+            let open_dead = format!("open {of_dead}");
+            let make = format!("make {mechanism} 100");
+            for order in [&make, &open_other, &open_dead, &make] {
+                match peer.ask(order) {
+                    Ok(_) => held += 1,
+                    Err(error) => assert!(error.contains("RLIMIT_NOFILE"), "{order}: {error}"),
+                }
+                if held > 0 {
+                    match peer.ask("clone") {
+                        Ok(_) => held += 1,
+                        Err(error) => assert!(error.contains("RLIMIT_NOFILE"), "{order}: {error}"),
+                    }
+                }
+            }
+            for _ in 0..held {
+                peer.ask("drop")?;
+            }
+            peer.ask("limit files 10")?;
+            assert_eq!(peer.ask("files")?, files, "{mechanism} with {left} left");
+            dead.push(peer.kill());
+        }
+    }
+    assert_nothing_left(&dead, &[]);
+    DONE
+}
+
+/// To try would raise SIGXFSZ, which kills.
+pub(crate) fn no_file_of_that_size() -> Outcome {
+    let mut peer = Peer::start();
+    peer.ask("limit size 5000")?;
+    for mechanism in here(&["memfd", "posix"]) {
+        let error = peer
+            .ask(format!("make {mechanism} 65536"))
+            .expect_err("it is too large");
+        assert!(error.contains("RLIMIT_FSIZE is 5000 bytes"), "{error}");
+        peer.ask(format!("make {mechanism} 5000"))?;
+    }
+    if here(ALL).contains(&"sysv") {
+        let id = peer.ask("make default 65536")?;
+        assert!(id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
+    }
+    DONE
+}
+
+pub(crate) fn no_address_space_left() -> Outcome {
+    // AddressSanitizer reserves terabytes, and cannot work when it may have no more.
+    if address_space() > 1 << 30 {
+        return skip("this program itself takes more address space than the test leaves it");
+    }
+    let mut peer = Peer::start();
+    let files = peer.ask("files")?;
+    peer.ask(format!("limit space {}", 1 << 30))?;
+    for mechanism in here(&["default", "memfd", "sysv", "posix"]) {
+        let error = peer.ask(format!("make {mechanism} {}", 1_u32 << 30));
+        let error = error.expect_err("no room");
+        // On a container with little /dev/shm, POSIX says that first.
+        assert!(
+            error.contains("RLIMIT_AS is 1073741824 bytes") || error.contains("/dev/shm has"),
+            "{mechanism}: {error}"
+        );
+        assert_eq!(peer.ask("files")?, files);
+    }
+    assert_nothing_left(&[peer.kill()], &[]);
+    DONE
+}
+
+/// How many bytes of address space this program takes, if `/proc` tells.
+fn address_space() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').next().and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0) * rustix::param::page_size()
+}
