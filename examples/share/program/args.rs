@@ -1,0 +1,93 @@
+//! The command line.
+
+use core::num::NonZeroUsize;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
+
+use lexopt::prelude::*;
+use shmem_providers::{Mechanism, StdShMemProvider};
+
+use super::Result;
+
+pub(super) const USAGE: &str = "\
+Shares the bytes of files with worker processes, through shared memory and through pipes,
+checks what they make of them, and tells how long it took.
+
+Usage: share [OPTION…] [FILE…]
+
+  --workers N     processes that share the work (default: one per core, at least 2)
+  --repeat N      rounds behind the first; their medians are reported (default: 5)
+  --mechanism M   what segments are made by: default, memfd, sysv or posix (whose names stay in
+                  /dev/shm if the parent is killed)
+  --kill          instead, kill a worker in the middle of its part, and show what is left
+  --help          this text
+
+Several files are taken as one. Without a file: README.md of the crate.";
+
+/// What the user wants.
+pub(super) struct Args {
+    files: Vec<PathBuf>,
+    pub(super) workers: usize,
+    pub(super) repeat: usize,
+    pub(super) provider: StdShMemProvider,
+    pub(super) kill: bool,
+    pub(super) help: bool,
+}
+
+impl Args {
+    pub(super) fn parse() -> Result<Self> {
+        let mut args = Self {
+            files: Vec::new(),
+            workers: available_parallelism().map_or(2, |cores| cores.get().max(2)),
+            repeat: 5,
+            provider: StdShMemProvider::default(),
+            kill: false,
+            help: false,
+        };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Long("workers") => args.workers = parser.value()?.parse::<NonZeroUsize>()?.get(),
+                Long("repeat") => args.repeat = parser.value()?.parse::<NonZeroUsize>()?.get(),
+                Long("mechanism") => args.provider = parser.value()?.parse_with(provider)?,
+                Long("kill") => args.kill = true,
+                Short('h') | Long("help") => args.help = true,
+                Value(file) => args.files.push(file.into()),
+                _ => return Err(arg.unexpected().into()),
+            }
+        }
+        if args.files.is_empty() {
+            let here = PathBuf::from("README.md");
+            let there = Path::new(env!("CARGO_MANIFEST_DIR")).join(&here);
+            args.files.push(if here.exists() { here } else { there });
+        }
+        Ok(args)
+    }
+
+    /// All bytes of all files: at least one.
+    pub(super) fn read_files(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for path in &self.files {
+            File::open(path)
+                .and_then(|mut file| file.read_to_end(&mut bytes))
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        if bytes.is_empty() {
+            return Err("there is nothing to share: the input is empty".into());
+        }
+        Ok(bytes)
+    }
+}
+
+fn provider(name: &str) -> core::result::Result<StdShMemProvider, &'static str> {
+    let mechanism = match name {
+        "default" => return Ok(StdShMemProvider::default()),
+        "memfd" => Mechanism::Memfd,
+        "sysv" => Mechanism::SystemV,
+        "posix" => Mechanism::Posix,
+        _ => return Err("a mechanism is default, memfd, sysv or posix"),
+    };
+    Ok(StdShMemProvider::with_mechanism(mechanism))
+}
