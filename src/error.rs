@@ -89,6 +89,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The service, or its address, is not what it should be.
+    #[cfg(feature = "std")]
+    Service {
+        /// The path that it is about.
+        address: alloc::string::String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// This system, or the state it is in, has no way to do it.
     Unsupported {
         /// What is missing.
@@ -179,6 +187,10 @@ impl fmt::Display for Error {
             Self::Environment { name, problem } => {
                 write!(f, "environment variable {name:?}: {problem}")
             }
+            #[cfg(feature = "std")]
+            Self::Service { address, problem } => {
+                write!(f, "the service at {address:?}: {problem}")
+            }
             Self::Unsupported { what } => f.write_str(what),
         }
     }
@@ -215,6 +227,7 @@ impl From<Error> for std::io::Error {
             Error::OtherUser { .. } => ErrorKind::PermissionDenied,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Foreign { .. } => ErrorKind::InvalidData,
+            Error::Service { .. } => ErrorKind::NotConnected,
             #[cfg(feature = "zerocopy")]
             Error::InvalidValue => ErrorKind::InvalidData,
             Error::InvalidSize { .. }

@@ -30,6 +30,8 @@ mod description;
 #[cfg(feature = "std")]
 mod env;
 pub mod error;
+#[cfg(feature = "std")]
+mod fork_lock;
 #[cfg(feature = "alloc")]
 mod heap;
 mod id;
@@ -39,8 +41,12 @@ mod mapping;
 pub mod pipes;
 #[cfg(unix)]
 mod providers;
+#[cfg(feature = "std")]
+mod rc;
 #[cfg(unix)]
 mod segment;
+#[cfg(feature = "alloc")]
+mod service;
 mod shmem;
 #[cfg(unix)]
 mod sys;
@@ -57,8 +63,15 @@ pub use self::heap::{NopShMem, NopShMemProvider};
 pub use self::id::ShMemId;
 #[cfg(unix)]
 pub use self::providers::*;
+#[cfg(feature = "std")]
+pub use self::rc::{RcShMem, RcShMemProvider};
 #[cfg(unix)]
 pub use self::segment::{Provider, Segment};
+/// For fuzzing: the parts of the service that read what strangers send.
+#[cfg(fuzzing)]
+pub use self::service as service_core;
+#[cfg(all(unix, feature = "std"))]
+pub use self::service::host::{DummyShMemService, ShMemService};
 pub use self::shmem::{ShMem, ShMemProvider};
 
 /// What the functions of this crate return when they fail: [`error::Error`].

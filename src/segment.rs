@@ -33,6 +33,22 @@ pub trait Room: Clone + fmt::Debug + Default {
 
     /// Takes away the name, so that the segment ends with its last holder.
     fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
+
+    /// Looks whether what the mechanism needs is there. Most need nothing.
+    fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// A child will be forked.
+    fn pre_fork(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// A child was forked, and this may be it.
+    fn post_fork(&self, is_child: bool) -> Result<()> {
+        let _ = is_child;
+        Ok(())
+    }
 }
 
 /// A segment that has just been made.
@@ -135,7 +151,9 @@ impl<R: Room> ShMemProvider for Provider<R> {
     type ShMem = Segment<R>;
 
     fn new() -> Result<Self, crate::Error> {
-        Ok(Self::default())
+        let provider = Self::default();
+        provider.room.start()?;
+        Ok(provider)
     }
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, crate::Error> {
@@ -165,6 +183,14 @@ impl<R: Room> ShMemProvider for Provider<R> {
         let handle = self.room.duplicate(handle)?;
         let segment = self.mapped(handle, mapping.id, Some(mapping.len()))?;
         Ok(segment)
+    }
+
+    fn pre_fork(&mut self) -> Result<(), crate::Error> {
+        Ok(self.room.pre_fork()?)
+    }
+
+    fn post_fork(&mut self, is_child: bool) -> Result<(), crate::Error> {
+        Ok(self.room.post_fork(is_child)?)
     }
 
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {

@@ -9,6 +9,8 @@ pub(crate) mod ladder;
 mod memfd;
 #[cfg(not(target_os = "android"))]
 mod posix;
+#[cfg(feature = "std")]
+mod served;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub(crate) mod sysv;
 
@@ -18,5 +20,7 @@ pub use self::ladder::Mechanism;
 pub use self::memfd::{MemfdShMem, MemfdShMemProvider};
 #[cfg(not(target_os = "android"))]
 pub use self::posix::{MmapShMem, MmapShMemProvider};
+#[cfg(feature = "std")]
+pub use self::served::{DescriptorBacked, ServedShMem, ServedShMemProvider};
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub use self::sysv::{CommonUnixShMem, CommonUnixShMemProvider};

@@ -78,3 +78,47 @@ pub(crate) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
     io::fcntl_dupfd_cloexec(fd, 0)
         .map_err(|errno| failed("fcntl(F_DUPFD_CLOEXEC)", errno, Subject::Nothing))
 }
+
+/// One more descriptor, close-on-exec, for who does not want to know which limit was hit.
+#[cfg(feature = "std")]
+pub(crate) fn duplicate_quietly(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    io::fcntl_dupfd_cloexec(fd, 0)
+}
+
+/// An object in memory: which one, and how large.
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    size: u64,
+    device: u64,
+    inode: u64,
+}
+
+#[cfg(feature = "std")]
+impl Memory {
+    /// What is behind a descriptor that a stranger has sent, if it is such an object.
+    ///
+    /// On Linux that is what can have seals: files of the kernel's own file systems in memory
+    /// (`F_GET_SEALS`, `fcntl(2)`). Nothing else is asked anything, because a file of a file system in
+    /// user space would ask the program behind it, for as long as that likes.
+    pub(crate) fn behind(fd: &OwnedFd) -> Option<Self> {
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        rustix::fs::fcntl_get_seals(fd).ok()?;
+        let stat = rustix::fs::fstat(fd).ok()?;
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the types differ between systems"
+        )]
+        Some(Self {
+            size: stat.st_size.try_into().ok()?,
+            #[allow(clippy::cast_sign_loss, reason = "a name, not a number")]
+            device: stat.st_dev as u64,
+            inode: stat.st_ino.into(),
+        })
+    }
+
+    /// In bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+}

@@ -19,6 +19,12 @@ pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
     }
 }
 
+/// How many descriptors this process may have, if that is limited.
+#[cfg(feature = "std")]
+pub(crate) fn open_files() -> Option<u64> {
+    current(Resource::Nofile)
+}
+
 /// How large a file of this process may become, if there is a limit.
 pub(crate) fn file_size() -> Option<Limit> {
     current(Resource::Fsize).map(|limit| Limit::FileSize { limit })

@@ -5,14 +5,24 @@
 
 mod errno;
 mod fd;
+#[cfg(feature = "std")]
+pub(crate) mod fork_fd;
 pub(crate) mod limits;
 #[cfg(feature = "std")]
 mod pipe;
 #[cfg(not(target_os = "android"))]
 mod posix_shm;
+#[cfg(feature = "std")]
+pub(crate) mod site;
+#[cfg(feature = "std")]
+pub(crate) mod socket;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub(crate) mod system_v;
+#[cfg(feature = "std")]
+pub(crate) mod thread;
 mod user;
+#[cfg(feature = "std")]
+pub(crate) mod watch;
 
 #[cfg(target_os = "linux")]
 pub(crate) mod identity;
@@ -26,6 +36,8 @@ pub(crate) use rustix::process::{Pid, getpid as pid};
 
 pub(crate) use self::errno::last_errno;
 pub(crate) use self::fd::{Facts, duplicate, map_fd};
+#[cfg(feature = "std")]
+pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(feature = "std")]
 pub(crate) use self::pipe::pipe;
 #[cfg(not(target_os = "android"))]

@@ -1,0 +1,167 @@
+//! Served segments: memory of another mechanism, whose descriptors a service keeps and hands out.
+//!
+//! For where an id alone cannot open a segment: on Apple's systems and Android, and between
+//! processes that do not see each other in `/proc`, because they are in different containers or
+//! sandboxes, but share a folder. The process that makes a segment makes the memory (a POSIX name is
+//! removed at once) and hands a descriptor to the service under a random id; who opens the id gets
+//! one back. The service maps nothing, and what is in a descriptor is checked by who maps it, as if
+//! it had been opened by itself.
+
+use alloc::sync::Arc;
+use std::path::{Path, PathBuf};
+
+use rustix::fd::OwnedFd;
+
+use crate::ShMemId;
+use crate::error::Result;
+use crate::mapping::Mapping;
+use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::service::client::{Client, Held};
+
+/// Makes segments of another provider, and shares them through a [service](crate::ShMemService)
+/// instead of by names.
+///
+/// All programs of a user that use it find each other. The first one that needs the service hosts
+/// it, in a thread; when that process ends, however it ends, another one takes over, and the
+/// processes that hold segments hand them to it. Ids stay the same.
+///
+/// # Lifetime
+///
+/// Until the last process that holds the segment drops it or ends. The kernel tells the service of
+/// a process that was killed.
+///
+/// # Security
+///
+/// Only processes of the same user get in; see [`ShMemService`](crate::ShMemService). Ids are random,
+/// and open nothing for others.
+///
+/// # Platform notes
+///
+/// Every Unix that tells who is on the other side of a socket: Linux, Android, Apple's, the BSDs. A
+/// segment costs each holder one descriptor, and the host one as well. A provider and its clones
+/// share a connection, and a thread that looks after it once there is a segment.
+///
+/// A child that was forked has a connection of its own from [`post_fork`] on, or from its first
+/// request on. Call [`pre_fork`] and [`post_fork`], so that the service knows of the child before
+/// it could lose its parent.
+///
+/// [`pre_fork`]: crate::ShMemProvider::pre_fork
+/// [`post_fork`]: crate::ShMemProvider::post_fork
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let address = folder.path().join("service");
+/// let mut provider = ServedShMemProvider::<MemfdShMemProvider>::at(&address);
+/// let mut segment = provider.new_shmem(100)?;
+/// segment[0] = 1;
+/// // In any process of this user that uses the same address:
+/// let mut provider = ServedShMemProvider::<MemfdShMemProvider>::at(&address);
+/// assert_eq!(provider.shmem_from_id(segment.id())?[0], 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type ServedShMemProvider<P> = Provider<Served<<P as DescriptorBacked>::Room>>;
+
+/// A segment of [`ServedShMemProvider`].
+pub type ServedShMem<P> = Segment<Served<<P as DescriptorBacked>::Room>>;
+
+/// The providers whose segments are descriptors, which can be passed on:
+/// [`MemfdShMemProvider`](crate::MemfdShMemProvider) and
+/// [`MmapShMemProvider`](crate::MmapShMemProvider).
+pub trait DescriptorBacked {
+    /// Its mechanism.
+    type Room: Room<Handle = OwnedFd>;
+}
+
+impl<R: Room<Handle = OwnedFd>> DescriptorBacked for Provider<R> {
+    type Room = R;
+}
+
+/// The mechanism, over another one.
+#[derive(Clone, Debug, Default)]
+pub struct Served<R> {
+    memory: R,
+    client: Arc<Client>,
+}
+
+impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
+    /// A provider that uses the service at this address, the path of a socket, and hosts it if
+    /// nobody does. It connects when it has to.
+    ///
+    /// What [`new`](crate::ShMemProvider::new) and `default` use, says
+    /// [`ShMemService::start`](crate::ShMemService::start).
+    #[must_use]
+    pub fn at(address: impl AsRef<Path>) -> Self {
+        Self {
+            room: Served {
+                memory: R::default(),
+                client: Arc::new(Client::at(address.as_ref())),
+            },
+        }
+    }
+
+    /// The address of the service.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Service`](crate::Error::Service) if it cannot be one.
+    pub fn address(&self) -> Result<PathBuf, crate::Error> {
+        Ok(self.room.client.address()?)
+    }
+}
+
+impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
+    type Handle = Held;
+
+    fn create(&self, size: usize) -> Result<Fresh<Held>> {
+        let fresh = self.memory.create(size)?;
+        if fresh.end == End::Unlinked {
+            self.memory.unlink(&fresh.handle, &fresh.id)?;
+        }
+        let handle = self.client.register(size, fresh.handle)?;
+        Ok(Fresh {
+            id: handle.id(),
+            handle,
+            mapping: fresh.mapping,
+            end: End::WithLastHolder,
+        })
+    }
+
+    fn open(&self, id: &ShMemId) -> Result<Held> {
+        let text = id.as_str();
+        let random = text.strip_prefix('s').unwrap_or_default();
+        let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if random.len() != 18 || !random.bytes().all(is_digit) {
+            let problem = "a served segment's id is `s` and 18 characters of base64url";
+            return Err(id.invalid(problem));
+        }
+        self.client.open(*id)
+    }
+
+    fn duplicate(&self, handle: &Held) -> Result<Held> {
+        Ok(self.client.hold_again(handle))
+    }
+
+    fn map(&self, handle: &Held, len: Option<usize>) -> Result<Mapping> {
+        self.memory.map(handle.fd(), len)
+    }
+
+    fn unlink(&self, _handle: &Held, _id: &ShMemId) -> Result<()> {
+        Ok(())
+    }
+
+    fn start(&self) -> Result<()> {
+        self.client.connect()
+    }
+
+    fn pre_fork(&self) -> Result<()> {
+        self.client.pre_fork()
+    }
+
+    fn post_fork(&self, is_child: bool) -> Result<()> {
+        self.client.post_fork(is_child)
+    }
+}

@@ -1,0 +1,101 @@
+//! Where clients and service of one user meet.
+
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use std::env;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, FileType, Mode};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use super::host::ENV;
+use crate::error::{Error, Result, Subject};
+use crate::sys;
+
+/// Where to meet: as somebody chose, or where all programs of the user do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Address {
+    chosen: Option<PathBuf>,
+}
+
+impl Address {
+    pub(crate) fn chosen(path: &Path) -> Self {
+        Self {
+            chosen: Some(path.to_owned()),
+        }
+    }
+
+    /// The path of the socket. The user's own folder is made if need be, and checked each time.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        let from_env = || env::var_os(ENV).filter(|path| !path.is_empty());
+        let chosen = self.chosen.clone().or_else(|| from_env().map(Into::into));
+        match chosen {
+            Some(path) => checked(path),
+            None => checked(own_folder()?.join("service")),
+        }
+    }
+}
+
+/// A path that fits into the address of a socket on every system (104 bytes on some, with the zero).
+fn checked(path: PathBuf) -> Result<PathBuf> {
+    if path.as_os_str().len() < 104 {
+        return Ok(path);
+    }
+    Err(problem(
+        &path,
+        "is too long for the path of a socket: the most is 103 bytes",
+    ))
+}
+
+/// A folder that only this user can enter: in `$XDG_RUNTIME_DIR`, or where that usually is, or else
+/// where temporary files are.
+fn own_folder() -> Result<PathBuf> {
+    let user = geteuid().as_raw();
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let usual = PathBuf::from(format!("/run/user/{user}"));
+    let private = runtime.into_iter().chain([usual]);
+    for base in private {
+        // Programs started by `sudo` and the like see that of somebody else.
+        if base.is_absolute() && is_private(&base).is_ok_and(|fault| fault.is_none()) {
+            return made(base.join("shmem_providers"));
+        }
+    }
+    made(env::temp_dir().join(format!("shmem_providers-{user}")))
+}
+
+/// The folder, after it was made, or if it is safe to use.
+fn made(folder: PathBuf) -> Result<PathBuf> {
+    match fs::mkdir(&folder, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(sys::failed("mkdir", errno, Subject::Nothing)),
+    }
+    let fault =
+        is_private(&folder).map_err(|errno| sys::failed("lstat", errno, Subject::Nothing))?;
+    fault.map_or(Ok(folder.clone()), |fault| Err(problem(&folder, fault)))
+}
+
+/// Why others could interfere with what is in there, if they could.
+fn is_private(folder: &Path) -> Result<Option<&'static str>, Errno> {
+    let facts = fs::lstat(folder)?;
+    Ok(
+        if FileType::from_raw_mode(facts.st_mode) != FileType::Directory {
+            Some("should be a folder, and is something else, perhaps of another user")
+        } else if facts.st_uid != geteuid().as_raw() {
+            Some("belongs to another user; set SHMEM_SERVICE or XDG_RUNTIME_DIR")
+        } else if Mode::from_raw_mode(facts.st_mode).intersects(Mode::RWXG | Mode::RWXO) {
+            Some("is open to other users; remove it, or take away their rights")
+        } else {
+            None
+        },
+    )
+}
+
+/// The error about something at this path.
+pub(crate) fn problem(path: &Path, problem: &'static str) -> Error {
+    Error::Service {
+        address: String::from(path.to_string_lossy()),
+        problem,
+    }
+}

@@ -1,0 +1,646 @@
+//! The other side: one connection per provider and its clones, made when it is needed, made anew
+//! when the service has died, and again in a forked child.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use core::num::NonZeroU64;
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{self, Errno};
+use rustix::process::geteuid;
+
+use super::address::{Address, problem};
+use super::closer::Closer;
+use super::host::ShMemService;
+use super::protocol::{Ask, Opcode, Reply, Request, Token, Verdict};
+use super::wire::{self, Arrival, Assembly, Parcel};
+use crate::ShMemId;
+use crate::error::{Error, Result, Subject};
+use crate::fork_lock::{ForkLock, Guard};
+use crate::id::base64;
+use crate::sys::fork_fd::ForkFd;
+use crate::sys::{self, Pid, socket};
+use crate::text::Text;
+
+/// How long is tried to reach a service, or to start one.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long the service may take to answer. A new one may wait half a second for what it is asked for.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How long a service may take to answer the first frame, which needs nothing but that it runs.
+const GREETING: Duration = Duration::from_millis(500);
+
+/// How long to wait before looking again whether somebody who starts a service is done.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What a provider and its clones share.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    address: Address,
+    state: ForkLock<State>,
+}
+
+/// A hold of this process on a segment: let go of when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    id: ShMemId,
+    fd: Arc<OwnedFd>,
+    client: Arc<Client>,
+}
+
+/// A segment, for as long as this process has a hold on it.
+struct Segment {
+    size: NonZeroU64,
+    fd: Arc<OwnedFd>,
+    /// How many.
+    holds: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// The process that all this belongs to, once there is something.
+    owner: Option<Pid>,
+    connection: Option<Arc<Connection>>,
+    /// Of the last request.
+    number: u32,
+    held: BTreeMap<ShMemId, Segment>,
+    keeper: Option<Keeper>,
+    /// If nobody else served.
+    service: Option<ShMemService>,
+    /// Of the fork that is about to happen, or has just happened.
+    token: Option<Token>,
+}
+
+/// A socket on whose other side there is a service of this user.
+#[derive(Debug)]
+struct Connection {
+    fd: ForkFd,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A forked child may have a copy of the socket.
+        if let Some(fd) = self.fd.as_fd_of_owner() {
+            socket::shut_down(fd);
+        }
+    }
+}
+
+/// The thread that notices when the service dies, and hands in what this process holds to the next
+/// one.
+struct Keeper {
+    /// Tells it that there is something new.
+    wake: OwnedFd,
+    /// The end that it reads from.
+    woken: Arc<ForkFd>,
+    thread: JoinHandle<()>,
+}
+
+/// Why a request was not answered.
+enum Broken {
+    /// The service is gone, or has thrown us out.
+    Lost,
+    /// It does not answer in time.
+    Silent,
+    /// What it answers is nonsense.
+    Nonsense,
+}
+
+/// Why there is no connection.
+enum Absent {
+    /// Nobody serves there.
+    Nobody,
+    /// Too many want to connect at once.
+    Crowded,
+    /// Somebody listens there and does not answer.
+    Silent,
+    /// There is no use in trying again.
+    Error(Error),
+}
+
+impl Client {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self {
+            address: Address::chosen(path),
+            state: ForkLock::default(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> Result<PathBuf> {
+        self.address.path()
+    }
+
+    /// Connects, if that was not done before.
+    pub(crate) fn connect(&self) -> Result<()> {
+        let mut state = self.state();
+        self.ensure_connected(&mut state, Instant::now() + DEADLINE)
+    }
+
+    /// Has the service keep a segment, under a new id.
+    pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<Held> {
+        let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
+        let size = size.ok_or(Error::InvalidSize { size: 0 })?;
+        let mut state = self.state();
+        let mut tries = 4;
+        loop {
+            let id = random_text(b's')?;
+            let ask = Ask::Register { id, size };
+            let (reply, _) = self.request(&mut state, ask, Some(fd.as_fd()))?;
+            tries -= 1;
+            match reply.verdict {
+                Verdict::Done => return Ok(self.hold(&mut state, id, size, fd)),
+                Verdict::Taken if tries > 0 => {}
+                verdict => return Err(self.refused(id, verdict)),
+            }
+        }
+    }
+
+    /// Has the service hand out a segment.
+    pub(crate) fn open(self: &Arc<Self>, id: ShMemId) -> Result<Held> {
+        let mut state = self.state();
+        let (reply, fd) = self.request(&mut state, Ask::Open(id), None)?;
+        match (reply.verdict, NonZeroU64::new(reply.size), fd) {
+            (Verdict::Done, Some(size), Some(fd)) => Ok(self.hold(&mut state, id, size, fd)),
+            (verdict, ..) => Err(self.refused(id, verdict)),
+        }
+    }
+
+    /// Tells the service that a child will be forked, and keeps the state together until
+    /// [`post_fork`](Self::post_fork).
+    pub(crate) fn pre_fork(&self) -> Result<()> {
+        let mut state = self.state();
+        if state.connection.is_some() || !state.held.is_empty() {
+            let token = random_text(b't')?;
+            let (reply, _) = self.request(&mut state, Ask::Fork(token), None)?;
+            // Otherwise the child hands in by itself what it holds.
+            state.token = (reply.verdict == Verdict::Done).then_some(token);
+        }
+        drop(state);
+        self.state.hold();
+        Ok(())
+    }
+
+    /// In the child, makes a connection of its own.
+    pub(crate) fn post_fork(&self, is_child: bool) -> Result<()> {
+        let mut state = self.state.resume();
+        if !is_child {
+            state.token = None;
+            return Ok(());
+        }
+        let announced = state.token.is_some();
+        state.leave_to_parent();
+        if announced || !state.held.is_empty() {
+            self.ensure_connected(&mut state, Instant::now() + DEADLINE)?;
+        }
+        Ok(())
+    }
+
+    /// The state of this process.
+    fn state(&self) -> Guard<'_, State> {
+        let mut state = self.state.lock();
+        state.leave_to_parent();
+        state
+    }
+
+    /// One more hold on the same segment.
+    pub(crate) fn hold_again(self: &Arc<Self>, held: &Held) -> Held {
+        if let Some(segment) = self.state().held.get_mut(&held.id) {
+            segment.holds += 1;
+        }
+        Held {
+            id: held.id,
+            fd: Arc::clone(&held.fd),
+            client: Arc::clone(self),
+        }
+    }
+
+    /// Takes down a hold, and has it watched over.
+    fn hold(
+        self: &Arc<Self>,
+        state: &mut State,
+        id: ShMemId,
+        size: NonZeroU64,
+        fd: OwnedFd,
+    ) -> Held {
+        let fd = Arc::new(fd);
+        let segment = state.held.entry(id).or_insert_with(|| Segment {
+            size,
+            fd: Arc::clone(&fd),
+            holds: 0,
+        });
+        segment.holds += 1;
+        if state.keeper.is_none() {
+            // Without one, the next request notices what has happened.
+            state.keeper = Keeper::start(self).ok();
+        }
+        Held {
+            id,
+            fd,
+            client: Arc::clone(self),
+        }
+    }
+
+    /// One hold less; after the last, the service is told.
+    fn release(&self, id: ShMemId) {
+        let mut state = self.state();
+        let Some(segment) = state.held.get_mut(&id) else {
+            return;
+        };
+        segment.holds = segment.holds.saturating_sub(1);
+        if segment.holds > 0 {
+            return;
+        }
+        state.held.remove(&id);
+        let number = state.next_number();
+        if let Some(connection) = &state.connection {
+            let ask = Ask::Release(id);
+            if connection.send(Request { number, ask }, None).is_err() {
+                // The service is gone, or will notice that we are.
+                state.connection = None;
+            }
+        }
+    }
+
+    /// Asks, and asks again if the service died over it. Not for requests without a reply.
+    fn request(
+        &self,
+        state: &mut State,
+        ask: Ask,
+        passed: Option<BorrowedFd<'_>>,
+    ) -> Result<(Reply, Option<OwnedFd>)> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            self.ensure_connected(state, deadline)?;
+            let Some(connection) = state.connection.clone() else {
+                return Err(self.problem("has ended"));
+            };
+            let number = state.next_number();
+            let broken = match connection.ask(Request { number, ask }, passed) {
+                Ok((reply, fd)) if reply.verdict != Verdict::Busy => return Ok((reply, fd)),
+                Ok(_) if Instant::now() < deadline => {
+                    thread::sleep(PAUSE);
+                    continue;
+                }
+                Ok(_) => return Err(self.problem("is too busy")),
+                Err(broken) => broken,
+            };
+            // A late answer must not be taken for the next one.
+            state.connection = None;
+            match broken {
+                Broken::Lost if Instant::now() < deadline => {}
+                Broken::Lost => return Err(self.problem("ends again and again")),
+                Broken::Silent => return Err(self.problem("does not answer")),
+                Broken::Nonsense => return Err(self.problem("answers what is no answer")),
+            }
+        }
+    }
+
+    /// Connects if there is no connection, becomes the host if nobody serves, and hands in what
+    /// this process holds.
+    fn ensure_connected(&self, state: &mut State, deadline: Instant) -> Result<()> {
+        if state.connection.is_some() {
+            return Ok(());
+        }
+        let path = self.address.path()?;
+        state.owner = Some(sys::pid());
+        loop {
+            let token = state.token.take();
+            let absent = match Connection::open(&path, token) {
+                Ok((connection, adopted)) => {
+                    if adopted || state.hand_in(&connection).is_ok() {
+                        state.connection = Some(Arc::new(connection));
+                        if let Some(keeper) = &state.keeper {
+                            keeper.wake();
+                        }
+                        return Ok(());
+                    }
+                    // It has died meanwhile.
+                    Absent::Crowded
+                }
+                Err(absent) => absent,
+            };
+            state.token = token;
+            match absent {
+                Absent::Nobody | Absent::Silent => {
+                    // If it is ours that does not answer, it has ended.
+                    state.service = None;
+                    state.service = ShMemService::claim(&path)?;
+                    if state.service.is_some() {
+                        continue;
+                    }
+                }
+                Absent::Crowded => {}
+                Absent::Error(error) => return Err(error),
+            }
+            if Instant::now() > deadline {
+                return Err(problem(&path, "does not answer"));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// What the keeper does when the connection has hung up. Returns what it has to watch from now
+    /// on, and how long, if it has to look again.
+    fn restore(
+        &self,
+        lost: Option<&Arc<Connection>>,
+    ) -> (Option<Arc<Connection>>, Option<Duration>) {
+        let mut state = self.state();
+        let is_lost = |now: &Arc<Connection>| lost.is_some_and(|lost| Arc::ptr_eq(now, lost));
+        if state.connection.as_ref().is_some_and(is_lost) {
+            state.connection = None;
+        }
+        let again = Duration::from_millis(100);
+        let failed = !state.held.is_empty()
+            && self
+                .ensure_connected(&mut state, Instant::now() + again)
+                .is_err();
+        (state.connection.clone(), failed.then_some(again))
+    }
+
+    fn refused(&self, id: ShMemId, verdict: Verdict) -> Error {
+        match verdict {
+            Verdict::Unknown => Error::Gone { id },
+            Verdict::Full => self.problem(
+                "has as many segments as it may keep: raise RLIMIT_NOFILE (`ulimit -n`) of the \
+                 program that hosts it",
+            ),
+            Verdict::BadDescriptor => {
+                self.problem("does not take the memory for what it is said to be")
+            }
+            Verdict::Done | Verdict::Taken | Verdict::Busy => {
+                self.problem("answers what is no answer")
+            }
+        }
+    }
+
+    fn problem(&self, what: &'static str) -> Error {
+        self.address
+            .path()
+            .map_or_else(|error| error, |path| problem(&path, what))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        state.leave_to_parent();
+        state.connection = None;
+        if let Some(keeper) = state.keeper.take() {
+            keeper.end();
+        }
+    }
+}
+
+impl Held {
+    pub(crate) fn id(&self) -> ShMemId {
+        self.id
+    }
+
+    pub(crate) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.client.release(self.id);
+    }
+}
+
+impl State {
+    /// In a forked child: the connection, the threads and the service are its parent's; the segments
+    /// it has as well.
+    fn leave_to_parent(&mut self) {
+        if self.owner.is_none_or(|owner| owner == sys::pid()) {
+            return;
+        }
+        if let Some(connection) = self.connection.take() {
+            connection.fd.close_in_child();
+        }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.woken.close_in_child();
+            // There is no such thread here.
+            core::mem::forget(keeper.thread);
+        }
+        self.service = None;
+        self.owner = None;
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.number = self.number.wrapping_add(1);
+        self.number
+    }
+
+    /// Hands in everything that this process holds.
+    fn hand_in(&mut self, connection: &Connection) -> Result<(), Broken> {
+        for (&id, segment) in &self.held {
+            self.number = self.number.wrapping_add(1);
+            let request = Request {
+                number: self.number,
+                ask: Ask::Register {
+                    id,
+                    size: segment.size,
+                },
+            };
+            // If it is refused, the segment stays with those who have it.
+            connection.ask(request, Some(segment.fd.as_fd()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Connects to the service at the path, and says hello. Whether it knew the token.
+    fn open(path: &Path, token: Option<Token>) -> Result<(Self, bool), Absent> {
+        let os = |call, errno| Absent::Error(sys::failed(call, errno, Subject::Nothing));
+        let fd = match socket::connect(path, GREETING) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(Absent::Nobody),
+            Err(Errno::AGAIN) => return Err(Absent::Crowded),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                return Err(Absent::Error(Error::OtherUser { owner: None }));
+            }
+            Err(errno) => return Err(os("connect", errno)),
+        };
+        let user = socket::peer_user(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
+        if user != geteuid().as_raw() {
+            return Err(Absent::Error(Error::OtherUser { owner: Some(user) }));
+        }
+        let connection = Self {
+            fd: ForkFd::new(fd),
+        };
+        let ask = Ask::Hello(token);
+        let reply = match connection.ask(Request { number: 0, ask }, None) {
+            Ok((reply, _)) => reply,
+            Err(Broken::Lost) => return Err(Absent::Crowded),
+            Err(Broken::Silent) => return Err(Absent::Silent),
+            Err(Broken::Nonsense) => {
+                return Err(Absent::Error(problem(path, "answers what is no answer")));
+            }
+        };
+        if reply.verdict == Verdict::Full {
+            return Err(Absent::Error(problem(
+                path,
+                "has as many clients as it may: raise RLIMIT_NOFILE (`ulimit -n`) of the program \
+                 that hosts it",
+            )));
+        }
+        if let Some(fd) = connection.fd.as_fd() {
+            socket::set_patience(fd, ANSWER)
+                .map_err(|errno| os("setsockopt(SO_RCVTIMEO)", errno))?;
+        }
+        Ok((
+            connection,
+            token.is_some() && reply.verdict == Verdict::Done,
+        ))
+    }
+
+    fn send(&self, request: Request, passed: Option<BorrowedFd<'_>>) -> Result<(), Broken> {
+        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
+        let frame = request.encode();
+        retry_on_signals(|| wire::send(fd, &frame, passed)).map_err(|errno| match errno {
+            Errno::AGAIN => Broken::Silent,
+            _ => Broken::Lost,
+        })
+    }
+
+    /// Sends a request and waits for its answer.
+    fn ask(
+        &self,
+        request: Request,
+        passed: Option<BorrowedFd<'_>>,
+    ) -> Result<(Reply, Option<OwnedFd>), Broken> {
+        self.send(request, passed)?;
+        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
+        let deadline = Instant::now() + ANSWER;
+        let mut assembly = Assembly::new();
+        loop {
+            match assembly.receive(fd) {
+                Arrival::Frame(frame, parcel) => {
+                    let reply = Reply::decode(&frame);
+                    let reply = reply.filter(|reply| {
+                        reply.number == request.number && reply.to == request.ask.opcode()
+                    });
+                    return understood(reply, parcel);
+                }
+                Arrival::End => return Err(Broken::Lost),
+                Arrival::Interrupted | Arrival::Part if Instant::now() < deadline => {}
+                Arrival::Interrupted | Arrival::Part | Arrival::Nothing => {
+                    return Err(Broken::Silent);
+                }
+                Arrival::Broken => return Err(Broken::Lost),
+                Arrival::Rubbish(parcel) => return understood(None, parcel),
+            }
+        }
+    }
+}
+
+/// The reply with its descriptor, if it has one just where one is due.
+fn understood(reply: Option<Reply>, parcel: Parcel) -> Result<(Reply, Option<OwnedFd>), Broken> {
+    let mut descriptors = parcel.descriptors;
+    let due = reply.is_some_and(|reply| reply.to == Opcode::Open && reply.verdict == Verdict::Done);
+    match reply {
+        Some(reply) if descriptors.len() == usize::from(due) => Ok((reply, descriptors.pop())),
+        _ => {
+            Closer::default().close(descriptors);
+            Err(Broken::Nonsense)
+        }
+    }
+}
+
+fn retry_on_signals(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
+
+impl Keeper {
+    fn start(client: &Arc<Client>) -> io::Result<Self> {
+        let (woken, wake) = sys::pipe()?;
+        let woken = Arc::new(ForkFd::new(woken));
+        let (client, theirs) = (Arc::downgrade(client), Arc::clone(&woken));
+        let work = move || keep(&client, &theirs);
+        let thread = sys::thread::spawn("shmem-keeper", work).map_err(|_| Errno::AGAIN)?;
+        Ok(Self {
+            wake,
+            woken,
+            thread,
+        })
+    }
+
+    fn wake(&self) {
+        // It fails if the keeper has ended, and then nobody has to be woken.
+        let _ = io::write(&self.wake, &[LOOK]);
+    }
+
+    /// Waits until it has ended, unless it is the one who says so.
+    fn end(self) {
+        // To close the pipe would not do: a child may have a copy.
+        let _ = io::write(&self.wake, &[END]);
+        if self.thread.thread().id() != thread::current().id() {
+            // It does not panic, and if it did, there is nothing more to be done about it.
+            let _ = self.thread.join();
+        }
+    }
+}
+
+/// What a keeper is told: to look at its client anew, and to end.
+const LOOK: u8 = 0;
+const END: u8 = 1;
+
+/// What the keeper does until its client is gone.
+fn keep(client: &Weak<Client>, woken: &ForkFd) {
+    let mut lost: Option<Arc<Connection>> = None;
+    loop {
+        let Some(client) = client.upgrade() else {
+            return;
+        };
+        let (connection, patience) = client.restore(lost.take().as_ref());
+        // It may be the last.
+        drop(client);
+        let Some(woken) = woken.as_fd() else {
+            return;
+        };
+        let watched = connection
+            .as_ref()
+            .and_then(|connection| connection.fd.as_fd());
+        match socket::hung_up(watched, woken, patience) {
+            Ok(happened) => {
+                if happened.woken && has_to_end(woken) {
+                    return;
+                }
+                if happened.hung_up {
+                    lost = connection;
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Reads what the keeper is told.
+fn has_to_end(woken: BorrowedFd<'_>) -> bool {
+    let mut told = [LOOK; 64];
+    match io::read(woken, &mut told) {
+        Ok(0) | Err(_) => true,
+        Ok(count) => told.iter().take(count).any(|&told| told == END),
+    }
+}
+
+/// 18 random characters behind this letter.
+fn random_text(kind: u8) -> Result<ShMemId> {
+    let (high, low) = (sys::nonce()?, sys::nonce()?);
+    let digits: ([u8; 7], [u8; 11]) = (base64::digits(high), base64::digits(low));
+    let text = Text::<20>::joined(&[&[kind], &digits.0, &digits.1]);
+    Ok(ShMemId::holding(text.as_bytes()))
+}

@@ -1,0 +1,233 @@
+//! [`ShMemService`]: the service, as a thread of this process.
+
+use alloc::borrow::ToOwned;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use super::address::{Address, problem};
+use super::server::Server;
+use crate::error::{Error, Result, Subject};
+use crate::sys::site::Denied;
+use crate::sys::{self, Pid};
+
+/// The variable with the address, see [`ShMemService::ENV`].
+pub(super) const ENV: &str = "SHMEM_SERVICE";
+
+/// Keeps the descriptors of segments for as long as somebody holds them, and hands them out to
+/// processes of the same user.
+///
+/// There is no need to start one: the first [`ServedShMemProvider`](crate::ServedShMemProvider)
+/// that finds none does so, and when it ends, another process takes over. Start one to choose its
+/// address, or to have it in a program of its own.
+///
+/// # Lifetime
+///
+/// It serves until it is dropped or its process ends. What its clients hold goes on living, and they
+/// hand it to the next service, whose ids are the same.
+///
+/// # Security
+///
+/// Only processes of the same user are let in: the socket is in a folder that others cannot enter,
+/// and credentials are compared on both sides (`SO_PEERCRED`) before the first byte is believed. It
+/// maps nothing and follows no path that a client names. A client that lies, is slow or silent loses its own
+/// connection; the others notice nothing. See the [limits](Self::start_at#limits).
+///
+/// # Platform notes
+///
+/// On Linux its thread has a table of descriptors of its own, so that a forked child inherits none
+/// of them. Elsewhere (or before Linux 5.9) a child that is forked without `exec` keeps the sockets
+/// of its parent open; clients then notice the death of the service by its silence.
+///
+/// # Examples
+///
+/// A program that does nothing but serve:
+///
+/// ```no_run
+/// use shmem_providers::ShMemService;
+///
+/// ShMemService::start()?.wait();
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+///
+/// Two campaigns that know nothing of each other:
+///
+/// ```
+/// use shmem_providers::{
+///     MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider, ShMemService,
+/// };
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+/// let services = [ShMemService::start_at(&one)?, ShMemService::start_at(&other)?];
+/// let mut ours = ServedShMemProvider::<MemfdShMemProvider>::at(&one);
+/// let mut theirs = ServedShMemProvider::<MemfdShMemProvider>::at(&other);
+/// let segment = ours.new_shmem(100)?;
+/// assert_eq!(ours.shmem_from_id(segment.id())?.len(), 100);
+/// assert!(theirs.shmem_from_id(segment.id()).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct ShMemService {
+    address: PathBuf,
+    /// The end to write to, of a pipe that the thread looks at.
+    stop: Option<File>,
+    thread: Option<JoinHandle<()>>,
+    owner: Pid,
+}
+
+impl ShMemService {
+    /// The variable of the environment that tells a program the address, if it shall not be the
+    /// user's own: `command.env(ShMemService::ENV, service.address())`.
+    pub const ENV: &'static str = ENV;
+
+    /// Starts the service at the address in `SHMEM_SERVICE`, or else at the one where all programs
+    /// of this user meet: `shmem_providers/service` in `$XDG_RUNTIME_DIR` or `/run/user/UID`, or
+    /// `shmem_providers-UID/service` in `$TMPDIR` or `/tmp`.
+    ///
+    /// # Errors
+    ///
+    /// As [`start_at`](Self::start_at), and [`Error::Service`] if the folder is not this user's
+    /// alone.
+    pub fn start() -> Result<Self, crate::Error> {
+        Ok(Self::start_or_fail(&Address::default().path()?)?)
+    }
+
+    /// Starts the service at this address: the path of a socket, of 103 bytes at most.
+    ///
+    /// Beside it there will be a file with `.lock` behind its name. Both are removed when the
+    /// service is stopped and nobody holds a segment; if it is killed, the next one replaces them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Service`] if somebody else serves there, or if the path is no place for a socket;
+    /// [`Error::OtherUser`] if what is there is another user's; [`Error::Os`] if the system refuses.
+    ///
+    /// # Limits
+    ///
+    /// They follow `RLIMIT_NOFILE` of this process: an eighth of it, at most 280, is kept free, and
+    /// the rest is for clients and for segments, one half each. An eighth of the segments is kept
+    /// for clients that hold few. When there are too many clients, the one is let go that holds
+    /// nothing and has been silent longest; it connects again when it has something to say.
+    pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
+        Ok(Self::start_or_fail(
+            &Address::chosen(path.as_ref()).path()?,
+        )?)
+    }
+
+    /// The path of its socket.
+    #[must_use]
+    pub fn address(&self) -> &Path {
+        &self.address
+    }
+
+    /// Ends the service, as dropping it does. What its clients hold, they hand to the next one.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    /// Serves until the process ends, or until the service does because the system has failed it.
+    pub fn wait(mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread ends the service as well.
+            let _ = thread.join();
+        }
+    }
+
+    fn start_or_fail(path: &Path) -> Result<Self> {
+        Self::claim(path)?.ok_or_else(|| problem(path, "another service is there already"))
+    }
+
+    /// Starts the service, unless somebody else serves there or is about to.
+    pub(super) fn claim(path: &Path) -> Result<Option<Self>> {
+        let (stopping, stop) =
+            sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
+        let (report, reported) = mpsc::channel();
+        let address = path.to_owned();
+        let thread = sys::thread::spawn("shmem-service", move || {
+            let (stopping, theirs) = match sys::thread::own_descriptors(stopping.as_fd()) {
+                Some(own) => (own, Some(stopping)),
+                None => (stopping, None),
+            };
+            let (server, outcome) = match Server::new(&address, stopping) {
+                Ok(server) => (Some(server), Ok(())),
+                Err(denied) => (None, Err(denied)),
+            };
+            // It is waited for.
+            let _ = report.send((outcome, theirs));
+            if let Some(server) = server {
+                server.serve();
+            }
+        });
+        let thread = thread.map_err(|error| Error::Os {
+            call: "pthread_create",
+            errno: error.raw_os_error().unwrap_or(0),
+            subject: Subject::Nothing,
+            limit: None,
+        })?;
+        let service = Self {
+            address: path.to_owned(),
+            stop: Some(stop.into()),
+            thread: Some(thread),
+            owner: sys::pid(),
+        };
+        // What the thread has sent back is closed here, in the table that it belongs to.
+        match reported.recv().map(|(outcome, _theirs)| outcome) {
+            Ok(Ok(())) => Ok(Some(service)),
+            Ok(Err(Denied::Occupied)) => Ok(None),
+            Ok(Err(Denied::OtherUser(owner))) => Err(Error::OtherUser { owner: Some(owner) }),
+            Ok(Err(Denied::NoSocket)) => Err(problem(path, "is no socket, and is left alone")),
+            Ok(Err(Denied::Os(call, errno))) => Err(sys::failed(call, errno, Subject::Nothing)),
+            Err(_) => Err(problem(path, "the thread of the service has ended")),
+        }
+    }
+}
+
+impl Drop for ShMemService {
+    fn drop(&mut self) {
+        if self.owner != sys::pid() {
+            // A forked child: the thread is its parent's.
+            core::mem::forget(self.thread.take());
+            return;
+        }
+        if let Some(mut stop) = self.stop.take() {
+            // It fails if the thread has ended. Closing alone would not do: a child may have a copy.
+            let _ = stop.write_all(&[0]);
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Stands in for [`ShMemService`] where no service is needed, because the default provider opens
+/// segments by their ids alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DummyShMemService;
+
+impl DummyShMemService {
+    /// Does nothing.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn start() -> Result<Self, crate::Error> {
+        Ok(Self)
+    }
+
+    /// Does nothing.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
+        let _ = path;
+        Ok(Self)
+    }
+
+    /// Does nothing.
+    pub fn stop(self) {}
+}

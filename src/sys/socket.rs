@@ -1,0 +1,256 @@
+//! Unix sockets that pass descriptors, and who is on their other side.
+#![allow(unsafe_code)]
+
+use alloc::vec::Vec;
+use core::mem::MaybeUninit;
+use core::time::Duration;
+use std::io::{IoSlice, IoSliceMut};
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::{self, Errno};
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType, sockopt,
+};
+
+/// The most descriptors that one message carries (`SCM_MAX_FD` on Linux; nowhere more).
+///
+/// There is room for all of them, so that the kernel need not drop any: closing a descriptor can
+/// take as long as whoever sent it likes, and whoever receives should choose where that is done.
+const MOST_DESCRIPTORS: usize = 253;
+
+/// `SOCK_SEQPACKET`, which keeps frames apart, or `SOCK_STREAM` where that does not exist.
+#[cfg(not(target_vendor = "apple"))]
+const KIND: SocketType = SocketType::SEQPACKET;
+#[cfg(target_vendor = "apple")]
+const KIND: SocketType = SocketType::STREAM;
+
+/// Whether frames have to be put together from their parts.
+pub(crate) const IS_STREAM: bool = cfg!(target_vendor = "apple");
+
+/// No SIGPIPE, where it is the call that says so.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: SendFlags = SendFlags::empty();
+
+/// Received descriptors are close-on-exec from the first moment on, where the kernel can do that.
+#[cfg(not(any(
+    target_vendor = "apple",
+    target_os = "haiku",
+    target_os = "illumos",
+    target_os = "solaris"
+)))]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "haiku",
+    target_os = "illumos",
+    target_os = "solaris"
+))]
+const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
+
+/// What one call has received.
+pub(crate) struct Received {
+    /// How many bytes; more than there was room for show as `overlong`.
+    pub(crate) bytes: usize,
+    /// Whether a packet had more bytes.
+    pub(crate) overlong: bool,
+    /// Whether there were more descriptors than this process may open.
+    pub(crate) lost_descriptors: bool,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// Listens at the path, which must not exist. Nothing waits when it accepts.
+pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
+    const BACKLOG: i32 = 4096;
+    let address = SocketAddrUnix::new(path)?;
+    let fd = socket()?;
+    net::bind(&fd, &address)?;
+    net::listen(&fd, BACKLOG)?;
+    Ok(fd)
+}
+
+/// Accepts one connection, if there is one. Nothing waits for it.
+pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
+    #[cfg(not(any(target_vendor = "apple", target_os = "haiku")))]
+    let fd = net::accept_with(
+        listener,
+        net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK,
+    )?;
+    #[cfg(any(target_vendor = "apple", target_os = "haiku"))]
+    let fd = prepared(net::accept(listener)?)?;
+    Ok(fd)
+}
+
+/// Connects to who listens at the path. Sending and receiving wait that long and then fail with
+/// `EAGAIN`; connecting does not wait.
+pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let fd = socket()?;
+    net::connect(&fd, &address)?;
+    io::ioctl_fionbio(&fd, false)?;
+    set_patience(&fd, patience)?;
+    Ok(fd)
+}
+
+/// How long sending and receiving wait until they fail with `EAGAIN`.
+pub(crate) fn set_patience(fd: impl AsFd, patience: Duration) -> io::Result<()> {
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(patience))?;
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(patience))
+}
+
+/// A socket that is close-on-exec and does not wait.
+#[cfg(not(any(target_vendor = "apple", target_os = "haiku")))]
+fn socket() -> io::Result<OwnedFd> {
+    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
+    net::socket_with(AddressFamily::UNIX, KIND, flags, None)
+}
+
+/// A socket that is close-on-exec and does not wait.
+#[cfg(any(target_vendor = "apple", target_os = "haiku"))]
+fn socket() -> io::Result<OwnedFd> {
+    prepared(net::socket(AddressFamily::UNIX, KIND, None)?)
+}
+
+#[cfg(any(target_vendor = "apple", target_os = "haiku"))]
+fn prepared(fd: OwnedFd) -> io::Result<OwnedFd> {
+    io::fcntl_setfd(&fd, io::FdFlags::CLOEXEC)?;
+    io::ioctl_fionbio(&fd, true)?;
+    #[cfg(target_vendor = "apple")]
+    sockopt::set_socket_nosigpipe(&fd, true)?;
+    Ok(fd)
+}
+
+/// Makes the kernel keep no more than a few unread messages for the other side.
+pub(crate) fn keep_little_unread(fd: impl AsFd) {
+    // Where it cannot be changed, it stays what it is.
+    let _ = sockopt::set_socket_send_buffer_size(fd, 1);
+}
+
+/// Sends all bytes at once, with the descriptor.
+pub(crate) fn send(fd: impl AsFd, bytes: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let passed = passed.as_slice();
+    if !passed.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(passed));
+    }
+    match net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, NO_SIGNAL) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        // On a stream whose other side does not read.
+        Ok(_) => Err(Errno::AGAIN),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Receives what there is, with all descriptors. No bytes: the other side has closed.
+pub(crate) fn receive(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = net::recvmsg(
+        fd,
+        &mut [IoSliceMut::new(bytes)],
+        &mut control,
+        CLOSE_ON_EXEC,
+    )?;
+    let mut descriptors = Vec::new();
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = part {
+            descriptors.extend(received);
+        }
+    }
+    if CLOSE_ON_EXEC.is_empty() {
+        for fd in &descriptors {
+            io::fcntl_setfd(fd, io::FdFlags::CLOEXEC)?;
+        }
+    }
+    Ok(Received {
+        bytes: message.bytes,
+        overlong: message.flags.contains(ReturnFlags::TRUNC),
+        lost_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
+        descriptors,
+    })
+}
+
+/// Ends the connection for the other side, while the descriptor may stay open here.
+pub(crate) fn shut_down(fd: impl AsFd) {
+    // It fails if the other side has done so.
+    let _ = net::shutdown(fd, net::Shutdown::Both);
+}
+
+/// The effective user id of the process on the other side: when it connected, or when it began to
+/// listen.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
+    Ok(sockopt::socket_peercred(fd)?.uid.as_raw())
+}
+
+/// The effective user id of the process on the other side: when it connected, or when it began to
+/// listen (`getpeereid(3)`).
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd"
+))]
+pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
+    use rustix::fd::AsRawFd;
+    let (mut user, mut group) = (0, 0);
+    let number = fd.as_fd().as_raw_fd();
+    // SAFETY: both pointers are valid for the write of an id.
+    match unsafe { libc::getpeereid(number, &raw mut user, &raw mut group) } {
+        0 => Ok(user),
+        _ => Err(super::last_errno()),
+    }
+}
+
+/// Elsewhere it is not asked, so nobody is believed.
+#[cfg(not(any(
+    target_vendor = "apple",
+    target_os = "android",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "linux",
+    target_os = "netbsd",
+    target_os = "openbsd"
+)))]
+pub(crate) fn peer_user(_fd: impl AsFd) -> io::Result<u32> {
+    Err(Errno::NOTSUP)
+}
+
+/// What [`hung_up`] has waited for.
+pub(crate) struct Happened {
+    pub(crate) hung_up: bool,
+    pub(crate) woken: bool,
+}
+
+/// Waits until `connection` has hung up or `wake` can be read. Data on the connection do not count.
+pub(crate) fn hung_up(
+    connection: Option<BorrowedFd<'_>>,
+    wake: BorrowedFd<'_>,
+    timeout: Option<Duration>,
+) -> io::Result<Happened> {
+    let wake = PollFd::from_borrowed_fd(wake, PollFlags::IN);
+    let timeout = super::watch::timespec(timeout);
+    let Some(connection) = connection else {
+        let mut alone = [wake];
+        poll(&mut alone, timeout.as_ref())?;
+        let [wake] = alone;
+        return Ok(Happened {
+            hung_up: false,
+            woken: !wake.revents().is_empty(),
+        });
+    };
+    let connection = PollFd::from_borrowed_fd(connection, PollFlags::empty());
+    let mut both = [wake, connection];
+    poll(&mut both, timeout.as_ref())?;
+    let [wake, connection] = both;
+    Ok(Happened {
+        hung_up: !connection.revents().is_empty(),
+        woken: !wake.revents().is_empty(),
+    })
+}

@@ -1,0 +1,118 @@
+//! [`Watch`]: waits until one of many descriptors can be read.
+
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::by_epoll::Watch;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) use self::by_poll::Watch;
+
+use core::time::Duration;
+
+use rustix::event::Timespec;
+
+/// The time as the system takes it.
+pub(super) fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
+    timeout.and_then(|timeout| Timespec::try_from(timeout).ok())
+}
+
+/// What waiting costs does not depend on how many descriptors are silent.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod by_epoll {
+    use core::mem::MaybeUninit;
+    use core::time::Duration;
+
+    use rustix::event::epoll;
+    use rustix::fd::{AsFd, OwnedFd};
+    use rustix::io;
+
+    #[derive(Debug)]
+    pub(crate) struct Watch {
+        epoll: OwnedFd,
+    }
+
+    impl Watch {
+        pub(crate) fn new() -> io::Result<Self> {
+            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            Ok(Self { epoll })
+        }
+
+        /// Watches the descriptor from now on, under this key.
+        pub(crate) fn add(&mut self, fd: impl AsFd, key: u64) -> io::Result<()> {
+            let key = epoll::EventData::new_u64(key);
+            epoll::add(&self.epoll, fd, key, epoll::EventFlags::IN)
+        }
+
+        /// Does not watch it any more. To be called before it is closed.
+        pub(crate) fn remove(&mut self, fd: impl AsFd) {
+            // It fails only for what is not watched.
+            let _ = epoll::delete(&self.epoll, fd);
+        }
+
+        /// Waits, and appends the keys of those that can be read or have hung up, up to 64.
+        pub(crate) fn wait(
+            &mut self,
+            timeout: Option<Duration>,
+            ready: &mut impl Extend<u64>,
+        ) -> io::Result<()> {
+            let mut events = [MaybeUninit::<epoll::Event>::uninit(); 64];
+            let timeout = super::timespec(timeout);
+            let (events, _) = epoll::wait(&self.epoll, &mut events, timeout.as_ref())?;
+            ready.extend(events.iter().map(|event| event.data.u64()));
+            Ok(())
+        }
+    }
+}
+
+/// `poll(2)`: to be had everywhere.
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+#[allow(unsafe_code)]
+mod by_poll {
+    use alloc::vec::Vec;
+    use core::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+    use rustix::io;
+
+    #[derive(Debug)]
+    pub(crate) struct Watch {
+        watched: Vec<(RawFd, u64)>,
+    }
+
+    impl Watch {
+        #[expect(clippy::unnecessary_wraps, reason = "as where it can fail")]
+        pub(crate) fn new() -> io::Result<Self> {
+            Ok(Self {
+                watched: Vec::new(),
+            })
+        }
+
+        #[expect(clippy::unnecessary_wraps, reason = "as where it can fail")]
+        pub(crate) fn add(&mut self, fd: impl AsFd, key: u64) -> io::Result<()> {
+            self.watched.push((fd.as_fd().as_raw_fd(), key));
+            Ok(())
+        }
+
+        pub(crate) fn remove(&mut self, fd: impl AsFd) {
+            let number = fd.as_fd().as_raw_fd();
+            self.watched.retain(|&(watched, _)| watched != number);
+        }
+
+        pub(crate) fn wait(
+            &mut self,
+            timeout: Option<Duration>,
+            ready: &mut impl Extend<u64>,
+        ) -> io::Result<()> {
+            let borrowed = |&(number, _): &(RawFd, u64)| {
+                // SAFETY: who closes a watched descriptor calls `remove` before.
+                let fd = unsafe { BorrowedFd::borrow_raw(number) };
+                PollFd::from_borrowed_fd(fd, PollFlags::IN)
+            };
+            let mut fds: Vec<_> = self.watched.iter().map(borrowed).collect();
+            poll(&mut fds, super::timespec(timeout).as_ref())?;
+            let keys = fds.iter().zip(&self.watched);
+            let keys = keys.filter(|(fd, _)| !fd.revents().is_empty());
+            ready.extend(keys.map(|(_, &(_, key))| key).take(64));
+            Ok(())
+        }
+    }
+}
