@@ -2,7 +2,7 @@
 //! when the service has died, and again in a forked child.
 
 use alloc::collections::BTreeMap;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use core::num::NonZeroU64;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -38,9 +38,16 @@ const GREETING: Duration = Duration::from_millis(500);
 /// How long to wait before looking again whether somebody who starts a service is done.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// What a provider and its clones share.
+/// What a provider, its clones and its segments share. The last of them ends the connection and the
+/// threads, and has seen them end when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
+    shared: Arc<Shared>,
+}
+
+/// What they share with the keeper as well.
+#[derive(Debug, Default)]
+struct Shared {
     address: Address,
     state: ForkLock<State>,
 }
@@ -126,68 +133,71 @@ enum Absent {
 impl Client {
     pub(crate) fn at(path: &Path) -> Self {
         Self {
-            address: Address::chosen(path),
-            state: ForkLock::default(),
+            shared: Arc::new(Shared {
+                address: Address::chosen(path),
+                state: ForkLock::default(),
+            }),
         }
     }
 
     pub(crate) fn address(&self) -> Result<PathBuf> {
-        self.address.path()
+        self.shared.address.path()
     }
 
     /// Connects, if that was not done before.
     pub(crate) fn connect(&self) -> Result<()> {
-        let mut state = self.state();
-        self.ensure_connected(&mut state, Instant::now() + DEADLINE)
+        let mut state = self.shared.state();
+        self.shared
+            .ensure_connected(&mut state, Instant::now() + DEADLINE)
     }
 
     /// Has the service keep a segment, under a new id.
     pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<Held> {
         let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
         let size = size.ok_or(Error::InvalidSize { size: 0 })?;
-        let mut state = self.state();
+        let mut state = self.shared.state();
         let mut tries = 4;
         loop {
             let id = random_text(b's')?;
             let ask = Ask::Register { id, size };
-            let (reply, _) = self.request(&mut state, ask, Some(fd.as_fd()))?;
+            let (reply, _) = self.shared.request(&mut state, ask, Some(fd.as_fd()))?;
             tries -= 1;
             match reply.verdict {
                 Verdict::Done => return Ok(self.hold(&mut state, id, size, fd)),
                 Verdict::Taken if tries > 0 => {}
-                verdict => return Err(self.refused(id, verdict)),
+                verdict => return Err(self.shared.refused(id, verdict)),
             }
         }
     }
 
     /// Has the service hand out a segment.
     pub(crate) fn open(self: &Arc<Self>, id: ShMemId) -> Result<Held> {
-        let mut state = self.state();
-        let (reply, fd) = self.request(&mut state, Ask::Open(id), None)?;
+        let mut state = self.shared.state();
+        let (reply, fd) = self.shared.request(&mut state, Ask::Open(id), None)?;
         match (reply.verdict, NonZeroU64::new(reply.size), fd) {
             (Verdict::Done, Some(size), Some(fd)) => Ok(self.hold(&mut state, id, size, fd)),
-            (verdict, ..) => Err(self.refused(id, verdict)),
+            (verdict, ..) => Err(self.shared.refused(id, verdict)),
         }
     }
 
     /// Tells the service that a child will be forked, and keeps the state together until
     /// [`post_fork`](Self::post_fork).
     pub(crate) fn pre_fork(&self) -> Result<()> {
-        let mut state = self.state();
+        let mut state = self.shared.state();
         if state.connection.is_some() || !state.held.is_empty() {
             let token = random_text(b't')?;
-            let (reply, _) = self.request(&mut state, Ask::Fork(token), None)?;
+            let (reply, _) = self.shared.request(&mut state, Ask::Fork(token), None)?;
             // Otherwise the child hands in by itself what it holds.
             state.token = (reply.verdict == Verdict::Done).then_some(token);
         }
         drop(state);
-        self.state.hold();
+        self.shared.state.hold();
         Ok(())
     }
 
     /// In the child, makes a connection of its own.
     pub(crate) fn post_fork(&self, is_child: bool) -> Result<()> {
-        let mut state = self.state.resume();
+        let mut state = self.shared.state.resume();
         if !is_child {
             state.token = None;
             return Ok(());
@@ -195,21 +205,15 @@ impl Client {
         let announced = state.token.is_some();
         state.leave_to_parent();
         if announced || !state.held.is_empty() {
-            self.ensure_connected(&mut state, Instant::now() + DEADLINE)?;
+            self.shared
+                .ensure_connected(&mut state, Instant::now() + DEADLINE)?;
         }
         Ok(())
     }
 
-    /// The state of this process.
-    fn state(&self) -> Guard<'_, State> {
-        let mut state = self.state.lock();
-        state.leave_to_parent();
-        state
-    }
-
     /// One more hold on the same segment.
     pub(crate) fn hold_again(self: &Arc<Self>, held: &Held) -> Held {
-        if let Some(segment) = self.state().held.get_mut(&held.id) {
+        if let Some(segment) = self.shared.state().held.get_mut(&held.id) {
             segment.holds += 1;
         }
         Held {
@@ -236,13 +240,22 @@ impl Client {
         segment.holds += 1;
         if state.keeper.is_none() {
             // Without one, the next request notices what has happened.
-            state.keeper = Keeper::start(self).ok();
+            state.keeper = Keeper::start(&self.shared).ok();
         }
         Held {
             id,
             fd,
             client: Arc::clone(self),
         }
+    }
+}
+
+impl Shared {
+    /// The state of this process.
+    fn state(&self) -> Guard<'_, State> {
+        let mut state = self.state.lock();
+        state.leave_to_parent();
+        state
     }
 
     /// One hold less; after the last, the service is told.
@@ -388,12 +401,14 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let state = self.state.get_mut();
-        state.leave_to_parent();
-        state.connection = None;
-        if let Some(keeper) = state.keeper.take() {
+        let keeper = self.shared.state().keeper.take();
+        // Not under the lock, which it may be waiting for.
+        if let Some(keeper) = keeper {
             keeper.end();
         }
+        let mut state = self.shared.state();
+        state.connection = None;
+        state.service = None;
     }
 }
 
@@ -409,7 +424,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.client.release(self.id);
+        self.client.shared.release(self.id);
     }
 }
 
@@ -564,11 +579,11 @@ fn retry_on_signals(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> 
 }
 
 impl Keeper {
-    fn start(client: &Arc<Client>) -> io::Result<Self> {
+    fn start(shared: &Arc<Shared>) -> io::Result<Self> {
         let (woken, wake) = sys::pipe()?;
         let woken = Arc::new(ForkFd::new(woken));
-        let (client, theirs) = (Arc::downgrade(client), Arc::clone(&woken));
-        let work = move || keep(&client, &theirs);
+        let (shared, theirs) = (Arc::clone(shared), Arc::clone(&woken));
+        let work = move || keep(&shared, &theirs);
         let thread = sys::thread::spawn("shmem-keeper", work).map_err(|_| Errno::AGAIN)?;
         Ok(Self {
             wake,
@@ -582,14 +597,12 @@ impl Keeper {
         let _ = io::write(&self.wake, &[LOOK]);
     }
 
-    /// Waits until it has ended, unless it is the one who says so.
+    /// Waits until it has ended.
     fn end(self) {
         // To close the pipe would not do: a child may have a copy.
         let _ = io::write(&self.wake, &[END]);
-        if self.thread.thread().id() != thread::current().id() {
-            // It does not panic, and if it did, there is nothing more to be done about it.
-            let _ = self.thread.join();
-        }
+        // It does not panic, and if it did, there is nothing more to be done about it.
+        let _ = self.thread.join();
     }
 }
 
@@ -598,15 +611,10 @@ const LOOK: u8 = 0;
 const END: u8 = 1;
 
 /// What the keeper does until its client is gone.
-fn keep(client: &Weak<Client>, woken: &ForkFd) {
+fn keep(shared: &Shared, woken: &ForkFd) {
     let mut lost: Option<Arc<Connection>> = None;
     loop {
-        let Some(client) = client.upgrade() else {
-            return;
-        };
-        let (connection, patience) = client.restore(lost.take().as_ref());
-        // It may be the last.
-        drop(client);
+        let (connection, patience) = shared.restore(lost.take().as_ref());
         let Some(woken) = woken.as_fd() else {
             return;
         };

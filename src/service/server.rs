@@ -40,6 +40,9 @@ const MOST_FORKS: usize = 256;
 /// Connections that are accepted in one turn.
 const ACCEPTED_AT_ONCE: usize = 16;
 
+/// What is still heard of each client when the service is stopped.
+const FRAMES_AT_THE_END: usize = 1000;
+
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
 const FIRST_CLIENT: Client = 2;
@@ -153,7 +156,9 @@ impl Server {
                 match key {
                     LISTENER => self.accept(),
                     STOP => return self.end(),
-                    client => self.hear(client),
+                    client => {
+                        self.hear(client);
+                    }
                 }
             }
             if self.due.is_some_and(|due| due <= self.now()) {
@@ -165,10 +170,17 @@ impl Server {
 
     /// Removes the socket, unless there is something that the next service should wait for.
     fn end(mut self) {
-        if let Some(site) = self.site.take() {
-            if self.registry.is_empty() {
-                site.clear();
-            }
+        // What was said before is heard: most of all, that somebody holds something no more.
+        let clients: Vec<Client> = self.connections.keys().copied().collect();
+        for &client in &clients {
+            let mut frames = 0..FRAMES_AT_THE_END;
+            while frames.next().is_some() && self.hear(client) {}
+        }
+        let is_awaited = clients
+            .iter()
+            .any(|&client| !self.registry.holds_nothing(client));
+        if let Some(site) = self.site.take().filter(|_| !is_awaited) {
+            site.clear();
         }
         // What is still unread on the connections is strangers'.
         let connections = core::mem::take(&mut self.connections);
@@ -266,11 +278,11 @@ impl Server {
         true
     }
 
-    /// Reads what a client says.
-    fn hear(&mut self, client: Client) {
+    /// Reads what a client says, one frame at most. Whether there may be more.
+    fn hear(&mut self, client: Client) -> bool {
         // It may have been let go earlier in this turn.
         let Some(connection) = self.connections.get_mut(&client) else {
-            return;
+            return false;
         };
         connection.heard = self.turn;
         match connection.assembly.receive(&connection.socket) {
@@ -284,11 +296,12 @@ impl Server {
                     self.expected.insert(client, until);
                 }
             }
-            Arrival::Nothing | Arrival::Interrupted => {}
+            Arrival::Nothing | Arrival::Interrupted => return false,
             Arrival::End => drop(self.forget(client)),
             Arrival::Broken => self.expel(client, Parcel::default()),
             Arrival::Rubbish(parcel) => self.expel(client, parcel),
         }
+        true
     }
 
     fn answer(&mut self, client: Client, request: Request, parcel: Parcel) {

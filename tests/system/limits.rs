@@ -246,8 +246,9 @@ pub(crate) fn no_address_space_left() -> Outcome {
 }
 
 /// How many bytes of address space this program takes, if `/proc` tells.
-fn address_space() -> usize {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').next().and_then(|pages| pages.parse().ok());
-    pages.unwrap_or(0) * rustix::param::page_size()
+fn address_space() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+    let kib = size.and_then(|size| size.trim().strip_suffix(" kB")?.parse().ok());
+    kib.unwrap_or(0) << 10
 }

@@ -1,0 +1,304 @@
+//! `fork()` without `exec`, by a peer that has threads: the keeper of its connection, and perhaps the
+//! service.
+#![allow(unsafe_code)]
+
+use std::io::{Read, Write};
+use std::time::Duration;
+use std::{process, thread};
+
+use shmem_providers::ShMemProvider;
+use shmem_providers::pipes::Pipe;
+
+use crate::lifetime::{Place, eventually};
+use crate::peer::{Answer, State};
+use crate::support::{DONE, Outcome};
+
+pub(crate) fn a_child_holds_what_its_parent_held() -> Outcome {
+    for hosted_by_parent in [true, false] {
+        let place = Place::new()?;
+        let host = (!hosted_by_parent).then(|| place.host());
+        let mut parent = place.peer();
+        let id = parent.ask("make 100")?;
+        parent.ask("put 0 5")?;
+        let told = parent.ask("fork stay")?;
+        let (child, made) = told.split_once(' ').ok_or("two words")?;
+        let mut other = place.peer();
+        assert_eq!(other.ask(format!("open {made}"))?, "200");
+        // Its connection is its own: what the parent lets go, the child still has.
+        parent.ask("drop")?;
+        other.ask(format!("try {id}"))?;
+        parent.kill();
+        other.ask(format!("open {id}"))?;
+        assert_eq!(other.ask("get 0")?, "5");
+        other.ask("drop")?;
+        kill(child)?;
+        let gone = format!("no process holds segment {id} any more");
+        eventually(&mut other, &format!("try {id}"), &gone);
+        drop((other, host));
+        place.assert_nothing_left();
+    }
+    DONE
+}
+
+pub(crate) fn a_child_that_was_not_announced() -> Outcome {
+    let place = Place::new()?;
+    let mut parent = place.peer();
+    let id = parent.ask("make 100")?;
+    let told = parent.ask("fork plain")?;
+    let (child, made) = told.split_once(' ').ok_or("two words")?;
+    let mut other = place.peer();
+    assert_eq!(other.ask(format!("open {made}"))?, "200");
+    parent.kill();
+    // It has handed in what it inherited, with its first request.
+    other.ask(format!("try {id}"))?;
+    kill(child)?;
+    let gone = format!("no process holds segment {id} any more");
+    eventually(&mut other, &format!("try {id}"), &gone);
+    drop(other);
+    place.assert_nothing_left();
+    DONE
+}
+
+pub(crate) fn a_parent_that_dies_before_its_child_speaks() -> Outcome {
+    let place = Place::new()?;
+    let host = place.host();
+    let mut parent = place.peer();
+    let id = parent.ask("make 100")?;
+    parent.ask("put 0 5")?;
+    // The child waits until its parent is dead.
+    let child = parent.ask("fork orphan")?;
+    parent.kill();
+    let mut other = place.peer();
+    other.ask(format!("open {id}"))?;
+    assert_eq!(other.ask("get 0")?, "5");
+    other.ask("drop")?;
+    thread::sleep(Duration::from_millis(500));
+    other.ask(format!("try {id}"))?;
+    kill(&child)?;
+    let gone = format!("no process holds segment {id} any more");
+    eventually(&mut other, &format!("try {id}"), &gone);
+    drop((other, host));
+    place.assert_nothing_left();
+    DONE
+}
+
+pub(crate) fn a_service_that_dies_between() -> Outcome {
+    let place = Place::new()?;
+    let host = place.host();
+    let mut parent = place.peer();
+    let id = parent.ask("make 100")?;
+    // The child waits until its parent is dead, and so is the service.
+    let child = parent.ask("fork orphan")?;
+    host.kill();
+    parent.kill();
+    thread::sleep(Duration::from_millis(300));
+    let mut other = place.peer();
+    eventually(&mut other, &format!("try {id}"), "");
+    kill(&child)?;
+    let gone = format!("no process holds segment {id} any more");
+    eventually(&mut other, &format!("try {id}"), &gone);
+    drop(other);
+    place.assert_nothing_left();
+    DONE
+}
+
+pub(crate) fn a_child_that_never_speaks() -> Outcome {
+    let place = Place::new()?;
+    let mut host = place.host();
+    let mut parent = place.peer();
+    let id = parent.ask("make 100")?;
+    let before = host.ask("files")?;
+    parent.ask("fork die")?;
+    parent.ask("make 100")?;
+    parent.ask("drop")?;
+    parent.ask(format!("try {id}"))?;
+    assert_eq!(host.ask("files")?, before);
+    drop((parent, host));
+    place.assert_nothing_left();
+    DONE
+}
+
+pub(crate) fn a_fork_that_never_happens() -> Outcome {
+    let place = Place::new()?;
+    let mut host = place.host();
+    let mut parent = place.peer();
+    parent.ask("make 100")?;
+    let full = host.ask("files")?;
+    parent.ask("fork never")?;
+    // The lock is free again after a second, although nobody has called `post_fork`.
+    parent.ask("drop")?;
+    assert_eq!(host.ask("files")?, full);
+    // What the fork would have held is let go after ten.
+    let one_less = (full.parse::<u32>()? - 1).to_string();
+    for _ in 0..200 {
+        if host.ask("files")? == one_less {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(host.ask("files")?, one_less);
+    drop((parent, host));
+    place.assert_nothing_left();
+    DONE
+}
+
+pub(crate) fn hundreds_of_forks() -> Outcome {
+    for hosted_by_parent in [true, false] {
+        let place = Place::new()?;
+        let host = (!hosted_by_parent).then(|| place.host());
+        let mut parent = place.peer();
+        let id = parent.ask("make 100")?;
+        for _ in 0..10 {
+            parent.ask("fork die")?;
+        }
+        let files = parent.ask("files")?;
+        for turn in 0..300 {
+            parent.ask(if turn % 2 == 0 {
+                "fork die"
+            } else {
+                "fork leave"
+            })?;
+        }
+        eventually(&mut parent, "files", &files);
+        parent.ask(format!("try {id}"))?;
+        drop((parent, host));
+        place.assert_nothing_left();
+    }
+    DONE
+}
+
+pub(crate) fn children_of_children() -> Outcome {
+    let place = Place::new()?;
+    let host = place.host();
+    let mut parent = place.peer();
+    let id = parent.ask("make 100")?;
+    let told = parent.ask("fork line")?;
+    let counts: Vec<_> = told.split(' ').collect();
+    // Each of twenty generations has one descriptor more, of the pipe that it answers through.
+    let first: usize = counts[0].parse()?;
+    let wanted: Vec<_> = (first..first + 20).map(|count| count.to_string()).collect();
+    assert_eq!(counts, wanted);
+    parent.ask(format!("try {id}"))?;
+    drop((parent, host));
+    place.assert_nothing_left();
+    DONE
+}
+
+/// Ends a process by SIGKILL and waits until it has. It is a child of a peer, so it is looked up.
+fn kill(child: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let number: i32 = child.parse()?;
+    // SAFETY: no memory is involved. The child waits to be killed, so the number is its own.
+    unsafe { libc::kill(number, libc::SIGKILL) };
+    let stat = format!("/proc/{child}/stat");
+    for _ in 0..2000 {
+        if std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Err(format!("process {child} does not end").into())
+}
+
+/// What a peer does.
+pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
+    if what == "never" {
+        state.provider.pre_fork()?;
+        return Ok(String::new());
+    }
+    let announced = what != "plain";
+    let parent = process::id();
+    let mut pipe = Pipe::new()?;
+    if announced {
+        state.provider.pre_fork()?;
+    }
+    // SAFETY: the child uses nothing that another thread could have been changing, or the allocator,
+    // which looks after itself.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        pipe.close_read_end();
+        let told = as_child(state, what, parent, &mut pipe);
+        let _ = pipe.write_all(told.unwrap_or_else(|error| error.to_string()).as_bytes());
+        pipe.close_write_end();
+        if what == "stay" || what == "plain" || what == "orphan" {
+            // If the test has failed, nobody will.
+            // SAFETY: no preconditions.
+            unsafe { libc::alarm(60) };
+            loop {
+                // SAFETY: no preconditions.
+                unsafe { libc::pause() };
+            }
+        }
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(0) };
+    }
+    pipe.close_write_end();
+    if announced {
+        state.provider.post_fork(false)?;
+    }
+    if what == "orphan" {
+        return Ok(child.to_string());
+    }
+    let mut told = String::new();
+    pipe.read_to_string(&mut told)?;
+    if what == "stay" || what == "plain" {
+        return Ok(format!("{child} {told}"));
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is valid for the write of a status.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    Ok(told)
+}
+
+/// What the child does.
+fn as_child(state: &mut State, what: &str, parent: u32, pipe: &mut Pipe) -> Answer {
+    match what {
+        "die" => return Ok(String::new()),
+        "leave" => {
+            state.provider.post_fork(true)?;
+            state.segments.clear();
+            return Ok(String::new());
+        }
+        "plain" => {}
+        "orphan" => {
+            pipe.close_write_end();
+            while std::os::unix::process::parent_id() == parent {
+                thread::sleep(Duration::from_millis(1));
+            }
+            state.provider.post_fork(true)?;
+            return Ok(String::new());
+        }
+        "line" => return line(state, 20),
+        _ => state.provider.post_fork(true)?,
+    }
+    state.make(200)
+}
+
+/// Each of so many generations forks the next, and says how many descriptors it has.
+fn line(state: &mut State, generations: u32) -> Answer {
+    state.provider.post_fork(true)?;
+    state.make(10)?;
+    state.segments.pop();
+    let files = std::fs::read_dir("/proc/self/fd")?.count().to_string();
+    if generations == 1 {
+        return Ok(files);
+    }
+    let mut pipe = Pipe::new()?;
+    state.provider.pre_fork()?;
+    // SAFETY: as above.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        pipe.close_read_end();
+        let told = line(state, generations - 1).unwrap_or_else(|error| error.to_string());
+        let _ = pipe.write_all(told.as_bytes());
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(0) };
+    }
+    pipe.close_write_end();
+    state.provider.post_fork(false)?;
+    let mut told = String::new();
+    pipe.read_to_string(&mut told)?;
+    let mut status = 0;
+    // SAFETY: the pointer is valid for the write of a status.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    Ok(format!("{files} {told}"))
+}

@@ -1,0 +1,76 @@
+//! The service, between real programs: lifetime, SIGKILL of its host, fork, threads.
+//!
+//! This program starts itself anew with the argument `peer` (`peer.rs`). Each test has an address of
+//! its own in a folder of its own, which is empty afterwards.
+
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod election;
+mod fork;
+mod lifetime;
+mod meeting;
+mod peer;
+mod threads;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A trial for each function named.
+macro_rules! trials {
+    ($($module:ident: [$($test:ident),* $(,)?])*) => {
+        vec![$($(Trial::ignorable_test(
+            concat!(stringify!($module), "::", stringify!($test)),
+            $module::$test,
+        ),)*)*]
+    };
+}
+
+fn main() {
+    if std::env::args().nth(1).as_deref() == Some("peer") {
+        return peer::serve();
+    }
+    let trials = trials! {
+        lifetime: [
+            ids_outlive_their_creator,
+            what_only_a_dead_client_held_is_let_go,
+            everything_is_close_on_exec,
+            the_service_maps_nothing,
+            a_stopped_service_leaves_no_file,
+            clients_survive_a_stop,
+        ]
+        meeting: [
+            programs_of_a_user_meet_by_themselves,
+            an_address_in_the_environment,
+            two_addresses_are_two_worlds,
+            addresses_that_cannot_be,
+            only_one_serves_at_an_address,
+        ]
+        election: [
+            the_host_is_killed_a_hundred_times,
+            a_segment_that_only_a_silent_client_holds,
+            everybody_is_killed,
+        ]
+        fork: [
+            a_child_holds_what_its_parent_held,
+            a_child_that_was_not_announced,
+            a_parent_that_dies_before_its_child_speaks,
+            a_service_that_dies_between,
+            a_child_that_never_speaks,
+            a_fork_that_never_happens,
+            hundreds_of_forks,
+            children_of_children,
+        ]
+        threads: [
+            many_threads_share_a_provider,
+            counted_providers_of_every_kind,
+            segments_are_released_once,
+            drops_with_a_dead_service,
+        ]
+    };
+    process::make_public_program();
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    process::remove_public_program();
+    conclusion.exit();
+}
