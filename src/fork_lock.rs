@@ -110,13 +110,6 @@ fn held_by_us() -> usize {
     (process::id() as usize) << 1
 }
 
-impl<T> ForkLock<T> {
-    /// The value, which nobody else can have.
-    pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
-    }
-}
-
 impl<T> Deref for Guard<'_, T> {
     type Target = T;
 

@@ -186,11 +186,13 @@ impl<R: Room> ShMemProvider for Provider<R> {
     }
 
     fn pre_fork(&mut self) -> Result<(), crate::Error> {
-        Ok(self.room.pre_fork()?)
+        self.room.pre_fork()?;
+        Ok(())
     }
 
     fn post_fork(&mut self, is_child: bool) -> Result<(), crate::Error> {
-        Ok(self.room.post_fork(is_child)?)
+        self.room.post_fork(is_child)?;
+        Ok(())
     }
 
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {

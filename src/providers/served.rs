@@ -109,7 +109,8 @@ impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     ///
     /// [`Error::Service`](crate::Error::Service) if it cannot be one.
     pub fn address(&self) -> Result<PathBuf, crate::Error> {
-        Ok(self.room.client.address()?)
+        let path = self.room.client.address()?;
+        Ok(path)
     }
 }
 

@@ -73,7 +73,10 @@ fn made(folder: PathBuf) -> Result<PathBuf> {
     }
     let fault =
         is_private(&folder).map_err(|errno| sys::failed("lstat", errno, Subject::Nothing))?;
-    fault.map_or(Ok(folder.clone()), |fault| Err(problem(&folder, fault)))
+    match fault {
+        None => Ok(folder),
+        Some(fault) => Err(problem(&folder, fault)),
+    }
 }
 
 /// Why others could interfere with what is in there, if they could.

@@ -544,12 +544,11 @@ impl Connection {
                     });
                     return understood(reply, parcel);
                 }
-                Arrival::End => return Err(Broken::Lost),
+                Arrival::End | Arrival::Broken => return Err(Broken::Lost),
                 Arrival::Interrupted | Arrival::Part if Instant::now() < deadline => {}
                 Arrival::Interrupted | Arrival::Part | Arrival::Nothing => {
                     return Err(Broken::Silent);
                 }
-                Arrival::Broken => return Err(Broken::Lost),
                 Arrival::Rubbish(parcel) => return understood(None, parcel),
             }
         }

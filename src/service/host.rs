@@ -93,7 +93,8 @@ impl ShMemService {
     /// As [`start_at`](Self::start_at), and [`Error::Service`] if the folder is not this user's
     /// alone.
     pub fn start() -> Result<Self, crate::Error> {
-        Ok(Self::start_or_fail(&Address::default().path()?)?)
+        let service = Self::start_or_fail(&Address::default().path()?)?;
+        Ok(service)
     }
 
     /// Starts the service at this address: the path of a socket, of 103 bytes at most.
@@ -113,9 +114,8 @@ impl ShMemService {
     /// for clients that hold few. When there are too many clients, the one is let go that holds
     /// nothing and has been silent longest; it connects again when it has something to say.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
-        Ok(Self::start_or_fail(
-            &Address::chosen(path.as_ref()).path()?,
-        )?)
+        let service = Self::start_or_fail(&Address::chosen(path.as_ref()).path()?)?;
+        Ok(service)
     }
 
     /// The path of its socket.

@@ -328,9 +328,10 @@ impl Server {
             }
             Ask::Fork(token) => {
                 let until = self.after(FORK);
-                match self.registry.announce(client, token, until) {
-                    true => Verdict::Done,
-                    false => Verdict::Full,
+                if self.registry.announce(client, token, until) {
+                    Verdict::Done
+                } else {
+                    Verdict::Full
                 }
             }
         };

@@ -119,7 +119,8 @@ pub(crate) fn ids_that_name_nothing_are_errors<P: ShMemProvider>(p: &mut P, _: R
         "x",
         "?too-long",
         "/dev/null",
-        "s123456789012345678",
+        "s12345678901234567",
+        "s12345678901234567=",
         "w123456789012345678",
         "ä",
         "\u{1F980}",
@@ -155,6 +156,7 @@ pub(crate) fn ids_of_the_right_shape_that_name_nothing_are_errors<P: ShMemProvid
         "2147483647",
         "m------------------",
         "mAAAAAAAAAAAAAAAAAA",
+        "s123456789012345678",
         "/shmem-00000000000",
     ] {
         let error = refused(p.shmem_from_id(ShMemId::from_string(text)));

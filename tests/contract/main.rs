@@ -1,6 +1,7 @@
 //! One contract, run over every mechanism of the host, in one process and one thread.
 //!
 //! After every test, descriptors, System V segments and mappings are as before.
+#![allow(unsafe_code)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,8 +12,9 @@ use std::{fs, process};
 
 use libtest_mimic::{Arguments, Trial};
 use shmem_providers::{
-    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, ShMem, ShMemProvider,
-    StdShMemProvider, UnixShMemProvider,
+    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, RcShMemProvider, ServedShMemProvider,
+    ShMem, ShMemProvider, ShMemService, StdServedShMemProvider, StdShMemProvider,
+    UnixShMemProvider,
 };
 
 use crate::contract::Rules;
@@ -55,6 +57,9 @@ macro_rules! contracts {
 
 fn main() {
     let mut arguments = Arguments::from_args();
+    let folder = tempfile::tempdir().expect("room for a folder");
+    // SAFETY: this program has a single thread so far.
+    unsafe { std::env::set_var(ShMemService::ENV, folder.path().join("service")) };
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
     let kept = Rules {
@@ -72,9 +77,17 @@ fn main() {
         "memfd", kept => MemfdShMemProvider::new();
         "system_v", kept => UnixShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
+        "served_memfd", kept => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", kept => ServedShMemProvider::<MmapShMemProvider>::new();
+        "counted", kept => RcShMemProvider::<StdShMemProvider>::new();
+        "counted_served", kept => RcShMemProvider::<StdServedShMemProvider>::new();
         "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    let left = fs::read_dir(folder.path()).map(|entries| entries.flatten().count());
+    assert_eq!(left.ok(), Some(0), "a service has left its socket");
+    drop(folder);
+    conclusion.exit();
 }
 
 /// Runs a rule unless the host lacks the mechanism, and compares what is open before and after.

@@ -3,8 +3,10 @@
 //! This program starts itself anew with the argument `peer` (`peer.rs`). Each test has an address of
 //! its own in a folder of its own, which is empty afterwards.
 
+#[allow(dead_code, reason = "some of it is for the other test programs")]
 #[path = "../support/process.rs"]
 mod process;
+#[allow(dead_code, reason = "some of it is for the other test programs")]
 #[path = "../support/mod.rs"]
 mod support;
 
