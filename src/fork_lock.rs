@@ -32,6 +32,14 @@ unsafe impl<T: Send> Sync for ForkLock<T> {}
 /// Access to the value, until dropped.
 pub(crate) struct Guard<'lock, T> {
     lock: &'lock ForkLock<T>,
+    process: u32,
+}
+
+impl<T> Guard<'_, T> {
+    /// The number of this process, which the lock had to ask for.
+    pub(crate) fn process(&self) -> u32 {
+        self.process
+    }
 }
 
 /// How long a lock stays held for a fork, if [`ForkLock::resume`] never comes.
@@ -48,7 +56,8 @@ impl<T: Default> ForkLock<T> {
 
     /// Waits until no other thread of this process holds it.
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        let held = held_by_us();
+        let process = process::id();
+        let held = held_by(process);
         let mut turns = 0_u32;
         let mut since: Option<Instant> = None;
         loop {
@@ -63,7 +72,10 @@ impl<T: Default> ForkLock<T> {
                         // this process: its holder was a thread of the one that forked us.
                         unsafe { self.value.get().write(T::default()) };
                     }
-                    return Guard { lock: self };
+                    return Guard {
+                        lock: self,
+                        process,
+                    };
                 }
                 continue;
             }
@@ -81,7 +93,7 @@ impl<T: Default> ForkLock<T> {
     ///
     /// If that never comes, it is free again after a second.
     pub(crate) fn hold(&self) {
-        let held = held_by_us();
+        let held = held_by(process::id());
         if self.word.load(Relaxed) == held | 1 {
             return;
         }
@@ -92,9 +104,13 @@ impl<T: Default> ForkLock<T> {
 
     /// The value after the fork, as it was before it.
     pub(crate) fn resume(&self) -> Guard<'_, T> {
-        let held = held_by_us();
+        let process = process::id();
+        let held = held_by(process);
         if self.try_change(held | 1, held) {
-            return Guard { lock: self };
+            return Guard {
+                lock: self,
+                process,
+            };
         }
         self.lock()
     }
@@ -106,8 +122,8 @@ impl<T: Default> ForkLock<T> {
     }
 }
 
-fn held_by_us() -> usize {
-    (process::id() as usize) << 1
+fn held_by(process: u32) -> usize {
+    (process as usize) << 1
 }
 
 impl<T> Deref for Guard<'_, T> {

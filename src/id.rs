@@ -28,6 +28,7 @@ mod defect {
 /// | decimal digits | the shmid of a System V segment |
 /// | `/name` | a POSIX name |
 /// | `m` and 18 characters of base64url | a memfd: the descriptor of a process, and a random number |
+/// | `s` and 18 characters of base64url | a served segment: random |
 ///
 /// Every function is total: whatever bytes an id is made from, it is an id, and one that cannot be
 /// understood opens nothing. Such an id says why: its text is `?too-long`, `?contains-nul`,

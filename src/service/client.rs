@@ -23,7 +23,7 @@ use crate::error::{Error, Result, Subject};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
 use crate::sys::fork_fd::ForkFd;
-use crate::sys::{self, Pid, socket};
+use crate::sys::{self, socket};
 use crate::text::Text;
 
 /// How long is tried to reach a service, or to start one.
@@ -71,7 +71,7 @@ struct Segment {
 #[derive(Default)]
 struct State {
     /// The process that all this belongs to, once there is something.
-    owner: Option<Pid>,
+    owner: Option<u32>,
     connection: Option<Arc<Connection>>,
     /// Of the last request.
     number: u32,
@@ -203,7 +203,8 @@ impl Client {
             return Ok(());
         }
         let announced = state.token.is_some();
-        state.leave_to_parent();
+        let process = state.process();
+        state.leave_to_parent(process);
         if announced || !state.held.is_empty() {
             self.shared
                 .ensure_connected(&mut state, Instant::now() + DEADLINE)?;
@@ -254,7 +255,8 @@ impl Shared {
     /// The state of this process.
     fn state(&self) -> Guard<'_, State> {
         let mut state = self.state.lock();
-        state.leave_to_parent();
+        let process = state.process();
+        state.leave_to_parent(process);
         state
     }
 
@@ -320,7 +322,7 @@ impl Shared {
             return Ok(());
         }
         let path = self.address.path()?;
-        state.owner = Some(sys::pid());
+        state.owner = Some(std::process::id());
         loop {
             let token = state.token.take();
             let absent = match Connection::open(&path, token) {
@@ -431,8 +433,8 @@ impl Drop for Held {
 impl State {
     /// In a forked child: the connection, the threads and the service are its parent's; the segments
     /// it has as well.
-    fn leave_to_parent(&mut self) {
-        if self.owner.is_none_or(|owner| owner == sys::pid()) {
+    fn leave_to_parent(&mut self, process: u32) {
+        if self.owner.is_none_or(|owner| owner == process) {
             return;
         }
         if let Some(connection) = self.connection.take() {

@@ -24,6 +24,28 @@ pub(super) const ENV: &str = "SHMEM_SERVICE";
 /// that finds none does so, and when it ends, another process takes over. Start one to choose its
 /// address, or to have it in a program of its own.
 ///
+/// # One request
+///
+/// ```text
+///  a process that makes                 the service                  a process that opens
+///
+///  memfd_create, ftruncate,
+///  seals, mmap
+///  sendmsg  Register id, size ────────▶ recvmsg: one descriptor,
+///           + the descriptor            in memory, of that size
+///  recvmsg  ◀──────────────────── Done  sendmsg
+///                                       recvmsg  ◀────────── Open id  sendmsg
+///                                       sendmsg  Done, size ────────▶ recvmsg
+///                                                + the descriptor     owner, size, seals,
+///                                                                     mmap
+///  munmap, close
+///  sendmsg  Release id ───────────────▶ recvmsg: one holder less;
+///                                       after the last, close
+/// ```
+///
+/// Frames have 40 bytes, whatever they say. A release has no answer. When a process dies, the kernel
+/// hangs up its connection, and with that it has released everything.
+///
 /// # Lifetime
 ///
 /// It serves until it is dropped or its process ends. What its clients hold goes on living, and they
@@ -31,10 +53,19 @@ pub(super) const ENV: &str = "SHMEM_SERVICE";
 ///
 /// # Security
 ///
-/// Only processes of the same user are let in: the socket is in a folder that others cannot enter,
-/// and credentials are compared on both sides (`SO_PEERCRED`) before the first byte is believed. It
-/// maps nothing and follows no path that a client names. A client that lies, is slow or silent loses its own
-/// connection; the others notice nothing. See the [limits](Self::start_at#limits).
+/// Whom does it trust?
+///
+/// * *Other users*: in nothing. The socket is in a folder that they cannot enter; credentials are
+///   compared on both sides (`SO_PEERCRED`) before the first byte is believed; an address that
+///   another user has taken first is an error. Ids are random, but nothing depends on that.
+/// * *Processes of the same user*: that they may read and write every segment, which they could by
+///   debugging each other. Not that they keep to the rules: a client that lies, is slow, silent or
+///   stopped, or sends descriptors of whatever kind, loses its own connection, and the others notice
+///   nothing. What it sent is closed on a thread of its own, because closing can take as long as
+///   whoever sent it likes. Nothing that a client says makes the service map memory, follow a path,
+///   allocate by a number, or stop. See the [limits](Self::start_at#limits).
+/// * *The service*: as little. Who opens a segment checks owner, size and seals of what it gets, and
+///   waits a few seconds at most for it. A false service could hand out the wrong segment, or none.
 ///
 /// # Platform notes
 ///

@@ -1,0 +1,78 @@
+//! The life of a segment that two clients share, in three parts: [`Life`].
+
+use std::path::Path;
+
+use shmem_providers::{MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider};
+
+use crate::Result;
+
+/// The size of the segments, in bytes.
+pub(crate) const SIZE: usize = 64 << 10;
+
+/// Two clients of a service in one process, of which one makes segments and the other attaches.
+pub(crate) trait Life {
+    /// A hold on a segment.
+    type Hold;
+
+    /// The first client makes a segment.
+    fn create(&mut self) -> Result<Self::Hold>;
+
+    /// The second client attaches to it.
+    fn attach(&mut self, created: &Self::Hold) -> Result<Self::Hold>;
+
+    /// Both let go of it.
+    fn release(&mut self, created: Self::Hold, attached: Self::Hold) -> Result;
+
+    /// All of that.
+    fn whole(&mut self) -> Result {
+        let created = self.create()?;
+        let attached = self.attach(&created)?;
+        self.release(created, attached)
+    }
+}
+
+type Served = ServedShMemProvider<MemfdShMemProvider>;
+
+/// Two providers of the crate.
+pub(crate) struct Ours<P: ShMemProvider> {
+    creating: P,
+    attaching: P,
+}
+
+impl Ours<Served> {
+    /// Clients of the service at this address.
+    pub(crate) fn served(address: &Path) -> Self {
+        Self {
+            creating: Served::at(address),
+            attaching: Served::at(address),
+        }
+    }
+}
+
+impl Ours<MemfdShMemProvider> {
+    /// The same memory, without a service.
+    pub(crate) fn alone() -> Self {
+        Self {
+            creating: MemfdShMemProvider::default(),
+            attaching: MemfdShMemProvider::default(),
+        }
+    }
+}
+
+impl<P: ShMemProvider> Life for Ours<P> {
+    type Hold = P::ShMem;
+
+    fn create(&mut self) -> Result<Self::Hold> {
+        Ok(self.creating.new_shmem(SIZE)?)
+    }
+
+    fn attach(&mut self, created: &Self::Hold) -> Result<Self::Hold> {
+        Ok(self.attaching.shmem_from_id(created.id())?)
+    }
+
+    fn release(&mut self, created: Self::Hold, attached: Self::Hold) -> Result {
+        drop(attached);
+        drop(created);
+        Ok(())
+    }
+}
