@@ -307,7 +307,9 @@ impl Shared {
             // A late answer must not be taken for the next one.
             state.connection = None;
             match broken {
-                Broken::Lost if Instant::now() < deadline => {}
+                // Silence may be that of a service that has died, while a child of its process has its
+                // sockets open.
+                Broken::Lost | Broken::Silent if Instant::now() < deadline => {}
                 Broken::Lost => return Err(self.problem("ends again and again")),
                 Broken::Silent => return Err(self.problem("does not answer")),
                 Broken::Nonsense => return Err(self.problem("answers what is no answer")),

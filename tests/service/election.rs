@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::lifetime::{Place, eventually};
 use crate::peer::host_of;
 use crate::process::Peer;
-use crate::support::{DONE, Outcome};
+use crate::support::{DONE, Outcome, skip};
 
 /// Until somebody serves.
 fn host(place: &Place) -> u32 {
@@ -125,6 +125,30 @@ pub(crate) fn everybody_is_killed() -> Outcome {
     // A new one works, and clears up what the dead have left.
     peer.ask("make 100")?;
     drop(peer);
+    place.assert_nothing_left();
+    DONE
+}
+
+/// Where a thread cannot have a table of descriptors of its own, a forked child inherits the sockets of
+/// the service. They stay open when the host has died, and nobody answers there.
+pub(crate) fn a_host_that_shares_its_descriptors() -> Outcome {
+    let place = Place::new()?;
+    let mut host = place.peer();
+    if let Err(why) = host.ask("forbid ENOSYS close_range") {
+        return skip(format!("no seccomp filter here: {why}"));
+    }
+    host.ask("make 100")?;
+    let mut client = place.peer();
+    let id = client.ask("make 100")?;
+    let told = host.ask("fork plain")?;
+    let (child, _) = told.split_once(' ').ok_or("two words")?;
+    host.kill();
+    client.ask("make 100")?;
+    let mut other = place.peer();
+    other.ask(format!("open {id}"))?;
+    crate::fork::kill(child)?;
+    // A stop does not wait for whoever has inherited the pipe by which the thread is told.
+    drop((client, other));
     place.assert_nothing_left();
     DONE
 }

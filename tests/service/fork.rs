@@ -185,7 +185,7 @@ pub(crate) fn children_of_children() -> Outcome {
 }
 
 /// Ends a process by SIGKILL and waits until it has. It is a child of a peer, so it is looked up.
-fn kill(child: &str) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn kill(child: &str) -> Result<(), Box<dyn std::error::Error>> {
     let number: i32 = child.parse()?;
     // SAFETY: no memory is involved. The child waits to be killed, so the number is its own.
     unsafe { libc::kill(number, libc::SIGKILL) };

@@ -3,6 +3,8 @@
 //! This program starts itself anew with the argument `peer` (`peer.rs`). Each test has an address of
 //! its own in a folder of its own, which is empty afterwards.
 
+#[path = "../support/forbid.rs"]
+mod forbid;
 #[allow(dead_code, reason = "some of it is for the other test programs")]
 #[path = "../support/process.rs"]
 mod process;
@@ -53,6 +55,7 @@ fn main() {
             the_host_is_killed_a_hundred_times,
             a_segment_that_only_a_silent_client_holds,
             everybody_is_killed,
+            a_host_that_shares_its_descriptors,
         ]
         fork: [
             a_child_holds_what_its_parent_held,

@@ -27,6 +27,7 @@ use shmem_providers::{
     ShMemService,
 };
 
+use crate::forbid::forbid;
 use crate::fork;
 
 /// What a command comes to.
@@ -105,6 +106,7 @@ impl State {
                     assert_eq!(other.shmem_from_id(made.id())?[4095], 1);
                 }
             },
+            ["forbid", ref calls @ ..] => return forbid(calls),
             ["fork", what] => return fork::obey(self, what),
             ["wait"] => thread::sleep(Duration::from_millis(100)),
             _ => return Err(format!("unknown order {order:?}").into()),

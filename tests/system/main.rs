@@ -4,6 +4,8 @@
 //! child what to do, line by line (`peer.rs`). What needs limits of its own runs in namespaces of
 //! its own. Where the host does not let us, the test is reported as ignored, with the reason.
 
+#[path = "../support/forbid.rs"]
+mod forbid;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/mod.rs"]

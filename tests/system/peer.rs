@@ -20,9 +20,10 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
 
+use crate::forbid::forbid;
 pub(crate) use crate::process::*;
 use crate::support::{lacking, open_files, system_v_segments};
-use crate::{fork, hostile, seccomp};
+use crate::{fork, hostile};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -114,7 +115,7 @@ impl State {
                 )?;
                 done()
             }
-            ["forbid", ref calls @ ..] => seccomp::forbid(calls),
+            ["forbid", ref calls @ ..] => forbid(calls),
             ["fork", what] => fork::obey(self, what),
             ["become", what, id] => hostile::become_(self, what, id),
             ["next-shmid", number] => {
