@@ -34,7 +34,7 @@ help: ## This list
 
 .PHONY: test test-default
 test: ## All tests, with all features
-	cargo test --all-features
+	cargo test --features full
 test-default: ## All tests, with the default features
 	cargo test
 
@@ -43,13 +43,13 @@ fmt: ## Formatting
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 clippy: ## Lints of everything
-	cargo clippy --all-targets --all-features -- -D warnings
+	cargo clippy --all-targets --features full -- -D warnings
 	cargo clippy --all-targets -- -D warnings
 features: ## Lints of the library with every combination of features
 	cargo hack clippy --feature-powerset -- -D warnings
 doc: ## Documentation, without and with what is private
-	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps
-	RUSTDOCFLAGS="-D warnings" cargo doc --all-features --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps --document-private-items
 
 .PHONY: no-std
 no-std: ## Library with nothing but core, and with core and alloc: whoever wants std fails
@@ -64,21 +64,21 @@ no-std: ## Library with nothing but core, and with core and alloc: whoever wants
 targets: $(TARGETS:%=target-%) ## Lints for the other systems (one of them: make target-TRIPLE)
 	@echo "SKIPPED: running on these systems, because there are none here: $(TARGETS)"
 target-%:
-	/usr/bin/cargo clippy -Zbuild-std=std --lib --target $* --all-features -- -D warnings
+	/usr/bin/cargo clippy -Zbuild-std=std --lib --target $* --features full -- -D warnings
 
 .PHONY: i686 s390x
 i686: ## Lints and all tests on 32 bits, which this kernel runs as well
-	/usr/bin/cargo clippy -Zbuild-std --lib --target i686-unknown-linux-gnu --all-features \
+	/usr/bin/cargo clippy -Zbuild-std --lib --target i686-unknown-linux-gnu --features full \
 		-- -D warnings
 	CARGO_TARGET_I686_UNKNOWN_LINUX_GNU_LINKER=i686-linux-gnu-gcc \
-		/usr/bin/cargo test -Zbuild-std --target i686-unknown-linux-gnu --all-features \
+		/usr/bin/cargo test -Zbuild-std --target i686-unknown-linux-gnu --features full \
 		--no-fail-fast
 s390x: ## Lints and tests on a big-endian machine, emulated
-	/usr/bin/cargo clippy -Zbuild-std --lib --target s390x-unknown-linux-gnu --all-features \
+	/usr/bin/cargo clippy -Zbuild-std --lib --target s390x-unknown-linux-gnu --features full \
 		-- -D warnings
 	CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER=s390x-linux-gnu-gcc \
 		CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUNNER="qemu-s390x -L /usr/s390x-linux-gnu" \
-		/usr/bin/cargo test -Zbuild-std --target s390x-unknown-linux-gnu --all-features \
+		/usr/bin/cargo test -Zbuild-std --target s390x-unknown-linux-gnu --features full \
 		--no-fail-fast --test access --test contract --test cursor --test id
 	@echo "SKIPPED: tests/system on s390x, because it starts itself anew, and this kernel cannot" \
 		"start programs for s390x"
@@ -91,7 +91,7 @@ deny: ## Licences, duplicates and sources of the dependencies
 
 .PHONY: smoke share
 smoke: ## Examples are built; benchmarks run everything once
-	cargo build --examples --all-features
+	cargo build --examples --features full
 	cargo bench --bench lifecycle -- --test
 share: ## The example, undisturbed and with processes killed
 	cargo run --release --example share
@@ -110,11 +110,11 @@ fuzz-id fuzz-open: fuzz-%:
 .PHONY: asan valgrind
 asan: ## All test programs under AddressSanitizer, which searches for leaks as well
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
-		cargo test --tests --all-features --no-fail-fast --target $(HOST)
+		cargo test --tests --features full --no-fail-fast --target $(HOST)
 valgrind: ## All test programs under memcheck
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=1 \
 		--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite" \
-		cargo test --tests --all-features --no-fail-fast
+		cargo test --tests --features full --no-fail-fast
 
 .PHONY: leftovers
 leftovers: ## What exists of shared memory on this machine: nothing, if all is well
