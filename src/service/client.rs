@@ -487,7 +487,8 @@ impl Connection {
             }
             Err(errno) => return Err(os("connect", errno)),
         };
-        let user = socket::peer_user(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
+        let other = socket::other(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
+        let user = other.user;
         if user != geteuid().as_raw() {
             return Err(Absent::Error(Error::OtherUser { owner: Some(user) }));
         }

@@ -141,9 +141,10 @@ impl ShMemService {
     /// # Limits
     ///
     /// They follow `RLIMIT_NOFILE` of this process: an eighth of it, at most 280, is kept free, and
-    /// the rest is for clients and for segments, one half each. An eighth of the segments is kept
-    /// for clients that hold few. When there are too many clients, the one is let go that holds
-    /// nothing and has been silent longest; it connects again when it has something to say.
+    /// the rest is for clients and for segments, one half each. No process has more than half of
+    /// the clients, and an eighth of the segments is kept for processes that hold few. When there
+    /// are too many clients, the one is let go that holds nothing and has been silent longest; it
+    /// connects again when it has something to say.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
         let service = Self::start_or_fail(&Address::chosen(path.as_ref()).path()?)?;
         Ok(service)

@@ -13,6 +13,15 @@ use crate::ShMemId;
 /// A client, for as long as it is connected. Never given to another one later.
 pub type Client = u64;
 
+/// The process that a client belongs to: its clients share what one may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// The process of this number.
+    Known(u32),
+    /// It is not known which; so this client is taken for one of its own.
+    Unknown(Client),
+}
+
 /// How much is kept at most.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -38,9 +47,16 @@ pub enum Refused {
 pub struct Registry<S> {
     limits: Limits,
     segments: BTreeMap<ShMemId, Entry<S>>,
-    clients: BTreeMap<Client, BTreeSet<ShMemId>>,
+    clients: BTreeMap<Client, Holder>,
     forks: BTreeMap<Token, Fork>,
     bytes: u64,
+}
+
+/// A client, and what it holds.
+#[derive(Debug)]
+struct Holder {
+    process: Process,
+    held: BTreeSet<ShMemId>,
 }
 
 #[derive(Debug)]
@@ -73,14 +89,18 @@ impl<S: PartialEq> Registry<S> {
         }
     }
 
-    /// A client has come.
-    pub fn connect(&mut self, client: Client) {
-        self.clients.entry(client).or_default();
+    /// A client of this process has come.
+    pub fn connect(&mut self, client: Client, process: Process) {
+        self.clients.entry(client).or_insert(Holder {
+            process,
+            held: BTreeSet::new(),
+        });
     }
 
     /// A client is gone: what only it held is let go.
     pub fn disconnect(&mut self, client: Client) {
-        for id in self.clients.remove(&client).unwrap_or_default() {
+        let holder = self.clients.remove(&client);
+        for id in holder.map(|holder| holder.held).unwrap_or_default() {
             self.let_go(id);
         }
     }
@@ -91,8 +111,8 @@ impl<S: PartialEq> Registry<S> {
     ///
     /// # Errors
     ///
-    /// If the id is another segment's, or if there is no room. An eighth of the room is for clients
-    /// that hold little, so that no single client takes it all.
+    /// If the id is another segment's, or if there is no room. An eighth of the room is for
+    /// processes that hold little, so that no single one takes it all.
     pub fn register(
         &mut self,
         client: Client,
@@ -100,7 +120,7 @@ impl<S: PartialEq> Registry<S> {
         size: u64,
         segment: S,
     ) -> Result<(), Refused> {
-        let Some(held) = self.clients.get_mut(&client) else {
+        let Some(Holder { process, held }) = self.clients.get_mut(&client) else {
             return Err(Refused::Full);
         };
         if let Some(entry) = self.segments.get_mut(&id) {
@@ -112,14 +132,17 @@ impl<S: PartialEq> Registry<S> {
             }
             return Ok(());
         }
+        let process = *process;
         let limit = self.limits.segments;
         let room = limit.saturating_sub(self.segments.len());
-        let holds_little = held.len() < (limit / 64).max(1);
         let bytes = self.bytes.saturating_add(size);
-        if room == 0 || (room <= limit / 8 && !holds_little) || bytes > self.limits.bytes {
+        let holds_little = || self.held_by(process) < (limit / 64).max(1);
+        if room == 0 || bytes > self.limits.bytes || (room <= limit / 8 && !holds_little()) {
             return Err(Refused::Full);
         }
-        held.insert(id);
+        if let Some(holder) = self.clients.get_mut(&client) {
+            holder.held.insert(id);
+        }
         self.bytes = bytes;
         self.segments.insert(
             id,
@@ -134,9 +157,9 @@ impl<S: PartialEq> Registry<S> {
 
     /// The segment of this id and its size, from now on held by the client as well.
     pub fn open(&mut self, client: Client, id: ShMemId) -> Option<(&S, u64)> {
-        let held = self.clients.get_mut(&client)?;
+        let holder = self.clients.get_mut(&client)?;
         let entry = self.segments.get_mut(&id)?;
-        if held.insert(id) {
+        if holder.held.insert(id) {
             entry.holders += 1;
         }
         Some((&entry.segment, entry.size))
@@ -144,8 +167,8 @@ impl<S: PartialEq> Registry<S> {
 
     /// The client does not hold the id any more. Whether it did.
     pub fn release(&mut self, client: Client, id: ShMemId) -> bool {
-        let held = self.clients.get_mut(&client);
-        let did = held.is_some_and(|held| held.remove(&id));
+        let holder = self.clients.get_mut(&client);
+        let did = holder.is_some_and(|holder| holder.held.remove(&id));
         if did {
             self.let_go(id);
         }
@@ -157,7 +180,7 @@ impl<S: PartialEq> Registry<S> {
     /// If there are too many, the oldest of the same client is given up for it. Whether it is
     /// awaited: not if there is none of the same client, or if another fork has the token.
     pub fn announce(&mut self, parent: Client, token: Token, until: u64) -> bool {
-        let Some(held) = self.clients.get(&parent).cloned() else {
+        let Some(held) = self.clients.get(&parent).map(|holder| holder.held.clone()) else {
             return false;
         };
         if self.forks.contains_key(&token) {
@@ -187,7 +210,7 @@ impl<S: PartialEq> Registry<S> {
 
     /// The fork of this token has come, and is this client. Whether it was awaited.
     pub fn adopt(&mut self, client: Client, token: Token) -> bool {
-        let Some(held) = self.clients.get_mut(&client) else {
+        let Some(Holder { held, .. }) = self.clients.get_mut(&client) else {
             return false;
         };
         let Some(fork) = self.forks.remove(&token) else {
@@ -250,12 +273,32 @@ impl<S: PartialEq> Registry<S> {
     /// Whether the client holds nothing.
     #[must_use]
     pub fn holds_nothing(&self, client: Client) -> bool {
-        self.clients.get(&client).is_none_or(BTreeSet::is_empty)
+        let holder = self.clients.get(&client);
+        holder.is_none_or(|holder| holder.held.is_empty())
     }
 
     /// What the client holds.
     pub fn held(&self, client: Client) -> impl Iterator<Item = ShMemId> + '_ {
-        self.clients.get(&client).into_iter().flatten().copied()
+        let holder = self.clients.get(&client).into_iter();
+        holder.flat_map(|holder| holder.held.iter().copied())
+    }
+
+    /// How many clients the process has.
+    #[must_use]
+    pub fn clients_of(&self, process: Process) -> usize {
+        self.holders_of(process).count()
+    }
+
+    /// How many segments the clients of the process hold, those of each counted for itself.
+    fn held_by(&self, process: Process) -> usize {
+        self.holders_of(process)
+            .map(|holder| holder.held.len())
+            .sum()
+    }
+
+    fn holders_of(&self, process: Process) -> impl Iterator<Item = &Holder> {
+        let all = self.clients.values();
+        all.filter(move |holder| holder.process == process)
     }
 
     fn give_up(&mut self, token: Token) {

@@ -16,7 +16,7 @@ use rustix::process::geteuid;
 
 use super::closer::Closer;
 use super::protocol::{Ask, Opcode, Reply, Request, Verdict};
-use super::registry::{Client, Limits, Refused, Registry};
+use super::registry::{Client, Limits, Process, Refused, Registry};
 use super::wire::{self, Arrival, Assembly, Parcel};
 use crate::ShMemId;
 use crate::sys::site::{Denied, Site};
@@ -218,11 +218,17 @@ impl Server {
 
     /// Takes in a connection, if it is one of this user.
     fn admit(&mut self, socket: OwnedFd) {
-        let is_ours = socket::peer_user(&socket).is_ok_and(|user| user == geteuid().as_raw());
-        if !is_ours {
+        let other = socket::other(&socket).ok();
+        let ours = other.filter(|other| other.user == geteuid().as_raw());
+        let Some(other) = ours else {
             return;
-        }
-        if self.connections.len() >= self.most_connections && !self.let_an_idle_one_go() {
+        };
+        let client = self.next;
+        let process = other
+            .process
+            .map_or(Process::Unknown(client), Process::Known);
+        let is_full = self.connections.len() >= self.most_connections;
+        if self.has_enough(process) || is_full && !self.let_an_idle_one_go() {
             let full = Reply {
                 number: 0,
                 to: Opcode::Hello,
@@ -234,12 +240,11 @@ impl Server {
             return;
         }
         socket::keep_little_unread(&socket);
-        let client = self.next;
         if self.watch.add(&socket, client).is_err() {
             return;
         }
         self.next += 1;
-        self.registry.connect(client);
+        self.registry.connect(client, process);
         let until = self.after(INTRODUCTION);
         self.expected.insert(client, until);
         self.connections.insert(
@@ -251,6 +256,13 @@ impl Server {
                 heard: self.turn,
             },
         );
+    }
+
+    /// Whether a process has so many connections that another one would be at the expense of others:
+    /// half of all that there may be.
+    fn has_enough(&self, process: Process) -> bool {
+        let half = self.most_connections.div_ceil(2);
+        self.connections.len() >= half && self.registry.clients_of(process) >= half
     }
 
     /// Accepts a connection by the spare descriptor, and closes it: otherwise the listener would be

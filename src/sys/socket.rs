@@ -181,15 +181,47 @@ pub(crate) fn shut_down(fd: impl AsFd) {
     let _ = net::shutdown(fd, net::Shutdown::Both);
 }
 
-/// The effective user id of the process on the other side: when it connected, or when it began to
-/// listen.
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
-    Ok(sockopt::socket_peercred(fd)?.uid.as_raw())
+/// Who is on the other side: when it connected, or when it began to listen.
+pub(crate) struct Other {
+    /// Its effective user id.
+    pub(crate) user: u32,
+    /// The number of the process. `None` where the system does not tell it, or where it has none
+    /// here because it is in another pid namespace.
+    pub(crate) process: Option<u32>,
 }
 
-/// The effective user id of the process on the other side: when it connected, or when it began to
-/// listen (`getpeereid(3)`).
+/// Asks who is on the other side (`SO_PEERCRED`, `unix(7)`).
+///
+/// By hand: rustix keeps the number of the process as one that is not 0, and the kernel says 0 for a
+/// process of a pid namespace that is not seen from here.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
+    use rustix::fd::AsRawFd;
+    let mut found = MaybeUninit::<libc::ucred>::zeroed();
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    let number = fd.as_fd().as_raw_fd();
+    // SAFETY: the pointers are valid for the write of `len` bytes and of the length.
+    let asked = unsafe {
+        libc::getsockopt(
+            number,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            found.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if asked != 0 {
+        return Err(super::last_errno());
+    }
+    // SAFETY: it was zeroed, and any bytes are a value of it.
+    let found = unsafe { found.assume_init() };
+    Ok(Other {
+        user: found.uid,
+        process: u32::try_from(found.pid).ok().filter(|&pid| pid != 0),
+    })
+}
+
+/// Asks who is on the other side (`getpeereid(3)`).
 #[cfg(any(
     target_vendor = "apple",
     target_os = "dragonfly",
@@ -197,13 +229,16 @@ pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
     target_os = "netbsd",
     target_os = "openbsd"
 ))]
-pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
+pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     use rustix::fd::AsRawFd;
     let (mut user, mut group) = (0, 0);
     let number = fd.as_fd().as_raw_fd();
     // SAFETY: both pointers are valid for the write of an id.
     match unsafe { libc::getpeereid(number, &raw mut user, &raw mut group) } {
-        0 => Ok(user),
+        0 => Ok(Other {
+            user,
+            process: None,
+        }),
         _ => Err(super::last_errno()),
     }
 }
@@ -218,7 +253,7 @@ pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
     target_os = "netbsd",
     target_os = "openbsd"
 )))]
-pub(crate) fn peer_user(_fd: impl AsFd) -> io::Result<u32> {
+pub(crate) fn other(_fd: impl AsFd) -> io::Result<Other> {
     Err(Errno::NOTSUP)
 }
 

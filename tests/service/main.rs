@@ -1,4 +1,4 @@
-//! The service, between real programs: lifetime, SIGKILL of its host, fork, threads.
+//! The service, between real programs: lifetime, SIGKILL of its host, fork, threads, attacks.
 //!
 //! This program starts itself anew with the argument `peer` (`peer.rs`). Each test has an address of
 //! its own in a folder of its own, which is empty afterwards.
@@ -12,13 +12,16 @@ mod process;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack;
 mod election;
 mod fork;
 mod lifetime;
 mod meeting;
 mod peer;
+mod raw;
 mod threads;
 
+use attack::{crowds, descriptors, frames, stopped, strangers};
 use libtest_mimic::{Arguments, Trial};
 
 /// A trial for each function named.
@@ -47,6 +50,7 @@ fn main() {
         meeting: [
             programs_of_a_user_meet_by_themselves,
             an_address_in_the_environment,
+            programs_in_different_pid_namespaces,
             two_addresses_are_two_worlds,
             addresses_that_cannot_be,
             only_one_serves_at_an_address,
@@ -72,6 +76,39 @@ fn main() {
             counted_providers_of_every_kind,
             segments_are_released_once,
             drops_with_a_dead_service,
+        ]
+        frames: [
+            nothing_is_said,
+            one_byte_and_then_nothing,
+            one_byte_a_second,
+            random_bytes,
+            lies_about_form,
+            lies_about_ids,
+        ]
+        descriptors: [
+            with_every_frame,
+            of_what_is_no_memory,
+            of_memory_that_can_shrink,
+            that_are_never_taken,
+            a_segment_of_2_to_the_60_bytes,
+        ]
+        crowds: [
+            a_thousand_connections,
+            a_thousand_holders,
+            a_million_segments,
+            a_thousand_forks,
+            no_descriptors_left_in_the_host,
+        ]
+        stopped: [
+            clients_that_are_stopped,
+            clients_that_are_killed_at_any_moment,
+            a_host_that_is_stopped,
+        ]
+        strangers: [
+            files_of_dead_services,
+            another_user_is_turned_away,
+            another_user_takes_the_address_first,
+            folders_that_are_not_ours,
         ]
     };
     process::make_public_program();

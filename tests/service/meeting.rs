@@ -8,7 +8,7 @@ use shmem_providers::{Error, ShMemProvider, ShMemService};
 
 use crate::lifetime::Place;
 use crate::peer::Provider;
-use crate::process::Peer;
+use crate::process::{Peer, can_start_by};
 use crate::support::{DONE, Outcome};
 
 /// A peer with this in its environment, and neither an address nor a folder of the session otherwise.
@@ -58,6 +58,49 @@ pub(crate) fn an_address_in_the_environment() -> Outcome {
     drop((a, b));
     service.stop();
     place.assert_nothing_left();
+    DONE
+}
+
+/// The kernel tells neither the number of the other's process, only its user.
+pub(crate) fn programs_in_different_pid_namespaces() -> Outcome {
+    let root = rustix::process::geteuid().is_root();
+    let mut namespace = vec!["unshare"];
+    if !root {
+        namespace.push("--map-current-user");
+    }
+    namespace.extend(["--pid", "--fork", "--kill-child", "--"]);
+    if let Err(skipped) = can_start_by(&namespace) {
+        return skipped;
+    }
+    for hosted_inside in [false, true] {
+        let place = Place::new()?;
+        let here = || place.peer();
+        let inside = || -> Result<Peer, String> {
+            let mut peer = Peer::start_by(&namespace);
+            peer.ask(format!("at {}", place.address.display()))?;
+            Ok(peer)
+        };
+        let (mut host, mut client) = if hosted_inside {
+            (inside()?, here())
+        } else {
+            (here(), inside()?)
+        };
+        let id = host.ask("make 100")?;
+        host.ask("put 0 5")?;
+        client.ask(format!("open {id}"))?;
+        assert_eq!(client.ask("get 0")?, "5");
+        let mut third = inside()?;
+        third.ask(format!("open {id}"))?;
+        third.ask("put 0 6")?;
+        assert_eq!(host.ask("get 0")?, "6");
+        // The client takes over.
+        host.kill();
+        third.ask("drop")?;
+        third.ask(format!("open {id}"))?;
+        drop(third);
+        drop(client);
+        place.assert_nothing_left();
+    }
     DONE
 }
 

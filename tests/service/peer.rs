@@ -9,6 +9,7 @@
 //! drop                      ok               the newest
 //! host PATH                 ok               serves there
 //! unhost                    ok               stops
+//! limit COUNT               ok               descriptors that it may have from now on
 //! files                     ok COUNT         descriptors of all threads together
 //! …
 //! ```
@@ -22,11 +23,13 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use rustix::fs::OFlags;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use shmem_providers::{
     MemfdShMemProvider, ServedShMem, ServedShMemProvider, ShMem, ShMemId, ShMemProvider,
     ShMemService,
 };
 
+use crate::attack::knock;
 use crate::forbid::forbid;
 use crate::fork;
 
@@ -84,6 +87,11 @@ impl State {
             ["drop"] => drop(self.segments.pop()),
             ["host", path] => self.service = Some(ShMemService::start_at(path)?),
             ["host"] => self.service = Some(ShMemService::start()?),
+            ["limit", files] => {
+                let mut limit = getrlimit(Resource::Nofile);
+                limit.current = Some(files.parse()?);
+                setrlimit(Resource::Nofile, limit)?;
+            }
             ["unhost"] => self.service = None,
             ["address"] => return Ok(self.provider.address()?.display().to_string()),
             ["files"] => return Ok(files()?.len().to_string()),
@@ -108,6 +116,7 @@ impl State {
             },
             ["forbid", ref calls @ ..] => return forbid(calls),
             ["fork", what] => return fork::obey(self, what),
+            ["knock", path] => return knock(path),
             ["wait"] => thread::sleep(Duration::from_millis(100)),
             _ => return Err(format!("unknown order {order:?}").into()),
         }
@@ -135,10 +144,14 @@ struct OpenFile {
 /// what the standard streams lead to.
 fn files() -> Result<Vec<OpenFile>, Box<dyn Error>> {
     let mut tables: Vec<Vec<(String, String)>> = Vec::new();
-    for task in fs::read_dir("/proc/self/task")? {
+    // Threads end and descriptors are closed while this looks: what is gone is passed over.
+    for task in fs::read_dir("/proc/self/task")?.flatten() {
         let mut table = Vec::new();
-        let folder = task?.path();
-        for entry in fs::read_dir(folder.join("fd"))?.flatten() {
+        let folder = task.path();
+        let Ok(entries) = fs::read_dir(folder.join("fd")) else {
+            continue;
+        };
+        for entry in entries.flatten() {
             let number = entry.file_name().to_string_lossy().into_owned();
             let Ok(link) = fs::read_link(entry.path()) else {
                 continue;
@@ -147,7 +160,9 @@ fn files() -> Result<Vec<OpenFile>, Box<dyn Error>> {
             if number.len() == 1 && "012".contains(&number) || link.starts_with("/proc/") {
                 continue;
             }
-            let info = fs::read_to_string(folder.join("fdinfo").join(&number))?;
+            let Ok(info) = fs::read_to_string(folder.join("fdinfo").join(&number)) else {
+                continue;
+            };
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
             table.push((link, flags.unwrap_or_default().trim().to_owned()));
         }

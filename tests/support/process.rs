@@ -9,6 +9,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use rustix::process::Pid;
+
 use crate::support::{Outcome, skip};
 
 /// How long a peer may take for an answer. None of them takes a hundredth of it.
@@ -67,6 +69,11 @@ impl Peer {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// To send it signals.
+    pub(crate) fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     /// Gives an order and waits for the answer: `Ok` or `Err` as the peer says. A peer that does

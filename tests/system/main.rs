@@ -6,6 +6,7 @@
 
 #[path = "../support/forbid.rs"]
 mod forbid;
+#[allow(dead_code, reason = "some of it is for the other test programs")]
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/mod.rs"]

@@ -1,0 +1,72 @@
+//! Who does not go on: stopped by a signal, or killed, at any moment.
+
+use std::time::Duration;
+use std::{io, thread};
+
+use rustix::process::{Signal, kill_process};
+
+use super::{Dice, Scene};
+use crate::process::Peer;
+use crate::support::{DONE, Outcome};
+
+fn signal(peer: &Peer, signal: Signal) -> io::Result<()> {
+    Ok(kill_process(peer.process(), signal)?)
+}
+
+pub(crate) fn clients_that_are_stopped() -> Outcome {
+    let mut scene = Scene::new()?;
+    let mut idle = scene.peer();
+    let held = idle.ask("make 100")?;
+    let busy = scene.churning();
+    let mut dice = Dice::new();
+    for _ in 0..20 {
+        signal(&idle, Signal::STOP)?;
+        thread::sleep(Duration::from_micros(dice.roll() % 5000));
+        signal(&busy, Signal::STOP)?;
+        scene.assert_served();
+        // What it holds is held.
+        scene.ask_honest(&format!("try {held}"))?;
+        signal(&idle, Signal::CONT)?;
+        signal(&busy, Signal::CONT)?;
+    }
+    idle.ask("make 100")?;
+    // A signal that ends it works on a stopped one as well.
+    signal(&busy, Signal::STOP)?;
+    busy.kill();
+    drop(idle);
+    scene.assert_unharmed();
+    DONE
+}
+
+pub(crate) fn clients_that_are_killed_at_any_moment() -> Outcome {
+    let mut scene = Scene::new()?;
+    let mut dice = Dice::new();
+    for round in 0..60 {
+        let busy = [scene.churning(), scene.churning()];
+        thread::sleep(Duration::from_micros(dice.roll() % 20_000));
+        for peer in busy {
+            peer.kill();
+        }
+        if round % 20 == 0 {
+            scene.assert_served();
+        }
+    }
+    scene.assert_unharmed();
+    DONE
+}
+
+/// Nobody can take over from it, because it is not dead. Who asks is told, and does not wait for ever.
+pub(crate) fn a_host_that_is_stopped() -> Outcome {
+    let mut scene = Scene::new()?;
+    scene.ask_honest("make 100")?;
+    signal(&scene.host, Signal::STOP)?;
+    for request in ["make 100".into(), format!("try {}", scene.id)] {
+        let error = scene.ask_honest(&request).expect_err("nobody answers");
+        assert!(error.contains("does not answer"), "{error}");
+    }
+    // To let go takes no answer.
+    scene.ask_honest("drop")?;
+    signal(&scene.host, Signal::CONT)?;
+    scene.assert_unharmed();
+    DONE
+}

@@ -1,0 +1,146 @@
+//! A client that keeps to no rules: sockets and frames made by hand, from the table in
+//! `src/service/protocol.rs`.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::io::{self, Errno};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+pub(crate) const HELLO: u8 = 1;
+pub(crate) const REGISTER: u8 = 2;
+pub(crate) const OPEN: u8 = 3;
+pub(crate) const RELEASE: u8 = 4;
+pub(crate) const FORK: u8 = 5;
+
+pub(crate) const DONE: u8 = 0;
+pub(crate) const UNKNOWN: u8 = 1;
+pub(crate) const TAKEN: u8 = 2;
+pub(crate) const FULL: u8 = 3;
+pub(crate) const BAD_DESCRIPTOR: u8 = 4;
+
+/// The bytes of a request.
+pub(crate) fn frame(opcode: u8, size: u64, id: &str) -> [u8; 40] {
+    let mut frame = [0; 40];
+    frame[..8].copy_from_slice(&[1, opcode, 0, 0, 7, 0, 0, 0]);
+    frame[8..16].copy_from_slice(&size.to_le_bytes());
+    frame[16..16 + id.len()].copy_from_slice(id.as_bytes());
+    frame
+}
+
+/// An id of a served segment, with this number in it.
+pub(crate) fn id(number: u32) -> String {
+    format!("sattack{number:012}")
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    socket: OwnedFd,
+}
+
+/// What has come.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+impl Raw {
+    /// Connects, and says nothing.
+    pub(crate) fn connect(address: &Path) -> io::Result<Self> {
+        let socket = net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        net::connect(&socket, &SocketAddrUnix::new(address)?)?;
+        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_secs(30)))?;
+        sockopt::set_socket_timeout(&socket, Timeout::Send, Some(Duration::from_secs(30)))?;
+        Ok(Self { socket })
+    }
+
+    /// Connects, and is taken for an honest client.
+    pub(crate) fn introduced(address: &Path) -> io::Result<Self> {
+        let raw = Self::connect(address)?;
+        let verdict = raw.ask(&frame(HELLO, 0, ""), &[])?;
+        assert_eq!(verdict, Some(DONE));
+        Ok(raw)
+    }
+
+    /// Sends these bytes as one packet.
+    pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+        }
+        let flags = SendFlags::NOSIGNAL;
+        net::sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, flags)?;
+        Ok(())
+    }
+
+    /// The next packet, or `None` if the service has let go of this connection.
+    pub(crate) fn receive(&self) -> io::Result<Option<Heard>> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut bytes = vec![0; 100];
+        let slices = &mut [IoSliceMut::new(&mut bytes)];
+        let message =
+            match net::recvmsg(&self.socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                Ok(message) => message,
+                Err(Errno::CONNRESET) => return Ok(None),
+                Err(errno) => return Err(errno),
+            };
+        let mut descriptors = Vec::new();
+        for part in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(received) = part {
+                descriptors.extend(received);
+            }
+        }
+        bytes.truncate(message.bytes);
+        Ok((message.bytes > 0).then_some(Heard { bytes, descriptors }))
+    }
+
+    /// Sends a request and returns the verdict, or `None` if the service has let go of this
+    /// connection.
+    pub(crate) fn ask(
+        &self,
+        request: &[u8; 40],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<Option<u8>> {
+        match self.send(request, descriptors) {
+            Ok(()) => {}
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(None),
+            Err(errno) => return Err(errno),
+        }
+        let heard = self.receive()?;
+        Ok(heard.map(|heard| {
+            assert_eq!(heard.bytes.len(), 40);
+            assert_eq!(heard.bytes[..2], [1, request[1] | 0x80]);
+            // Who is turned away has not been heard.
+            let turned_away = request[1] == HELLO && heard.bytes[2] == FULL;
+            assert!(heard.bytes[4..8] == request[4..8] || turned_away);
+            let is_due = request[1] == OPEN && heard.bytes[2] == DONE;
+            assert_eq!(heard.descriptors.len(), usize::from(is_due));
+            heard.bytes[2]
+        }))
+    }
+
+    /// Waits until the service lets go of this connection, and says nothing more.
+    pub(crate) fn is_let_go(&self) -> io::Result<bool> {
+        match self.receive() {
+            Ok(None) => Ok(true),
+            Ok(Some(_)) | Err(Errno::AGAIN) => Ok(false),
+            Err(errno) => Err(errno),
+        }
+    }
+}
