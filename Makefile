@@ -27,6 +27,7 @@ COVERAGE := --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
 	-Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares
 FUZZ_SECONDS := 20
+FUZZ_LENGTH := 64
 
 .PHONY: help
 help: ## This list
@@ -97,14 +98,15 @@ share: ## The example, undisturbed and with processes killed
 	cargo run --release --example share
 	cargo run --release --example share -- --kill
 
-.PHONY: fuzz fuzz-id fuzz-open
+.PHONY: fuzz fuzz-id fuzz-open fuzz-service
 FUZZ := --release --manifest-path fuzz/Cargo.toml --target $(HOST)
-fuzz fuzz-id fuzz-open: export RUSTFLAGS := $(COVERAGE)
-fuzz: fuzz-id fuzz-open ## Both fuzzers for FUZZ_SECONDS each
+fuzz fuzz-id fuzz-open fuzz-service: export RUSTFLAGS := $(COVERAGE)
+fuzz: fuzz-id fuzz-open fuzz-service ## All fuzzers for FUZZ_SECONDS each
 	cargo clippy $(FUZZ) -- -D warnings
-fuzz-id fuzz-open: fuzz-%:
+fuzz-service: FUZZ_LENGTH := 2000
+fuzz-id fuzz-open fuzz-service: fuzz-%:
 	mkdir -p fuzz/artifacts
-	cargo run $(FUZZ) --bin $* -- -max_total_time=$(FUZZ_SECONDS) -max_len=64 -timeout=10 \
+	cargo run $(FUZZ) --bin $* -- -max_total_time=$(FUZZ_SECONDS) -max_len=$(FUZZ_LENGTH) -timeout=10 \
 		-artifact_prefix=fuzz/artifacts/ -verbosity=0 -print_final_stats=1
 
 .PHONY: asan valgrind

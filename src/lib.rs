@@ -69,7 +69,10 @@ pub use self::rc::{RcShMem, RcShMemProvider};
 pub use self::segment::{Provider, Segment};
 /// For fuzzing: the parts of the service that read what strangers send.
 #[cfg(fuzzing)]
-pub use self::service as service_core;
+#[allow(missing_docs)]
+pub mod service_core {
+    pub use crate::service::{protocol, registry};
+}
 #[cfg(all(unix, feature = "std"))]
 pub use self::service::host::{DummyShMemService, ShMemService};
 pub use self::shmem::{ShMem, ShMemProvider};

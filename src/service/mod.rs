@@ -23,3 +23,6 @@ pub(crate) mod host;
 mod server;
 #[cfg(all(unix, feature = "std"))]
 mod wire;
+
+#[cfg(all(test, unix, feature = "std"))]
+mod tests;

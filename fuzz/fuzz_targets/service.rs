@@ -1,0 +1,78 @@
+//! Whatever clients send, a frame is a request with one encoding or none at all, the books agree
+//! with who is there, and when everybody is gone they are empty.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use shmem_providers::service_core::protocol::{Ask, FRAME, Frame, Reply, Request};
+use shmem_providers::service_core::registry::{Client, Limits, Process, Registry};
+
+const CLIENTS: Client = 4;
+
+const LIMITS: Limits = Limits {
+    segments: 64,
+    bytes: 1 << 47,
+    forks: 4,
+};
+
+fuzz_target!(|data: &[u8]| {
+    let mut registry = Registry::new(LIMITS);
+    for client in 0..CLIENTS {
+        registry.connect(client, Process::Known(client as u32 / 2));
+    }
+    // Each round is a byte that says whose turn it is and what time has passed, and a frame. A frame
+    // that is cut off ends with what valid ones end with.
+    let mut now = 0;
+    for round in data.chunks(FRAME + 1) {
+        let (&turn, rest) = round.split_first().expect("no chunk is empty");
+        let mut frame: Frame = [0; FRAME];
+        frame[..rest.len()].copy_from_slice(rest);
+        let client = Client::from(turn) % CLIENTS;
+        now += u64::from(turn >> 5);
+        registry.expire(now);
+        if let Some(reply) = Reply::decode(&frame) {
+            assert_eq!(reply.encode(), frame);
+            assert_eq!(Request::decode(&frame), None);
+        }
+        let Some(request) = Request::decode(&frame) else {
+            // The server lets go of who says this.
+            registry.disconnect(client);
+            assert!(registry.holds_nothing(client));
+            registry.connect(client, Process::Unknown(client));
+            continue;
+        };
+        assert_eq!(request.encode(), frame);
+        match request.ask {
+            Ask::Hello(None) => {}
+            Ask::Hello(Some(token)) => {
+                let awaited = registry.awaited();
+                let adopted = registry.adopt(client, token);
+                assert_eq!(registry.awaited(), awaited - usize::from(adopted));
+            }
+            Ask::Register { id, size } => {
+                if registry.register(client, id, size.get(), turn).is_ok() {
+                    assert!(registry.held(client).any(|held| held == id));
+                    assert!(registry.open(client, id).is_some());
+                }
+            }
+            Ask::Open(id) => {
+                let opened = registry.open(client, id).is_some();
+                assert_eq!(registry.held(client).any(|held| held == id), opened);
+            }
+            Ask::Release(id) => {
+                registry.release(client, id);
+                assert!(registry.held(client).all(|held| held != id));
+            }
+            Ask::Fork(token) => {
+                registry.announce(client, token, now + 3);
+                assert!(registry.awaited() <= LIMITS.forks);
+            }
+        }
+        assert!(registry.len() <= LIMITS.segments && registry.bytes() <= LIMITS.bytes);
+        assert_eq!(registry.is_empty(), registry.bytes() == 0);
+    }
+    for client in 0..CLIENTS {
+        registry.disconnect(client);
+    }
+    registry.expire(u64::MAX);
+    assert!(registry.is_empty() && registry.bytes() == 0 && registry.clients() == 0);
+});
