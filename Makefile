@@ -90,13 +90,16 @@ deny: ## Licences, duplicates and sources of the dependencies
 	@echo "SKIPPED: advisories on the dependencies, because their database is fetched from" \
 		"elsewhere: cargo deny check advisories"
 
-.PHONY: smoke share
+.PHONY: smoke share served
 smoke: ## Examples are built; benchmarks run everything once
 	cargo build --examples --features full
 	cargo bench --bench lifecycle -- --test
+	cargo bench --bench service -- --test
 share: ## The example, undisturbed and with processes killed
 	cargo run --release --example share
 	cargo run --release --example share -- --kill
+served: ## The example of the service, which loses a client and its host
+	cargo run --release --example served
 
 .PHONY: fuzz fuzz-id fuzz-open fuzz-service
 FUZZ := --release --manifest-path fuzz/Cargo.toml --target $(HOST)

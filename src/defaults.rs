@@ -16,6 +16,10 @@ pub type StdServedShMemProvider = crate::ServedShMemProvider<crate::providers::M
 #[cfg(all(not(any(target_os = "android", target_os = "linux")), feature = "std"))]
 pub type StdServedShMemProvider = crate::ServedShMemProvider<crate::providers::MmapShMemProvider>;
 
+/// A segment of [`StdServedShMemProvider`].
+#[cfg(all(not(target_os = "android"), feature = "std"))]
+pub type StdServedShMem = <StdServedShMemProvider as crate::ShMemProvider>::ShMem;
+
 /// The service that the default provider needs: none.
 #[cfg(all(target_os = "linux", feature = "std"))]
 pub use crate::service::host::DummyShMemService as StdShMemService;

@@ -312,7 +312,9 @@ proptest! {
                 Event::Expire(now) => {
                     let late = model.forks.iter().filter(|(_, fork)| fork.1 <= now);
                     let late: Vec<u8> = late.map(|(&token, _)| token).collect();
-                    late.into_iter().for_each(|token| model.give_up(token));
+                    for token in late {
+                        model.give_up(token);
+                    }
                     registry.expire(now);
                 }
             }
