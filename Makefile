@@ -116,6 +116,7 @@ fuzz-id fuzz-open fuzz-service: fuzz-%:
 asan: ## All test programs under AddressSanitizer, which searches for leaks as well
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
 		cargo test --tests --features full --no-fail-fast --target $(HOST)
+valgrind: export PROPTEST_CASES := 20
 valgrind: ## All test programs under memcheck
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=1 \
 		--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite" \

@@ -16,7 +16,7 @@ use std::{process, thread};
 ///
 /// A child has one thread, a copy of the one that called `fork()`. A lock of another kind that some
 /// other thread held at that moment stays locked in the child for ever. This one knows which process
-/// its holder belongs to. [`hold`](Self::hold) before the fork and [`resume`](Self::resume) after
+/// its holder belongs to. [`hold`](Guard::hold) before the fork and [`resume`](Self::resume) after
 /// it on both sides carry the value over; without them, a child that finds the lock held throws the
 /// value away unread, because it may be half changed, and starts with the default.
 pub(crate) struct ForkLock<T> {
@@ -39,6 +39,15 @@ impl<T> Guard<'_, T> {
     /// The number of this process, which the lock had to ask for.
     pub(crate) fn process(&self) -> u32 {
         self.process
+    }
+
+    /// Keeps it locked until [`ForkLock::resume`], here and in the child that is forked meanwhile.
+    ///
+    /// If that never comes, it is free again after a second.
+    pub(crate) fn hold(self) {
+        let word = held_by(self.process) | 1;
+        self.lock.word.store(word, Release);
+        mem::forget(self);
     }
 }
 
@@ -87,19 +96,6 @@ impl<T: Default> ForkLock<T> {
                 _ => thread::sleep(Duration::from_micros(50)),
             }
         }
-    }
-
-    /// Locks it until [`resume`](Self::resume), here and in the child that is forked meanwhile.
-    ///
-    /// If that never comes, it is free again after a second.
-    pub(crate) fn hold(&self) {
-        let held = held_by(process::id());
-        if self.word.load(Relaxed) == held | 1 {
-            return;
-        }
-        let guard = self.lock();
-        mem::forget(guard);
-        self.word.store(held | 1, Release);
     }
 
     /// The value after the fork, as it was before it.

@@ -113,8 +113,9 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
     }
 
     fn pre_fork(&mut self) -> Result<(), Error> {
-        self.shared.lock().pre_fork()?;
-        self.shared.hold();
+        let mut provider = self.shared.lock();
+        provider.pre_fork()?;
+        provider.hold();
         Ok(())
     }
 

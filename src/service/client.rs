@@ -190,8 +190,8 @@ impl Client {
             // Otherwise the child hands in by itself what it holds.
             state.token = (reply.verdict == Verdict::Done).then_some(token);
         }
-        drop(state);
-        self.shared.state.hold();
+        // What the child will find is what the service was told of.
+        state.hold();
         Ok(())
     }
 

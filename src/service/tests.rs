@@ -263,7 +263,6 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn what_is_kept_is_what_is_held(events in proptest::collection::vec(any_event(), 0..200)) {
         let mut model = Model::default();

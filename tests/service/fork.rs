@@ -3,11 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::io::{Read, Write};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::{process, thread};
 
-use shmem_providers::ShMemProvider;
 use shmem_providers::pipes::Pipe;
+use shmem_providers::{RcShMem, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 
 use crate::lifetime::{Place, eventually};
 use crate::peer::{Answer, State};
@@ -184,6 +186,18 @@ pub(crate) fn children_of_children() -> Outcome {
     DONE
 }
 
+pub(crate) fn counted_providers_while_threads_use_them() -> Outcome {
+    let place = Place::new()?;
+    let host = place.host();
+    let mut parent = place.peer();
+    for kind in ["served", "announced", "plain"] {
+        parent.ask(format!("fork counted-{kind}"))?;
+    }
+    drop((parent, host));
+    place.assert_nothing_left();
+    DONE
+}
+
 /// Ends a process by SIGKILL and waits until it has. It is a child of a peer, so it is looked up.
 pub(crate) fn kill(child: &str) -> Result<(), Box<dyn std::error::Error>> {
     let number: i32 = child.parse()?;
@@ -204,6 +218,12 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     if what == "never" {
         state.provider.pre_fork()?;
         return Ok(String::new());
+    }
+    match what {
+        "counted-served" => return counted(RcShMemProvider::from(state.provider.clone()), true),
+        "counted-announced" => return counted(RcShMemProvider::<StdShMemProvider>::new()?, true),
+        "counted-plain" => return counted(RcShMemProvider::<StdShMemProvider>::new()?, false),
+        _ => {}
     }
     let announced = what != "plain";
     let parent = process::id();
@@ -247,6 +267,75 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     // SAFETY: the pointer is valid for the write of a status.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     Ok(told)
+}
+
+/// Forks a hundred children while four threads use the provider. Each child uses it as well, and what
+/// its parent held.
+fn counted<P>(mut provider: RcShMemProvider<P>, announced: bool) -> Answer
+where
+    P: ShMemProvider + Send,
+{
+    let mut kept = provider.new_shmem(100)?;
+    kept[99] = 5;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let work = || {
+            let mut provider = provider.clone();
+            let stop = &stop;
+            move || -> Result<(), shmem_providers::Error> {
+                while !stop.load(Relaxed) {
+                    let made = provider.new_shmem(64)?;
+                    provider.clone_ref(&made)?;
+                }
+                Ok(())
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(work())).collect();
+        let mut forks = provider.clone();
+        let done = (0..100).try_for_each(|_| fork_once(&mut forks, &kept, announced));
+        stop.store(true, Relaxed);
+        for thread in threads {
+            thread.join().map_err(|_| "a thread has panicked")??;
+        }
+        done.map(|()| String::new())
+    })
+}
+
+fn fork_once<P: ShMemProvider>(
+    provider: &mut RcShMemProvider<P>,
+    kept: &RcShMem<P>,
+    announced: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
+    if announced {
+        provider.pre_fork()?;
+    }
+    // SAFETY: the child uses the provider, which is made for that, and the allocator, which looks after
+    // itself.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut uses_it = || -> Result<bool, shmem_providers::Error> {
+            if announced {
+                provider.post_fork(true)?;
+            }
+            let made = provider.new_shmem(10)?;
+            let again = provider.shmem_from_id(made.id())?;
+            let theirs = provider.shmem_from_id(kept.id())?;
+            Ok((again.len(), theirs[99], kept[99]) == (10, 5, 5))
+        };
+        let code = i32::from(!uses_it().is_ok_and(|right| right));
+        // SAFETY: no preconditions.
+        unsafe { libc::_exit(code) };
+    }
+    if announced {
+        provider.post_fork(false)?;
+    }
+    let mut status = 0;
+    // SAFETY: the pointer is valid for the write of a status.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    if status != 0 {
+        return Err(format!("a child ended with status {status:#x}").into());
+    }
+    Ok(())
 }
 
 /// What the child does.

@@ -70,6 +70,7 @@ fn main() {
             a_fork_that_never_happens,
             hundreds_of_forks,
             children_of_children,
+            counted_providers_while_threads_use_them,
         ]
         threads: [
             many_threads_share_a_provider,
