@@ -1,8 +1,8 @@
 //! The command line.
 
 use core::num::NonZeroUsize;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
@@ -15,7 +15,7 @@ pub(super) const USAGE: &str = "\
 Shares the bytes of files with worker processes, through shared memory and through pipes,
 checks what they make of them, and tells how long it took.
 
-Usage: share [OPTION…] [FILE…]
+Usage: share [OPTION…] [FILE or FOLDER…]
 
   --workers N     processes that share the work (default: one per core, at least 2)
   --repeat N      rounds behind the first; their medians are reported (default: 5)
@@ -24,7 +24,8 @@ Usage: share [OPTION…] [FILE…]
   --kill          instead, kill a worker in the middle of its part, and show what is left
   --help          this text
 
-Several files are taken as one. Without a file: README.md of the crate.";
+Several files are taken as one, a folder as all files in it. Without a file: the sources of the
+crate and of its tests.";
 
 /// What the user wants.
 pub(super) struct Args {
@@ -59,9 +60,8 @@ impl Args {
             }
         }
         if args.files.is_empty() {
-            let here = PathBuf::from("README.md");
-            let there = Path::new(env!("CARGO_MANIFEST_DIR")).join(&here);
-            args.files.push(if here.exists() { here } else { there });
+            let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+            args.files = ["src", "tests"].map(|name| sources.join(name)).into();
         }
         Ok(args)
     }
@@ -70,15 +70,25 @@ impl Args {
     pub(super) fn read_files(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         for path in &self.files {
-            File::open(path)
-                .and_then(|mut file| file.read_to_end(&mut bytes))
-                .map_err(|error| format!("{}: {error}", path.display()))?;
+            read(path, &mut bytes).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         if bytes.is_empty() {
             return Err("there is nothing to share: the input is empty".into());
         }
         Ok(bytes)
     }
+}
+
+/// Appends the bytes of the file, or of all files in the folder, in the order of their names.
+fn read(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
+    if !path.is_dir() {
+        File::open(path)?.read_to_end(bytes)?;
+        return Ok(());
+    }
+    let entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
+    let mut inside: Vec<_> = entries.collect::<io::Result<_>>()?;
+    inside.sort();
+    inside.iter().try_for_each(|path| read(path, bytes))
 }
 
 fn provider(name: &str) -> core::result::Result<StdShMemProvider, &'static str> {
