@@ -23,6 +23,7 @@ use crate::error::{Error, Result, Subject};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
 use crate::sys::fork_fd::ForkFd;
+use crate::sys::site::Site;
 use crate::sys::{self, socket};
 use crate::text::Text;
 
@@ -73,6 +74,8 @@ struct State {
     /// The process that all this belongs to, once there is something.
     owner: Option<u32>,
     connection: Option<Arc<Connection>>,
+    /// Whether the service of the last connection has ended, and no other was found since.
+    is_deserted: bool,
     /// Of the last request.
     number: u32,
     held: BTreeMap<ShMemId, Segment>,
@@ -276,7 +279,7 @@ impl Shared {
             let ask = Ask::Release(id);
             if connection.send(Request { number, ask }, None).is_err() {
                 // The service is gone, or will notice that we are.
-                state.connection = None;
+                state.lose_connection();
             }
         }
     }
@@ -305,7 +308,7 @@ impl Shared {
                 Err(broken) => broken,
             };
             // A late answer must not be taken for the next one.
-            state.connection = None;
+            state.lose_connection();
             match broken {
                 // Silence may be that of a service that has died, while a child of its process has its
                 // sockets open.
@@ -331,6 +334,7 @@ impl Shared {
                 Ok((connection, adopted)) => {
                     if adopted || state.hand_in(&connection).is_ok() {
                         state.connection = Some(Arc::new(connection));
+                        state.is_deserted = false;
                         if let Some(keeper) = &state.keeper {
                             keeper.wake();
                         }
@@ -370,7 +374,7 @@ impl Shared {
         let mut state = self.state();
         let is_lost = |now: &Arc<Connection>| lost.is_some_and(|lost| Arc::ptr_eq(now, lost));
         if state.connection.as_ref().is_some_and(is_lost) {
-            state.connection = None;
+            state.lose_connection();
         }
         let again = Duration::from_millis(100);
         let failed = !state.held.is_empty()
@@ -378,6 +382,20 @@ impl Shared {
                 .ensure_connected(&mut state, Instant::now() + again)
                 .is_err();
         (state.connection.clone(), failed.then_some(again))
+    }
+
+    /// Removes what a service that has died has left, if there is none by now: the last one out can do
+    /// what it could not.
+    fn tidy(&self) {
+        // Otherwise there is a service, or nothing that is ours to remove.
+        if let Some(site) = self
+            .address
+            .path()
+            .ok()
+            .and_then(|path| Site::claim(&path).ok())
+        {
+            site.clear();
+        }
     }
 
     fn refused(&self, id: ShMemId, verdict: Verdict) -> Error {
@@ -411,8 +429,13 @@ impl Drop for Client {
             keeper.end();
         }
         let mut state = self.shared.state();
-        state.connection = None;
-        state.service = None;
+        if let Some(connection) = state.connection.take() {
+            let fd = connection.fd.as_fd();
+            state.is_deserted |= fd.is_some_and(socket::is_hung_up);
+        }
+        if state.service.take().is_none() && state.is_deserted {
+            self.shared.tidy();
+        }
     }
 }
 
@@ -448,7 +471,13 @@ impl State {
             core::mem::forget(keeper.thread);
         }
         self.service = None;
+        self.is_deserted = false;
         self.owner = None;
+    }
+
+    fn lose_connection(&mut self) {
+        self.connection = None;
+        self.is_deserted = true;
     }
 
     fn next_number(&mut self) -> u32 {

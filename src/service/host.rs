@@ -130,8 +130,11 @@ impl ShMemService {
 
     /// Starts the service at this address: the path of a socket, of 103 bytes at most.
     ///
-    /// Beside it there will be a file with `.lock` behind its name. Both are removed when the
-    /// service is stopped and nobody holds a segment; if it is killed, the next one replaces them.
+    /// Beside it there will be a file with `.lock` behind its name. Both are removed when the service is
+    /// stopped. If it is killed, the next one replaces them, or the last of its clients removes them.
+    ///
+    /// For half a second it waits for what clients of a service before it may hand in: to open an id
+    /// that nobody knows takes that long then, before it is an error.
     ///
     /// # Errors
     ///

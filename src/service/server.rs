@@ -29,7 +29,7 @@ const INTRODUCTION: Duration = Duration::from_secs(2);
 /// How long a fork is awaited.
 const FORK: Duration = Duration::from_secs(10);
 
-/// How long a new service waits for the segments of one that has died.
+/// How long a new service waits for the segments of one before it, which has died or was stopped.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// More than the address space of any process.
@@ -106,7 +106,7 @@ impl Server {
     /// Claims the address and listens there.
     pub(super) fn new(path: &Path, stop: OwnedFd) -> Result<Self, Denied> {
         let os = |call| move |errno| Denied::Os(call, errno);
-        let (site, succeeds) = Site::claim(path)?;
+        let site = Site::claim(path)?;
         let mut watch = Watch::new().map_err(os("epoll_create1"))?;
         let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
         let listener = socket::listen(path).map_err(os("bind"))?;
@@ -132,7 +132,7 @@ impl Server {
             next: FIRST_CLIENT,
             turn: 0,
             start: Instant::now(),
-            grace: if succeeds { millis(GRACE) } else { 0 },
+            grace: millis(GRACE),
             closer: Closer::default(),
         })
     }
@@ -168,18 +168,15 @@ impl Server {
         self.end();
     }
 
-    /// Removes the socket, unless there is something that the next service should wait for.
+    /// Removes the socket. What is held is handed to the next service.
     fn end(mut self) {
-        // What was said before is heard: most of all, that somebody holds something no more.
+        // What was said before is heard: most of all, what was asked for.
         let clients: Vec<Client> = self.connections.keys().copied().collect();
-        for &client in &clients {
+        for client in clients {
             let mut frames = 0..FRAMES_AT_THE_END;
             while frames.next().is_some() && self.hear(client) {}
         }
-        let is_awaited = clients
-            .iter()
-            .any(|&client| !self.registry.holds_nothing(client));
-        if let Some(site) = self.site.take().filter(|_| !is_awaited) {
+        if let Some(site) = self.site.take() {
             site.clear();
         }
         // What is still unread on the connections is strangers'.

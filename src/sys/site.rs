@@ -35,9 +35,8 @@ pub(crate) enum Denied {
 }
 
 impl Site {
-    /// Takes the right if nobody has it. Removes the socket of a service that has died, and says
-    /// whether there was one.
-    pub(crate) fn claim(path: &Path) -> Result<(Self, bool), Denied> {
+    /// Takes the right if nobody has it. Removes the socket of a service that has died.
+    pub(crate) fn claim(path: &Path) -> Result<Self, Denied> {
         let ours = Ours::add(path).ok_or(Denied::Occupied)?;
         let lock_path = beside(path);
         for _ in 0..8 {
@@ -63,15 +62,15 @@ impl Site {
                 lock,
                 _ours: ours,
             };
-            let was_there = site.remove_stale_socket()?;
-            return Ok((site, was_there));
+            site.remove_stale_socket()?;
+            return Ok(site);
         }
         Err(Denied::Occupied)
     }
 
-    fn remove_stale_socket(&self) -> Result<bool, Denied> {
+    fn remove_stale_socket(&self) -> Result<(), Denied> {
         let facts = match fs::lstat(&self.path) {
-            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(Denied::Os("lstat", errno)),
             Ok(facts) => facts,
         };
@@ -81,8 +80,7 @@ impl Site {
         if FileType::from_raw_mode(facts.st_mode) != FileType::Socket {
             return Err(Denied::NoSocket);
         }
-        fs::unlink(&self.path).map_err(|errno| Denied::Os("unlink", errno))?;
-        Ok(true)
+        fs::unlink(&self.path).map_err(|errno| Denied::Os("unlink", errno))
     }
 
     /// Removes socket and lock.

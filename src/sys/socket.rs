@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::net::{
@@ -255,6 +255,12 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
 )))]
 pub(crate) fn other(_fd: impl AsFd) -> io::Result<Other> {
     Err(Errno::NOTSUP)
+}
+
+/// Whether the other side has hung up by now.
+pub(crate) fn is_hung_up(connection: impl AsFd) -> bool {
+    let mut alone = [PollFd::new(&connection, PollFlags::empty())];
+    poll(&mut alone, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// What [`hung_up`] has waited for.

@@ -1,7 +1,7 @@
 //! Who does not go on: stopped by a signal, or killed, at any moment.
 
 use std::time::Duration;
-use std::{io, thread};
+use std::{fs, io, thread};
 
 use rustix::process::{Signal, kill_process};
 
@@ -9,8 +9,27 @@ use super::{Dice, Scene};
 use crate::process::Peer;
 use crate::support::{DONE, Outcome};
 
-fn signal(peer: &Peer, signal: Signal) -> io::Result<()> {
-    Ok(kill_process(peer.process(), signal)?)
+fn go_on(peer: &Peer) -> io::Result<()> {
+    Ok(kill_process(peer.process(), Signal::CONT)?)
+}
+
+/// Stops it, and waits until all of its threads have.
+fn stop(peer: &Peer) -> io::Result<()> {
+    kill_process(peer.process(), Signal::STOP)?;
+    let is_stopped = || -> io::Result<bool> {
+        for task in fs::read_dir(format!("/proc/{}/task", peer.pid()))? {
+            // A thread that has ended meanwhile is no obstacle.
+            let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+            if !stat.is_empty() && !stat.contains(") T ") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    while !is_stopped()? {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 pub(crate) fn clients_that_are_stopped() -> Outcome {
@@ -20,18 +39,18 @@ pub(crate) fn clients_that_are_stopped() -> Outcome {
     let busy = scene.churning();
     let mut dice = Dice::new();
     for _ in 0..20 {
-        signal(&idle, Signal::STOP)?;
+        stop(&idle)?;
         thread::sleep(Duration::from_micros(dice.roll() % 5000));
-        signal(&busy, Signal::STOP)?;
+        stop(&busy)?;
         scene.assert_served();
         // What it holds is held.
         scene.ask_honest(&format!("try {held}"))?;
-        signal(&idle, Signal::CONT)?;
-        signal(&busy, Signal::CONT)?;
+        go_on(&idle)?;
+        go_on(&busy)?;
     }
     idle.ask("make 100")?;
     // A signal that ends it works on a stopped one as well.
-    signal(&busy, Signal::STOP)?;
+    stop(&busy)?;
     busy.kill();
     drop(idle);
     scene.assert_unharmed();
@@ -59,14 +78,14 @@ pub(crate) fn clients_that_are_killed_at_any_moment() -> Outcome {
 pub(crate) fn a_host_that_is_stopped() -> Outcome {
     let mut scene = Scene::new()?;
     scene.ask_honest("make 100")?;
-    signal(&scene.host, Signal::STOP)?;
+    stop(&scene.host)?;
     for request in ["make 100".into(), format!("try {}", scene.id)] {
         let error = scene.ask_honest(&request).expect_err("nobody answers");
         assert!(error.contains("does not answer"), "{error}");
     }
     // To let go takes no answer.
     scene.ask_honest("drop")?;
-    signal(&scene.host, Signal::CONT)?;
+    go_on(&scene.host)?;
     scene.assert_unharmed();
     DONE
 }
