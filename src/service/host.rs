@@ -63,7 +63,7 @@ pub(super) const ENV: &str = "SHMEM_SERVICE";
 ///   stopped, or sends descriptors of whatever kind, loses its own connection, and the others notice
 ///   nothing. What it sent is closed on a thread of its own, because closing can take as long as
 ///   whoever sent it likes. Nothing that a client says makes the service map memory, follow a path,
-///   allocate by a number, or stop. See the [limits](Self::start_at#limits).
+///   allocate by a number, or stop. See the [limits](Self::start_at).
 /// * *The service*: as little. Who opens a segment checks owner, size and seals of what it gets, and
 ///   waits a few seconds at most for it. A false service could hand out the wrong segment, or none.
 ///
