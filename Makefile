@@ -12,7 +12,7 @@ TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-apple-ios aarch64
 # These are built by Debian's second toolchain (packages cargo-web, rust-web-src, rust-web-clippy),
 # which comes with the sources of the standard library, so that no target has to be installed.
 # RUSTC_BOOTSTRAP lets it build them.
-CROSS := no-std i686 s390x target-%
+CROSS := no-std i686 s390x wine target-%
 $(CROSS): export PATH := /usr/bin:$(PATH)
 $(CROSS): export RUSTC := /usr/bin/rustc
 $(CROSS): export RUSTDOC := /usr/bin/rustdoc
@@ -82,6 +82,22 @@ s390x: ## Lints and tests on a big-endian machine, emulated
 		--no-fail-fast --test access --test contract --test cursor --test id
 	@echo "SKIPPED: tests/system on s390x, because it starts itself anew, and this kernel cannot" \
 		"start programs for s390x"
+
+# Only what belongs to this prefix is ended: the server and what runs in it.
+.PHONY: wine
+wine: WINE := env WINEPREFIX=$(OUT)/cross/wine WINEDEBUG=-all DISPLAY= /usr/lib/wine
+wine: WINDOWS := -Zbuild-std --target x86_64-pc-windows-gnu --features full
+wine: ## Lints and tests on Windows, or what Wine makes of it
+	/usr/bin/cargo clippy $(WINDOWS) --lib --test contract --test windows -- -D warnings
+	mkdir -p $(OUT)/cross/wine
+	$(WINE)/wine64 wineboot --init >/dev/null 2>&1
+	x86_64-w64-mingw32-gcc -shared -O2 tests/windows/bcryptprimitives.c -ladvapi32 \
+		-o $(OUT)/cross/wine/drive_c/windows/system32/bcryptprimitives.dll
+	CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
+		CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER="$(WINE)/wine64" \
+		/usr/bin/cargo test $(WINDOWS) --no-fail-fast \
+		--test access --test contract --test cursor --test id --test windows; \
+		status=$$?; $(WINE)/wineserver -k; exit $$status
 
 .PHONY: deny
 deny: ## Licences, duplicates and sources of the dependencies

@@ -14,6 +14,7 @@ use rustix::fd::OwnedFd;
 
 use crate::ShMemId;
 use crate::error::Result;
+use crate::id::base64;
 use crate::mapping::Mapping;
 use crate::segment::{End, Fresh, Provider, Room, Segment};
 use crate::service::client::{Client, Held};
@@ -134,8 +135,7 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
     fn open(&self, id: &ShMemId) -> Result<Held> {
         let text = id.as_str();
         let random = text.strip_prefix('s').unwrap_or_default();
-        let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if random.len() != 18 || !random.bytes().all(is_digit) {
+        if !base64::is_digits::<18>(random) {
             let problem = "a served segment's id is `s` and 18 characters of base64url";
             return Err(id.invalid(problem));
         }

@@ -3,7 +3,8 @@
 //! After every test, descriptors, System V segments and mappings are as before.
 #![allow(unsafe_code)]
 
-#[path = "../support/mod.rs"]
+#[cfg_attr(windows, path = "../support/windows.rs")]
+#[cfg_attr(not(windows), path = "../support/mod.rs")]
 mod support;
 
 mod contract;
@@ -11,14 +12,15 @@ mod contract;
 use std::{fs, process};
 
 use libtest_mimic::{Arguments, Trial};
+use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
+#[cfg(unix)]
 use shmem_providers::{
-    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, RcShMemProvider, ServedShMemProvider,
-    ShMem, ShMemProvider, ShMemService, StdServedShMemProvider, StdShMemProvider,
-    UnixShMemProvider,
+    Mechanism, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMemService,
+    StdServedShMemProvider, UnixShMemProvider,
 };
 
 use crate::contract::Rules;
-use crate::support::{Outcome, lacking, open_files, skip, system_v_segments};
+use crate::support::{Outcome, lacking, mappings, open_files, skip, system_v_segments};
 
 /// Runs every rule of the contract over one mechanism.
 macro_rules! contract {
@@ -58,36 +60,61 @@ macro_rules! contracts {
 fn main() {
     let mut arguments = Arguments::from_args();
     let folder = tempfile::tempdir().expect("room for a folder");
+    #[cfg(unix)]
     // SAFETY: this program has a single thread so far.
-    unsafe { std::env::set_var(ShMemService::ENV, folder.path().join("service")) };
+    unsafe {
+        std::env::set_var(ShMemService::ENV, folder.path().join("service"));
+    }
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
-    let kept = Rules {
-        id_outlives_creator: true,
-    };
-    let named = Rules {
-        id_outlives_creator: false,
-    };
-    let mut trials = Vec::new();
-    contracts! { trials:
-        "default", kept => StdShMemProvider::new();
-        "default_by_memfd", kept => Ok(StdShMemProvider::with_mechanism(Mechanism::Memfd));
-        "default_by_system_v", kept => Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV));
-        "default_by_posix", named => Ok(StdShMemProvider::with_mechanism(Mechanism::Posix));
-        "memfd", kept => MemfdShMemProvider::new();
-        "system_v", kept => UnixShMemProvider::new();
-        "posix", named => MmapShMemProvider::new();
-        "served_memfd", kept => ServedShMemProvider::<MemfdShMemProvider>::new();
-        "served_posix", kept => ServedShMemProvider::<MmapShMemProvider>::new();
-        "counted", kept => RcShMemProvider::<StdShMemProvider>::new();
-        "counted_served", kept => RcShMemProvider::<StdServedShMemProvider>::new();
-        "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
-    }
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let conclusion = libtest_mimic::run(&arguments, trials());
     let left = fs::read_dir(folder.path()).map(|entries| entries.flatten().count());
     assert_eq!(left.ok(), Some(0), "a service has left its socket");
     drop(folder);
     conclusion.exit();
+}
+
+const KEPT: Rules = Rules {
+    id_outlives_creator: true,
+    rounded_to_pages: false,
+};
+
+#[cfg(target_os = "linux")]
+fn trials() -> Vec<Trial> {
+    let named = Rules {
+        id_outlives_creator: false,
+        ..KEPT
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "default_by_memfd", KEPT => Ok(StdShMemProvider::with_mechanism(Mechanism::Memfd));
+        "default_by_system_v", KEPT => Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV));
+        "default_by_posix", named => Ok(StdShMemProvider::with_mechanism(Mechanism::Posix));
+        "memfd", KEPT => MemfdShMemProvider::new();
+        "system_v", KEPT => UnixShMemProvider::new();
+        "posix", named => MmapShMemProvider::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "counted", KEPT => RcShMemProvider::<StdShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+        "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
+    }
+    trials
+}
+
+#[cfg(windows)]
+fn trials() -> Vec<Trial> {
+    let rounded = Rules {
+        rounded_to_pages: true,
+        ..KEPT
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "win32", rounded => StdShMemProvider::new();
+        "counted", rounded => RcShMemProvider::<StdShMemProvider>::new();
+    }
+    trials
 }
 
 /// Runs a rule unless the host lacks the mechanism, and compares what is open before and after.
@@ -118,15 +145,4 @@ fn watched<P: ShMemProvider>(
         "left open"
     );
     Ok(outcome)
-}
-
-/// The shared mappings of this process.
-fn mappings() -> Vec<String> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let shared = |line: &&str| {
-        line.split_whitespace()
-            .nth(1)
-            .is_some_and(|p| p.ends_with('s'))
-    };
-    maps.lines().filter(shared).map(str::to_owned).collect()
 }

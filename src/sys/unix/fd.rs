@@ -8,8 +8,9 @@ use rustix::io::{self, Errno};
 use rustix::mm::{self, MapFlags, ProtFlags};
 
 use super::failed;
-use crate::error::{Error, Result, Subject};
+use crate::error::{Result, Subject};
 use crate::mapping::Mapping;
+use crate::shmem::extent;
 
 /// What the system says of the object behind a descriptor.
 pub(crate) struct Facts {
@@ -32,17 +33,7 @@ impl Facts {
 
     /// How many bytes to map, if `asked` is how many are wanted: as many as that, or all.
     pub(crate) fn extent(&self, asked: Option<usize>) -> Result<usize> {
-        match asked {
-            Some(asked) if asked > self.size => Err(Error::TooLarge {
-                asked,
-                actual: self.size,
-            }),
-            Some(asked) => Ok(asked),
-            None if self.size == 0 => Err(Error::Foreign {
-                found: "it has no bytes",
-            }),
-            None => Ok(self.size),
-        }
+        extent(self.size, asked)
     }
 }
 
