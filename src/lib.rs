@@ -2,7 +2,7 @@
 #![no_std]
 // Elsewhere fewer mechanisms exist, and leave idle what only they use.
 #![cfg_attr(
-    not(target_os = "linux"),
+    any(not(target_os = "linux"), shmem_android_rules, shmem_apple_rules),
     allow(dead_code, unreachable_pub, unused_imports)
 )]
 // What only the library has to keep to.

@@ -3,9 +3,11 @@
 //!
 //! Adding a mechanism is one file here and one row.
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod ashmem;
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
 pub(crate) mod ladder;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 mod memfd;
 #[cfg(all(unix, not(target_os = "android")))]
 mod posix;
@@ -13,13 +15,14 @@ mod posix;
 mod served;
 #[cfg(all(unix, not(any(target_os = "android", target_os = "haiku"))))]
 pub(crate) mod sysv;
-
 #[cfg(windows)]
 mod win32;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub use self::ashmem::{AshmemShMem, AshmemShMemProvider};
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
 pub use self::ladder::Mechanism;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 pub use self::memfd::{MemfdShMem, MemfdShMemProvider};
 #[cfg(all(unix, not(target_os = "android")))]
 pub use self::posix::{MmapShMem, MmapShMemProvider};

@@ -18,6 +18,7 @@ use crate::id::base64;
 use crate::mapping::Mapping;
 use crate::segment::{End, Fresh, Provider, Room, Segment};
 use crate::service::client::{Client, Held};
+use crate::shmem::extent;
 
 /// Makes segments of another provider, and shares them through a [service](crate::ShMemService)
 /// instead of by names.
@@ -147,7 +148,9 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
     }
 
     fn map(&self, handle: &Held, len: Option<usize>) -> Result<Mapping> {
-        self.memory.map(handle.fd(), len)
+        // Some systems make sizes whole pages, and tell them so.
+        let len = extent(handle.size(), len)?;
+        self.memory.map(handle.fd(), Some(len))
     }
 
     fn unlink(&self, _handle: &Held, _id: &ShMemId) -> Result<()> {

@@ -56,6 +56,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Held {
     id: ShMemId,
+    size: NonZeroU64,
     fd: Arc<OwnedFd>,
     client: Arc<Client>,
 }
@@ -219,6 +220,7 @@ impl Client {
         }
         Held {
             id: held.id,
+            size: held.size,
             fd: Arc::clone(&held.fd),
             client: Arc::clone(self),
         }
@@ -245,6 +247,7 @@ impl Client {
         }
         Held {
             id,
+            size,
             fd,
             client: Arc::clone(self),
         }
@@ -419,6 +422,11 @@ impl Drop for Client {
 impl Held {
     pub(crate) fn id(&self) -> ShMemId {
         self.id
+    }
+
+    /// In bytes, as who made the segment has said. The memory may have been made larger.
+    pub(crate) fn size(&self) -> usize {
+        usize::try_from(self.size.get()).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {

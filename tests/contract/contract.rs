@@ -15,8 +15,8 @@ use crate::support::{DONE, Outcome, lacking, name_exists, skip, too_few_descript
 pub(crate) struct Rules {
     /// Whether the id goes on opening the segment after its creator has dropped it.
     pub(crate) id_outlives_creator: bool,
-    /// Whether the system tells sizes in whole pages only.
-    pub(crate) rounded_to_pages: bool,
+    /// To a multiple of what sizes are rounded where the system tells them.
+    pub(crate) rounded_to: usize,
 }
 
 const SIZE: usize = 65536;
@@ -56,13 +56,13 @@ pub(crate) fn less_may_be_attached_and_more_may_not<P: ShMemProvider>(
     rules: Rules,
 ) -> Outcome {
     let made = p.new_shmem(5000)?;
-    let actual = if rules.rounded_to_pages { 8192 } else { 5000 };
+    let actual = 5000_usize.next_multiple_of(rules.rounded_to);
     assert_eq!(p.shmem_from_id(made.id())?.len(), actual);
     for size in [1, 4096, 4999, 5000] {
         assert_eq!(p.shmem_from_id_and_size(made.id(), size)?.len(), size);
     }
     // Up to the end of the page, the memory would be there.
-    for asked in [5001, 8192, 8193, SIZE, 1 << 30, isize::MAX as usize] {
+    for asked in [5001, 8192, 8193, 16385, SIZE, 1 << 30, isize::MAX as usize] {
         let attached = p.shmem_from_id_and_size(made.id(), asked);
         if asked > actual {
             assert_eq!(refused(attached), Error::TooLarge { asked, actual });

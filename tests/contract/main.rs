@@ -12,12 +12,12 @@ mod contract;
 use std::{fs, process};
 
 use libtest_mimic::{Arguments, Trial};
-use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 #[cfg(unix)]
 use shmem_providers::{
-    Mechanism, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMemService,
+    AshmemShMemProvider, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMemService,
     StdServedShMemProvider, UnixShMemProvider,
 };
+use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 
 use crate::contract::Rules;
 use crate::support::{Outcome, lacking, mappings, open_files, skip, system_v_segments};
@@ -76,11 +76,13 @@ fn main() {
 
 const KEPT: Rules = Rules {
     id_outlives_creator: true,
-    rounded_to_pages: false,
+    rounded_to: 1,
 };
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
 fn trials() -> Vec<Trial> {
+    use shmem_providers::Mechanism;
+
     let named = Rules {
         id_outlives_creator: false,
         ..KEPT
@@ -96,6 +98,7 @@ fn trials() -> Vec<Trial> {
         "posix", named => MmapShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
         "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
         "counted", KEPT => RcShMemProvider::<StdShMemProvider>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
         "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
@@ -103,10 +106,45 @@ fn trials() -> Vec<Trial> {
     trials
 }
 
+/// As on Apple's systems, see `sys/unix/apple.rs`.
+#[cfg(shmem_apple_rules)]
+fn trials() -> Vec<Trial> {
+    let named = Rules {
+        id_outlives_creator: false,
+        rounded_to: 16 << 10,
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "posix", named => MmapShMemProvider::new();
+        "system_v", KEPT => UnixShMemProvider::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+    }
+    trials
+}
+
+/// As on Android, see `sys/unix/ashmem.rs`.
+#[cfg(shmem_android_rules)]
+fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_unix", KEPT => ServedShMemProvider::<UnixShMemProvider>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+    }
+    trials
+}
+
 #[cfg(windows)]
 fn trials() -> Vec<Trial> {
     let rounded = Rules {
-        rounded_to_pages: true,
+        rounded_to: 4096,
         ..KEPT
     };
     let mut trials = Vec::new();

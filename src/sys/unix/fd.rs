@@ -93,8 +93,13 @@ impl Memory {
     /// (`F_GET_SEALS`, `fcntl(2)`). Nothing else is asked anything, because a file of a file system in
     /// user space would ask the program behind it, for as long as that likes.
     pub(crate) fn behind(fd: &OwnedFd) -> Option<Self> {
-        #[cfg(any(target_os = "android", target_os = "linux"))]
-        rustix::fs::fcntl_get_seals(fd).ok()?;
+        #[cfg(all(
+            any(target_os = "android", target_os = "linux"),
+            not(shmem_apple_rules)
+        ))]
+        if rustix::fs::fcntl_get_seals(fd).is_err() {
+            return Self::of_ashmem(fd);
+        }
         let stat = rustix::fs::fstat(fd).ok()?;
         #[allow(
             clippy::useless_conversion,
@@ -108,8 +113,29 @@ impl Memory {
         })
     }
 
-    /// In bytes.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
+    /// A region of ashmem. Which one, the device does not tell.
+    #[cfg(all(
+        any(target_os = "android", target_os = "linux"),
+        not(shmem_apple_rules)
+    ))]
+    fn of_ashmem(fd: &OwnedFd) -> Option<Self> {
+        Some(Self {
+            size: super::ashmem::size(fd)?.try_into().ok()?,
+            device: 0,
+            inode: 0,
+        })
+    }
+
+    /// Whether it can be the memory of a segment of this size. Some systems make sizes whole pages,
+    /// which have 16 KiB on some machines.
+    pub(crate) fn may_have(&self, size: u64) -> bool {
+        const EXACT: bool = cfg!(all(
+            any(target_os = "android", target_os = "linux"),
+            not(shmem_apple_rules)
+        ));
+        match self.size.checked_sub(size) {
+            Some(rest) => rest == 0 || !EXACT && rest < 64 << 10,
+            None => false,
+        }
     }
 }

@@ -5,8 +5,6 @@ mod fd;
 #[cfg(feature = "std")]
 pub(crate) mod fork_fd;
 pub(crate) mod limits;
-#[cfg(feature = "std")]
-mod pipe;
 #[cfg(not(target_os = "android"))]
 mod posix_shm;
 #[cfg(feature = "std")]
@@ -21,22 +19,49 @@ mod user;
 #[cfg(feature = "std")]
 pub(crate) mod watch;
 
-#[cfg(target_os = "linux")]
+#[cfg(all(
+    feature = "std",
+    any(
+        target_vendor = "apple",
+        target_os = "haiku",
+        target_os = "illumos",
+        target_os = "solaris",
+        shmem_apple_rules
+    )
+))]
+#[path = "apple.rs"]
+mod calls;
+#[cfg(all(
+    feature = "std",
+    not(any(
+        target_vendor = "apple",
+        target_os = "haiku",
+        target_os = "illumos",
+        target_os = "solaris",
+        shmem_apple_rules
+    ))
+))]
+#[path = "flags.rs"]
+mod calls;
+
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) mod ashmem;
+#[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod identity;
 #[cfg(target_os = "linux")]
 mod orphans;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod procfs;
 
 use rustix::io::Errno;
 pub(crate) use rustix::process::{Pid, getpid as pid};
 
+#[cfg(feature = "std")]
+pub(crate) use self::calls::pipe;
 pub(crate) use self::errno::last_errno;
 pub(crate) use self::fd::{Facts, duplicate, map_fd};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
-#[cfg(feature = "std")]
-pub(crate) use self::pipe::pipe;
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::{Opening, reserve, shm_open, shm_unlink};
 pub(crate) use self::user::is_me;
@@ -55,13 +80,13 @@ pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Erro
 }
 
 /// A random number, for one name alone.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn nonce() -> Result<u64> {
     Ok(identity::draw()?.nonce)
 }
 
 /// A random number, for one name alone.
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) fn nonce() -> Result<u64> {
     let mut nonce = [0; size_of::<u64>()];
     super::random(&mut nonce)?;
