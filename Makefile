@@ -99,6 +99,33 @@ wine: ## Lints and tests on Windows, or what Wine makes of it
 		--test access --test contract --test cursor --test id --test windows; \
 		status=$$?; $(WINE)/wineserver -k; exit $$status
 
+# Linux with the rules of another system, which are in the library by these switches. It is built into
+# a folder of its own.
+.PHONY: apple-rules android-rules
+apple-rules android-rules: export CARGO_TARGET_DIR := $(OUT)/rules
+apple-rules: export RUSTFLAGS := --cfg shmem_apple_rules
+apple-rules: ## Contract and service by Apple's rules
+	cargo clippy --lib --features full -- -D warnings
+	cargo test --features full --no-fail-fast --test contract --test service
+android-rules: export RUSTFLAGS := --cfg shmem_android_rules
+android-rules: ## Contract by Android's rules, with a stand-in for its library, and without one
+	cargo clippy --lib --features full -- -D warnings
+	mkdir -p $(OUT)/rules/lib
+	cc -Wall -Werror -shared -fPIC -o $(OUT)/rules/lib/libandroid.so tests/android/libandroid.c
+	LD_LIBRARY_PATH=$(OUT)/rules/lib SHMEM_TEST_MEMORY=/memfd:libandroid \
+		cargo test --features full --no-fail-fast --test contract
+	SHMEM_TEST_MEMORY=/memfd:shmem- cargo test --features full --no-fail-fast --test contract
+
+.PHONY: ashmem
+ashmem: export MACHINE := $(OUT)/machine
+ashmem: export CARGO_TARGET_DIR := $(OUT)/machine
+ashmem: export RUSTFLAGS := -Ctarget-feature=+crt-static
+ashmem: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(abspath tests/ashmem/machine)
+ashmem: ## Contract and tests of ashmem on an emulated machine that has it
+	tests/ashmem/machine fetch
+	cargo test --target $(HOST) --features full --test ashmem
+	cargo test --target $(HOST) --features full --test contract -- served_ashmem
+
 .PHONY: deny
 deny: ## Licences, duplicates and sources of the dependencies
 	cargo deny check bans licenses sources

@@ -36,7 +36,8 @@ pub(crate) fn create(size: usize) -> Result<OwnedFd> {
     if let Some(made) = library::create(size) {
         return made;
     }
-    let device = open_device().map_err(|errno| failed("open", errno, Subject::Bytes(size)))?;
+    let device =
+        open_device().map_err(|errno| failed("open(/dev/ashmem)", errno, Subject::Bytes(size)))?;
     let mut name = [0; NAME_LEN];
     for (room, &byte) in name.iter_mut().zip(NAME.to_bytes()) {
         *room = byte;

@@ -116,18 +116,18 @@ fn write_zeros(fd: impl AsFd, start: u64, len: u64) -> io::Result<u64> {
 #[cfg(any(not(target_os = "linux"), shmem_apple_rules))]
 pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
     super::limits::check_file_size(size)?;
-    #[cfg(shmem_apple_rules)]
-    let size = as_apple_would(&fd, size)?;
-    fs::ftruncate(fd, size as u64).map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))
+    set_size(fd, size as u64).map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))
 }
 
-/// What Apple's kernel makes of the size: whole pages of 16 KiB, if the object has none yet.
+#[cfg(all(not(target_os = "linux"), not(shmem_apple_rules)))]
+use rustix::fs::ftruncate as set_size;
+
+/// What Apple's kernel makes of it: a size can be set once, and becomes whole pages of 16 KiB.
 #[cfg(shmem_apple_rules)]
-fn as_apple_would(fd: impl AsFd, size: usize) -> Result<usize> {
-    let refused = |errno| failed("ftruncate", errno, Subject::Bytes(size));
-    match super::Facts::of(fd)?.size {
-        0 => size.checked_next_multiple_of(16 << 10),
-        _ => None,
+fn set_size(fd: impl AsFd, size: u64) -> io::Result<()> {
+    let whole_pages = size.next_multiple_of(16 << 10);
+    match fs::fstat(&fd)?.st_size {
+        0 => fs::ftruncate(fd, whole_pages),
+        _ => Err(io::Errno::INVAL),
     }
-    .ok_or_else(|| refused(io::Errno::INVAL))
 }
