@@ -118,13 +118,11 @@ android-rules: ## Contract by Android's rules, with a stand-in for its library, 
 
 .PHONY: ashmem
 ashmem: export MACHINE := $(OUT)/machine
-ashmem: export CARGO_TARGET_DIR := $(OUT)/machine
-ashmem: export RUSTFLAGS := -Ctarget-feature=+crt-static
 ashmem: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(abspath tests/ashmem/machine)
 ashmem: ## Contract and tests of ashmem on an emulated machine that has it
 	tests/ashmem/machine fetch
-	cargo test --target $(HOST) --features full --test ashmem
-	cargo test --target $(HOST) --features full --test contract -- served_ashmem
+	cargo test --features full --test ashmem -- --color=never
+	cargo test --features full --test contract -- --color=never ashmem
 
 .PHONY: deny
 deny: ## Licences, duplicates and sources of the dependencies

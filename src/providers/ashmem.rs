@@ -66,19 +66,22 @@ impl Room for Ashmem {
     type Handle = OwnedFd;
 
     fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        let handle = match ashmem::create(size) {
+        let id = ShMemId::default();
+        match ashmem::create(size) {
             Err(error) if ashmem::OR_MEMFD && ashmem::is_missing(&error) => {
-                Memfd.create(size)?.handle
+                let fresh = Memfd.create(size)?;
+                Ok(Fresh { id, ..fresh })
             }
-            made => made?,
-        };
-        let mapping = self.map(&handle, Some(size))?;
-        Ok(Fresh {
-            handle,
-            id: ShMemId::default(),
-            mapping,
-            end: End::WithLastHolder,
-        })
+            made => {
+                let handle = made?;
+                Ok(Fresh {
+                    id,
+                    mapping: sys::map_fd(&handle, size)?,
+                    handle,
+                    end: End::WithLastHolder,
+                })
+            }
+        }
     }
 
     fn open(&self, id: &ShMemId) -> Result<OwnedFd> {

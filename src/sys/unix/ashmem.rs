@@ -6,10 +6,10 @@
 //! Android's libcutils).
 #![allow(unsafe_code)]
 
-use core::ffi::{CStr, c_long};
+use core::ffi::{CStr, c_int};
 
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, SeekFrom, open, seek};
 use rustix::io::{Errno, read};
 use rustix::ioctl::{Opcode, opcode};
 
@@ -69,8 +69,13 @@ pub(crate) fn size(fd: impl AsFd) -> Option<usize> {
         return None;
     }
     // SAFETY: no pointer is passed.
-    let size = unsafe { ioctl(fd, GET_SIZE, 0) }.ok()?;
-    usize::try_from(size).ok()
+    let size = unsafe { ioctl(&fd, GET_SIZE, 0) }.ok()?;
+    // The kernel cuts what `ioctl` returns to 32 bits. The end of a region is told in full, but only
+    // once it is mapped, as all of ours are.
+    match seek(fd, SeekFrom::End(0)) {
+        Ok(end) => usize::try_from(end).ok(),
+        Err(_) => usize::try_from(size).ok(),
+    }
 }
 
 /// Whether it is a device of the kind that ashmem is one of (`MISC_MAJOR`).
@@ -121,15 +126,21 @@ fn open_device() -> Result<OwnedFd, Errno> {
     open(DEVICE, flags, Mode::empty())
 }
 
-/// What `ioctl` returns, which the C library would cut to 32 bits: a size can be more.
+/// Gives the device a command.
 ///
 /// # Safety
 ///
 /// The argument is what the command takes; if that is an address, then of as many bytes as it says.
-unsafe fn ioctl(fd: impl AsFd, command: Opcode, argument: usize) -> Result<c_long, Errno> {
+unsafe fn ioctl(fd: impl AsFd, command: Opcode, argument: usize) -> Result<c_int, Errno> {
     let number = fd.as_fd().as_raw_fd();
+    #[allow(
+        clippy::cast_lossless,
+        clippy::cast_possible_wrap,
+        reason = "the type differs between C libraries"
+    )]
+    let command = command as _;
     // SAFETY: demanded from the caller.
-    match unsafe { libc::syscall(libc::SYS_ioctl, number, command, argument) } {
+    match unsafe { libc::ioctl(number, command, argument) } {
         -1 => Err(last_errno()),
         returned => Ok(returned),
     }
