@@ -6,13 +6,14 @@ OUT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 # Compiled and linted here, never run.
 TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-apple-ios aarch64-linux-android \
-	x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-unknown-openbsd x86_64-unknown-illumos \
+	x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-unknown-openbsd x86_64-unknown-dragonfly \
+	x86_64-unknown-illumos x86_64-pc-solaris x86_64-unknown-haiku \
 	wasm32-unknown-unknown x86_64-unknown-linux-musl
 
 # These are built by Debian's second toolchain (packages cargo-web, rust-web-src, rust-web-clippy),
 # which comes with the sources of the standard library, so that no target has to be installed.
 # RUSTC_BOOTSTRAP lets it build them.
-CROSS := no-std i686 s390x wine target-%
+CROSS := no-std i686 aarch64 riscv64 s390x wine target-%
 $(CROSS): export PATH := /usr/bin:$(PATH)
 $(CROSS): export RUSTC := /usr/bin/rustc
 $(CROSS): export RUSTDOC := /usr/bin/rustdoc
@@ -66,25 +67,41 @@ targets: $(TARGETS:%=target-%) ## Lints for the other systems (one of them: make
 target-%:
 	/usr/bin/cargo clippy -Zbuild-std=std --lib --target $* --features full -- -D warnings
 
-.PHONY: i686 s390x
+# Which linker and which runner is said for lints as well: the standard library would be built anew for
+# tests otherwise.
+.PHONY: i686
+i686: export CARGO_TARGET_I686_UNKNOWN_LINUX_GNU_LINKER := i686-linux-gnu-gcc
 i686: ## Lints and all tests on 32 bits, which this kernel runs as well
 	/usr/bin/cargo clippy -Zbuild-std --lib --target i686-unknown-linux-gnu --features full \
 		-- -D warnings
-	CARGO_TARGET_I686_UNKNOWN_LINUX_GNU_LINKER=i686-linux-gnu-gcc \
-		/usr/bin/cargo test -Zbuild-std --target i686-unknown-linux-gnu --features full \
+	/usr/bin/cargo test -Zbuild-std --target i686-unknown-linux-gnu --features full \
 		--no-fail-fast
+
+.PHONY: aarch64 riscv64 s390x
+aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
+aarch64: MACHINE := aarch64
+aarch64: ## Lints and tests on 64 bits of ARM, emulated
+riscv64: export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER := riscv64-linux-gnu-gcc
+riscv64: export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_RUNNER := qemu-riscv64 -L /usr/riscv64-linux-gnu
+riscv64: MACHINE := riscv64gc
+riscv64: ## Lints and tests on RISC-V, emulated
+s390x: export CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER := s390x-linux-gnu-gcc
+s390x: export CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUNNER := qemu-s390x -L /usr/s390x-linux-gnu
+s390x: MACHINE := s390x
 s390x: ## Lints and tests on a big-endian machine, emulated
-	/usr/bin/cargo clippy -Zbuild-std --lib --target s390x-unknown-linux-gnu --features full \
+aarch64 riscv64 s390x:
+	/usr/bin/cargo clippy -Zbuild-std --lib --target $(MACHINE)-unknown-linux-gnu --features full \
 		-- -D warnings
-	CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER=s390x-linux-gnu-gcc \
-		CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUNNER="qemu-s390x -L /usr/s390x-linux-gnu" \
-		/usr/bin/cargo test -Zbuild-std --target s390x-unknown-linux-gnu --features full \
+	/usr/bin/cargo test -Zbuild-std --target $(MACHINE)-unknown-linux-gnu --features full \
 		--no-fail-fast --test access --test contract --test cursor --test id
-	@echo "SKIPPED: tests/system on s390x, because it starts itself anew, and this kernel cannot" \
-		"start programs for s390x"
+	@echo "SKIPPED: tests/system on $(MACHINE), because it starts itself anew, and this kernel" \
+		"cannot start programs for $(MACHINE)"
 
 # Only what belongs to this prefix is ended: the server and what runs in it.
 .PHONY: wine
+wine: export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER := x86_64-w64-mingw32-gcc
+wine: export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER = $(WINE)/wine64
 wine: WINE := env WINEPREFIX=$(OUT)/cross/wine WINEDEBUG=-all DISPLAY= /usr/lib/wine
 wine: WINDOWS := -Zbuild-std --target x86_64-pc-windows-gnu --features full
 wine: ## Lints and tests on Windows, or what Wine makes of it
@@ -93,9 +110,7 @@ wine: ## Lints and tests on Windows, or what Wine makes of it
 	$(WINE)/wine64 wineboot --init >/dev/null 2>&1
 	x86_64-w64-mingw32-gcc -shared -O2 tests/windows/bcryptprimitives.c -ladvapi32 \
 		-o $(OUT)/cross/wine/drive_c/windows/system32/bcryptprimitives.dll
-	CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc \
-		CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER="$(WINE)/wine64" \
-		/usr/bin/cargo test $(WINDOWS) --no-fail-fast \
+	/usr/bin/cargo test $(WINDOWS) --no-fail-fast \
 		--test access --test contract --test cursor --test id --test windows; \
 		status=$$?; $(WINE)/wineserver -k; exit $$status
 

@@ -140,7 +140,7 @@ pub(crate) fn a_child_shares_what_its_parent_made() -> Outcome {
 }
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
-    drop(here!());
+    let _ = here!();
     let folder = tempfile::tempdir()?;
     let address = folder.path().join("service");
     let (mut maker, mut holder) = (peer(&address), peer(&address));
@@ -180,7 +180,7 @@ pub(crate) fn a_region_beyond_31_bits() -> Outcome {
 }
 
 pub(crate) fn more_than_a_region_has_is_refused() -> Outcome {
-    drop(here!());
+    let _ = here!();
     let folder = tempfile::tempdir()?;
     let address = folder.path().join("service");
     let mut maker = peer(&address);
