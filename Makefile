@@ -6,13 +6,14 @@ OUT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 # Compiled and linted here, never run.
 TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-apple-ios aarch64-linux-android \
-	x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-unknown-openbsd x86_64-unknown-illumos \
+	x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-unknown-openbsd x86_64-unknown-dragonfly \
+	x86_64-unknown-illumos x86_64-pc-solaris x86_64-unknown-haiku \
 	wasm32-unknown-unknown x86_64-unknown-linux-musl
 
 # These are built by Debian's second toolchain (packages cargo-web, rust-web-src, rust-web-clippy),
 # which comes with the sources of the standard library, so that no target has to be installed.
 # RUSTC_BOOTSTRAP lets it build them.
-CROSS := no-std i686 s390x target-%
+CROSS := no-std i686 aarch64 riscv64 s390x wine target-%
 $(CROSS): export PATH := /usr/bin:$(PATH)
 $(CROSS): export RUSTC := /usr/bin/rustc
 $(CROSS): export RUSTDOC := /usr/bin/rustdoc
@@ -67,22 +68,77 @@ targets: $(TARGETS:%=target-%) ## Lints for the other systems (one of them: make
 target-%:
 	/usr/bin/cargo clippy -Zbuild-std=std --lib --target $* --features full -- -D warnings
 
-.PHONY: i686 s390x
+# Which linker and which runner is said for lints as well: the standard library would be built anew for
+# tests otherwise.
+.PHONY: i686
+i686: export CARGO_TARGET_I686_UNKNOWN_LINUX_GNU_LINKER := i686-linux-gnu-gcc
 i686: ## Lints and all tests on 32 bits, which this kernel runs as well
 	/usr/bin/cargo clippy -Zbuild-std --lib --target i686-unknown-linux-gnu --features full \
 		-- -D warnings
-	CARGO_TARGET_I686_UNKNOWN_LINUX_GNU_LINKER=i686-linux-gnu-gcc \
-		/usr/bin/cargo test -Zbuild-std --target i686-unknown-linux-gnu --features full \
+	/usr/bin/cargo test -Zbuild-std --target i686-unknown-linux-gnu --features full \
 		--no-fail-fast
+
+.PHONY: aarch64 riscv64 s390x
+aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
+aarch64: MACHINE := aarch64
+aarch64: ## Lints and tests on 64 bits of ARM, emulated
+riscv64: export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER := riscv64-linux-gnu-gcc
+riscv64: export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_RUNNER := qemu-riscv64 -L /usr/riscv64-linux-gnu
+riscv64: MACHINE := riscv64gc
+riscv64: ## Lints and tests on RISC-V, emulated
+s390x: export CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER := s390x-linux-gnu-gcc
+s390x: export CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUNNER := qemu-s390x -L /usr/s390x-linux-gnu
+s390x: MACHINE := s390x
 s390x: ## Lints and tests on a big-endian machine, emulated
-	/usr/bin/cargo clippy -Zbuild-std --lib --target s390x-unknown-linux-gnu --features full \
+aarch64 riscv64 s390x:
+	/usr/bin/cargo clippy -Zbuild-std --lib --target $(MACHINE)-unknown-linux-gnu --features full \
 		-- -D warnings
-	CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER=s390x-linux-gnu-gcc \
-		CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUNNER="qemu-s390x -L /usr/s390x-linux-gnu" \
-		/usr/bin/cargo test -Zbuild-std --target s390x-unknown-linux-gnu --features full \
+	/usr/bin/cargo test -Zbuild-std --target $(MACHINE)-unknown-linux-gnu --features full \
 		--no-fail-fast --test access --test contract --test cursor --test id
-	@echo "SKIPPED: tests/system on s390x, because it starts itself anew, and this kernel cannot" \
-		"start programs for s390x"
+	@echo "SKIPPED: tests/system on $(MACHINE), because it starts itself anew, and this kernel" \
+		"cannot start programs for $(MACHINE)"
+
+# Only what belongs to this prefix is ended: the server and what runs in it.
+.PHONY: wine
+wine: export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER := x86_64-w64-mingw32-gcc
+wine: export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER = $(WINE)/wine64
+wine: WINE := env WINEPREFIX=$(OUT)/cross/wine WINEDEBUG=-all DISPLAY= /usr/lib/wine
+wine: WINDOWS := -Zbuild-std --target x86_64-pc-windows-gnu --features full
+wine: ## Lints and tests on Windows, or what Wine makes of it
+	/usr/bin/cargo clippy $(WINDOWS) --lib --test contract --test windows -- -D warnings
+	mkdir -p $(OUT)/cross/wine
+	$(WINE)/wine64 wineboot --init >/dev/null 2>&1
+	x86_64-w64-mingw32-gcc -shared -O2 tests/windows/bcryptprimitives.c -ladvapi32 \
+		-o $(OUT)/cross/wine/drive_c/windows/system32/bcryptprimitives.dll
+	/usr/bin/cargo test $(WINDOWS) --no-fail-fast \
+		--test access --test contract --test cursor --test id --test windows; \
+		status=$$?; $(WINE)/wineserver -k; exit $$status
+
+# Linux with the rules of another system, which are in the library by these switches. It is built into
+# a folder of its own.
+.PHONY: apple-rules android-rules
+apple-rules android-rules: export CARGO_TARGET_DIR := $(OUT)/rules
+apple-rules: export RUSTFLAGS := --cfg shmem_apple_rules
+apple-rules: ## Contract and service by Apple's rules
+	cargo clippy --lib --features full -- -D warnings
+	cargo test --features full --no-fail-fast --test contract --test service
+android-rules: export RUSTFLAGS := --cfg shmem_android_rules
+android-rules: ## Contract by Android's rules, with a stand-in for its library, and without one
+	cargo clippy --lib --features full -- -D warnings
+	mkdir -p $(OUT)/rules/lib
+	cc -Wall -Werror -shared -fPIC -o $(OUT)/rules/lib/libandroid.so tests/android/libandroid.c
+	LD_LIBRARY_PATH=$(OUT)/rules/lib SHMEM_TEST_MEMORY=/memfd:libandroid \
+		cargo test --features full --no-fail-fast --test contract
+	SHMEM_TEST_MEMORY=/memfd:shmem- cargo test --features full --no-fail-fast --test contract
+
+.PHONY: ashmem
+ashmem: export MACHINE := $(OUT)/machine
+ashmem: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(abspath tests/ashmem/machine)
+ashmem: ## Contract and tests of ashmem on an emulated machine that has it
+	tests/ashmem/machine fetch
+	cargo test --features full --test ashmem -- --color=never
+	cargo test --features full --test contract -- --color=never ashmem
 
 .PHONY: deny
 deny: ## Licences, duplicates and sources of the dependencies

@@ -29,6 +29,8 @@ mod defect {
 /// | `/name` | a POSIX name |
 /// | `m` and 18 characters of base64url | a memfd: the descriptor of a process, and a random number |
 /// | `s` and 18 characters of base64url | a served segment: random |
+/// | `w` and 18 characters of base64url | a section of Windows, in `Local\`: random |
+/// | `Local\name`, `Global\name` | a section of Windows under a chosen name |
 ///
 /// Every function is total: whatever bytes an id is made from, it is an id, and one that cannot be
 /// understood opens nothing. Such an id says why: its text is `?too-long`, `?contains-nul`,
@@ -216,7 +218,7 @@ impl fmt::Debug for ShMemId {
 
 /// Numbers in base64url (RFC 4648, section 5), most significant digit first, with a fixed count of
 /// digits.
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 pub(crate) mod base64 {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -231,6 +233,11 @@ pub(crate) mod base64 {
             number >>= 6;
         }
         digits
+    }
+
+    /// Whether these are so many digits.
+    pub(crate) fn is_digits<const N: usize>(text: &str) -> bool {
+        text.len() == N && text.bytes().all(|digit| ALPHABET.contains(&digit))
     }
 
     /// The number that the digits write, if it has 64 bits at most.

@@ -2,7 +2,7 @@
 #![no_std]
 // Elsewhere fewer mechanisms exist, and leave idle what only they use.
 #![cfg_attr(
-    not(target_os = "linux"),
+    any(not(target_os = "linux"), shmem_android_rules, shmem_apple_rules),
     allow(dead_code, unreachable_pub, unused_imports)
 )]
 // What only the library has to keep to.
@@ -24,7 +24,7 @@ extern crate std;
 mod access;
 #[cfg(feature = "std")]
 mod cursor;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 mod defaults;
 mod description;
 #[cfg(feature = "std")]
@@ -39,33 +39,33 @@ mod limit;
 mod mapping;
 #[cfg(all(unix, feature = "std"))]
 pub mod pipes;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 mod providers;
 #[cfg(feature = "std")]
 mod rc;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 mod segment;
 #[cfg(feature = "alloc")]
 mod service;
 mod shmem;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 mod sys;
 mod text;
 
 pub use self::access::Access;
 #[cfg(feature = "std")]
 pub use self::cursor::ShMemCursor;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 pub use self::defaults::*;
 pub use self::description::ShMemDescription;
 #[cfg(feature = "alloc")]
 pub use self::heap::{NopShMem, NopShMemProvider};
 pub use self::id::ShMemId;
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 pub use self::providers::*;
 #[cfg(feature = "std")]
 pub use self::rc::{RcShMem, RcShMemProvider};
-#[cfg(unix)]
+#[cfg(any(unix, windows))]
 pub use self::segment::{Provider, Segment};
 /// For fuzzing: the parts of the service that read what strangers send.
 #[cfg(fuzzing)]
@@ -73,8 +73,10 @@ pub use self::segment::{Provider, Segment};
 pub mod service_core {
     pub use crate::service::{protocol, registry};
 }
+#[cfg(feature = "std")]
+pub use self::service::dummy::DummyShMemService;
 #[cfg(all(unix, feature = "std"))]
-pub use self::service::host::{DummyShMemService, ShMemService};
+pub use self::service::host::ShMemService;
 pub use self::shmem::{ShMem, ShMemProvider};
 
 /// What the functions of this crate return when they fail: [`error::Error`].

@@ -62,6 +62,18 @@ pub enum Limit {
         /// In pages.
         limit: u64,
     },
+    /// Memory that Windows can promise to all programs together (the commit limit).
+    Commit {
+        /// In bytes.
+        free: u64,
+        /// In bytes.
+        total: u64,
+    },
+    /// A privilege that this process does not have (Windows).
+    Privilege {
+        /// As Windows calls it.
+        name: &'static str,
+    },
 }
 
 impl fmt::Display for Limit {
@@ -118,6 +130,17 @@ impl fmt::Display for Limit {
                 f,
                 "kernel.shmall is {limit} pages: remove unused segments (`ipcs -m`), or raise it \
                  (`sysctl kernel.shmall=…`)"
+            ),
+            Self::Commit { free, total } => write!(
+                f,
+                "the system can promise {} more of {}: ask for less, or enlarge the page file",
+                Amount(free),
+                Amount(total)
+            ),
+            Self::Privilege { name } => write!(
+                f,
+                "names in Global\\ need the privilege {name}, which administrators and services \
+                 have: run the program as one of them, or choose a name in Local\\"
             ),
         }
     }

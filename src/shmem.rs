@@ -310,6 +310,19 @@ pub trait ShMemProvider: Clone + Default + Debug {
     fn release_shmem(&mut self, shmem: &mut Self::ShMem);
 }
 
+/// How many bytes to map of a segment that has `actual`, if `asked` is how many are wanted: as many
+/// as that, or all.
+pub(crate) fn extent(actual: usize, asked: Option<usize>) -> Result<usize, crate::error::Error> {
+    match asked {
+        Some(asked) if asked > actual => Err(crate::error::Error::TooLarge { asked, actual }),
+        Some(asked) => Ok(asked),
+        None if actual == 0 => Err(crate::error::Error::Foreign {
+            found: "it has no bytes",
+        }),
+        None => Ok(actual),
+    }
+}
+
 /// A size that a segment can have.
 pub(crate) fn check_size(size: usize) -> Result<usize, Error> {
     if size == 0 || isize::try_from(size).is_err() {

@@ -3,24 +3,32 @@
 //!
 //! Adding a mechanism is one file here and one row.
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod ashmem;
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
 pub(crate) mod ladder;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 mod memfd;
-#[cfg(not(target_os = "android"))]
+#[cfg(all(unix, not(target_os = "android")))]
 mod posix;
-#[cfg(feature = "std")]
+#[cfg(all(unix, feature = "std"))]
 mod served;
-#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+#[cfg(all(unix, not(any(target_os = "android", target_os = "haiku"))))]
 pub(crate) mod sysv;
+#[cfg(windows)]
+mod win32;
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub use self::ashmem::{AshmemShMem, AshmemShMemProvider};
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
 pub use self::ladder::Mechanism;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 pub use self::memfd::{MemfdShMem, MemfdShMemProvider};
-#[cfg(not(target_os = "android"))]
+#[cfg(all(unix, not(target_os = "android")))]
 pub use self::posix::{MmapShMem, MmapShMemProvider};
-#[cfg(feature = "std")]
+#[cfg(all(unix, feature = "std"))]
 pub use self::served::{DescriptorBacked, ServedShMem, ServedShMemProvider};
-#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+#[cfg(all(unix, not(any(target_os = "android", target_os = "haiku"))))]
 pub use self::sysv::{CommonUnixShMem, CommonUnixShMemProvider};
+#[cfg(windows)]
+pub use self::win32::{Win32ShMem, Win32ShMemProvider};

@@ -14,9 +14,11 @@ use rustix::fd::OwnedFd;
 
 use crate::ShMemId;
 use crate::error::Result;
+use crate::id::base64;
 use crate::mapping::Mapping;
 use crate::segment::{End, Fresh, Provider, Room, Segment};
 use crate::service::client::{Client, Held};
+use crate::shmem::extent;
 
 /// Makes segments of another provider, and shares them through a [service](crate::ShMemService)
 /// instead of by names.
@@ -134,8 +136,7 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
     fn open(&self, id: &ShMemId) -> Result<Held> {
         let text = id.as_str();
         let random = text.strip_prefix('s').unwrap_or_default();
-        let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if random.len() != 18 || !random.bytes().all(is_digit) {
+        if !base64::is_digits::<18>(random) {
             let problem = "a served segment's id is `s` and 18 characters of base64url";
             return Err(id.invalid(problem));
         }
@@ -147,7 +148,9 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
     }
 
     fn map(&self, handle: &Held, len: Option<usize>) -> Result<Mapping> {
-        self.memory.map(handle.fd(), len)
+        // Some systems make sizes whole pages, and tell them so.
+        let len = extent(handle.size(), len)?;
+        self.memory.map(handle.fd(), Some(len))
     }
 
     fn unlink(&self, _handle: &Held, _id: &ShMemId) -> Result<()> {

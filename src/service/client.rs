@@ -57,6 +57,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Held {
     id: ShMemId,
+    size: NonZeroU64,
     fd: Arc<OwnedFd>,
     client: Arc<Client>,
 }
@@ -222,6 +223,7 @@ impl Client {
         }
         Held {
             id: held.id,
+            size: held.size,
             fd: Arc::clone(&held.fd),
             client: Arc::clone(self),
         }
@@ -248,6 +250,7 @@ impl Client {
         }
         Held {
             id,
+            size,
             fd,
             client: Arc::clone(self),
         }
@@ -442,6 +445,11 @@ impl Drop for Client {
 impl Held {
     pub(crate) fn id(&self) -> ShMemId {
         self.id
+    }
+
+    /// In bytes, as who made the segment has said. The memory may have been made larger.
+    pub(crate) fn size(&self) -> usize {
+        usize::try_from(self.size.get()).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {

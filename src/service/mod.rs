@@ -17,6 +17,8 @@ mod address;
 pub(crate) mod client;
 #[cfg(all(unix, feature = "std"))]
 mod closer;
+#[cfg(feature = "std")]
+pub(crate) mod dummy;
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod host;
 #[cfg(all(unix, feature = "std"))]

@@ -363,7 +363,7 @@ impl Server {
                 return Verdict::BadDescriptor;
             }
         };
-        let Some(memory) = Memory::behind(&fd).filter(|memory| memory.size() == size) else {
+        let Some(memory) = Memory::behind(&fd).filter(|memory| memory.may_have(size)) else {
             self.closer.close([fd].into());
             return Verdict::BadDescriptor;
         };

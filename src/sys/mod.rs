@@ -1,78 +1,21 @@
-//! What the mechanisms of one family of systems share: descriptors, users, limits.
+//! What the mechanisms of one family of systems share. Which family it is, says this table.
 //!
-//! Together with the two tables (`providers/mod.rs`, `defaults.rs`) this is where code may ask
-//! which system it is on.
+//! Together with the two tables of mechanisms (`providers/mod.rs`, `defaults.rs`) this folder is
+//! where code may ask which system it is on.
 
-mod errno;
-mod fd;
-#[cfg(feature = "std")]
-pub(crate) mod fork_fd;
-pub(crate) mod limits;
-#[cfg(feature = "std")]
-mod pipe;
-#[cfg(not(target_os = "android"))]
-mod posix_shm;
-#[cfg(feature = "std")]
-pub(crate) mod site;
-#[cfg(feature = "std")]
-pub(crate) mod socket;
-#[cfg(not(any(target_os = "android", target_os = "haiku")))]
-pub(crate) mod system_v;
-#[cfg(feature = "std")]
-pub(crate) mod thread;
-mod user;
-#[cfg(feature = "std")]
-pub(crate) mod watch;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
-#[cfg(target_os = "linux")]
-pub(crate) mod identity;
-#[cfg(target_os = "linux")]
-mod orphans;
-#[cfg(target_os = "linux")]
-pub(crate) mod procfs;
-
-use rustix::io::Errno;
-pub(crate) use rustix::process::{Pid, getpid as pid};
-
-pub(crate) use self::errno::last_errno;
-pub(crate) use self::fd::{Facts, duplicate, map_fd};
-#[cfg(feature = "std")]
-pub(crate) use self::fd::{Memory, duplicate_quietly};
-#[cfg(feature = "std")]
-pub(crate) use self::pipe::pipe;
-#[cfg(not(target_os = "android"))]
-pub(crate) use self::posix_shm::{Opening, reserve, shm_open, shm_unlink};
-pub(crate) use self::user::is_me;
+#[cfg(unix)]
+pub(crate) use self::unix::*;
+#[cfg(windows)]
+pub(crate) use self::windows::*;
 use crate::error::{Error, Result, Subject};
 
-/// The error for a call that the system refused, with the limit behind it.
-#[cold]
-pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Error {
-    let limit = limits::behind(call, errno);
-    Error::Os {
-        call,
-        errno: errno.raw_os_error(),
-        subject,
-        limit,
-    }
-}
-
-/// A random number, for one name alone.
-#[cfg(target_os = "linux")]
-pub(crate) fn nonce() -> Result<u64> {
-    Ok(identity::draw()?.nonce)
-}
-
-/// A random number, for one name alone.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn nonce() -> Result<u64> {
-    let mut nonce = [0; size_of::<u64>()];
-    random(&mut nonce)?;
-    Ok(u64::from_ne_bytes(nonce))
-}
-
 /// Fills the buffer with random bytes, fit for what others shall not guess.
-fn random(bytes: &mut [u8]) -> Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|error| Error::Os {
         call: "getrandom",
         errno: error.raw_os_error().unwrap_or(0),

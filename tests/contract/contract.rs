@@ -15,6 +15,8 @@ use crate::support::{DONE, Outcome, lacking, name_exists, skip, too_few_descript
 pub(crate) struct Rules {
     /// Whether the id goes on opening the segment after its creator has dropped it.
     pub(crate) id_outlives_creator: bool,
+    /// To a multiple of what sizes are rounded where the system tells them.
+    pub(crate) rounded_to: usize,
 }
 
 const SIZE: usize = 65536;
@@ -51,22 +53,22 @@ pub(crate) fn an_attachment_sees_the_same_bytes<P: ShMemProvider>(p: &mut P, _: 
 
 pub(crate) fn less_may_be_attached_and_more_may_not<P: ShMemProvider>(
     p: &mut P,
-    _: Rules,
+    rules: Rules,
 ) -> Outcome {
     let made = p.new_shmem(5000)?;
+    let actual = 5000_usize.next_multiple_of(rules.rounded_to);
+    assert_eq!(p.shmem_from_id(made.id())?.len(), actual);
     for size in [1, 4096, 4999, 5000] {
         assert_eq!(p.shmem_from_id_and_size(made.id(), size)?.len(), size);
     }
     // Up to the end of the page, the memory would be there.
-    for asked in [5001, 8192, 8193, SIZE, 1 << 30, isize::MAX as usize] {
-        let error = refused(p.shmem_from_id_and_size(made.id(), asked));
-        assert_eq!(
-            error,
-            Error::TooLarge {
-                asked,
-                actual: 5000
-            }
-        );
+    for asked in [5001, 8192, 8193, 16385, SIZE, 1 << 30, isize::MAX as usize] {
+        let attached = p.shmem_from_id_and_size(made.id(), asked);
+        if asked > actual {
+            assert_eq!(refused(attached), Error::TooLarge { asked, actual });
+        } else {
+            assert_eq!(attached?.len(), asked);
+        }
     }
     DONE
 }
@@ -121,7 +123,10 @@ pub(crate) fn ids_that_name_nothing_are_errors<P: ShMemProvider>(p: &mut P, _: R
         "/dev/null",
         "s12345678901234567",
         "s12345678901234567=",
-        "w123456789012345678",
+        "w12345678901234567",
+        "w12345678901234567=",
+        "Local\\",
+        "Global\\a\\b",
         "ä",
         "\u{1F980}",
         "a text of more than nineteen bytes",
@@ -157,6 +162,9 @@ pub(crate) fn ids_of_the_right_shape_that_name_nothing_are_errors<P: ShMemProvid
         "m------------------",
         "mAAAAAAAAAAAAAAAAAA",
         "s123456789012345678",
+        "w123456789012345678",
+        "Local\\0",
+        "Global\\0",
         "/shmem-00000000000",
     ] {
         let error = refused(p.shmem_from_id(ShMemId::from_string(text)));

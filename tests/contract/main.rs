@@ -3,22 +3,25 @@
 //! After every test, descriptors, System V segments and mappings are as before.
 #![allow(unsafe_code)]
 
-#[path = "../support/mod.rs"]
+#[cfg_attr(windows, path = "../support/windows.rs")]
+#[cfg_attr(not(windows), path = "../support/mod.rs")]
 mod support;
 
 mod contract;
 
-use std::{fs, process};
+use std::time::{Duration, Instant};
+use std::{fs, process, thread};
 
 use libtest_mimic::{Arguments, Trial};
+#[cfg(unix)]
 use shmem_providers::{
-    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, RcShMemProvider, ServedShMemProvider,
-    ShMem, ShMemProvider, ShMemService, StdServedShMemProvider, StdShMemProvider,
-    UnixShMemProvider,
+    AshmemShMemProvider, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMemService,
+    StdServedShMemProvider, UnixShMemProvider,
 };
+use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 
 use crate::contract::Rules;
-use crate::support::{Outcome, lacking, open_files, skip, system_v_segments};
+use crate::support::{Outcome, lacking, mappings, open_files, skip, system_v_segments};
 
 /// Runs every rule of the contract over one mechanism.
 macro_rules! contract {
@@ -58,36 +61,112 @@ macro_rules! contracts {
 fn main() {
     let mut arguments = Arguments::from_args();
     let folder = tempfile::tempdir().expect("room for a folder");
+    #[cfg(unix)]
     // SAFETY: this program has a single thread so far.
-    unsafe { std::env::set_var(ShMemService::ENV, folder.path().join("service")) };
+    unsafe {
+        std::env::set_var(ShMemService::ENV, folder.path().join("service"));
+    }
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
-    let kept = Rules {
-        id_outlives_creator: true,
-    };
-    let named = Rules {
-        id_outlives_creator: false,
-    };
-    let mut trials = Vec::new();
-    contracts! { trials:
-        "default", kept => StdShMemProvider::new();
-        "default_by_memfd", kept => Ok(StdShMemProvider::with_mechanism(Mechanism::Memfd));
-        "default_by_system_v", kept => Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV));
-        "default_by_posix", named => Ok(StdShMemProvider::with_mechanism(Mechanism::Posix));
-        "memfd", kept => MemfdShMemProvider::new();
-        "system_v", kept => UnixShMemProvider::new();
-        "posix", named => MmapShMemProvider::new();
-        "served_memfd", kept => ServedShMemProvider::<MemfdShMemProvider>::new();
-        "served_posix", kept => ServedShMemProvider::<MmapShMemProvider>::new();
-        "counted", kept => RcShMemProvider::<StdShMemProvider>::new();
-        "counted_served", kept => RcShMemProvider::<StdServedShMemProvider>::new();
-        "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
-    }
-    let conclusion = libtest_mimic::run(&arguments, trials);
+    let conclusion = libtest_mimic::run(&arguments, trials());
     let left = fs::read_dir(folder.path()).map(|entries| entries.flatten().count());
     assert_eq!(left.ok(), Some(0), "a service has left its socket");
     drop(folder);
     conclusion.exit();
+}
+
+const KEPT: Rules = Rules {
+    id_outlives_creator: true,
+    rounded_to: 1,
+};
+
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
+fn trials() -> Vec<Trial> {
+    use shmem_providers::Mechanism;
+
+    let named = Rules {
+        id_outlives_creator: false,
+        ..KEPT
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "default_by_memfd", KEPT => Ok(StdShMemProvider::with_mechanism(Mechanism::Memfd));
+        "default_by_system_v", KEPT => Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV));
+        "default_by_posix", named => Ok(StdShMemProvider::with_mechanism(Mechanism::Posix));
+        "memfd", KEPT => MemfdShMemProvider::new();
+        "system_v", KEPT => UnixShMemProvider::new();
+        "posix", named => MmapShMemProvider::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "counted", KEPT => RcShMemProvider::<StdShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+        "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
+    }
+    trials
+}
+
+/// As on Apple's systems, see `sys/unix/apple.rs`.
+#[cfg(shmem_apple_rules)]
+fn trials() -> Vec<Trial> {
+    let named = Rules {
+        id_outlives_creator: false,
+        rounded_to: 16 << 10,
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "posix", named => MmapShMemProvider::new();
+        "system_v", KEPT => UnixShMemProvider::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+    }
+    trials
+}
+
+/// As on Android, see `sys/unix/ashmem.rs`.
+#[cfg(shmem_android_rules)]
+fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_unix", KEPT => ServedShMemProvider::<UnixShMemProvider>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+    }
+    trials.push(Trial::ignorable_test("android::what_the_memory_is", || {
+        // What the links to it start with.
+        let Ok(expected) = std::env::var("SHMEM_TEST_MEMORY") else {
+            return skip("SHMEM_TEST_MEMORY does not say what it should be");
+        };
+        let before = open_files();
+        let _segment = AshmemShMemProvider::new()?.new_shmem(4096)?;
+        let now = open_files();
+        let new = now.iter().filter(|link| !before.contains(link));
+        let new: Vec<_> = new.map(|link| link.display().to_string()).collect();
+        assert!(new.len() == 1 && new[0].starts_with(&expected), "{new:?}");
+        support::DONE
+    }));
+    trials
+}
+
+#[cfg(windows)]
+fn trials() -> Vec<Trial> {
+    let rounded = Rules {
+        rounded_to: 4096,
+        ..KEPT
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "win32", rounded => StdShMemProvider::new();
+        "counted", rounded => RcShMemProvider::<StdShMemProvider>::new();
+    }
+    trials
 }
 
 /// Runs a rule unless the host lacks the mechanism, and compares what is open before and after.
@@ -102,31 +181,21 @@ fn watched<P: ShMemProvider>(
     if let Err(error) = probe {
         return lacking(&error).map_or_else(|| Err(error.into()), skip);
     }
-    let before = (
-        open_files(),
-        system_v_segments(&[process::id()]),
-        mappings(),
-    );
-    let outcome = rule(&mut provider)?;
-    assert_eq!(
+    let open = || {
         (
             open_files(),
             system_v_segments(&[process::id()]),
-            mappings()
-        ),
-        before,
-        "left open"
-    );
-    Ok(outcome)
-}
-
-/// The shared mappings of this process.
-fn mappings() -> Vec<String> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let shared = |line: &&str| {
-        line.split_whitespace()
-            .nth(1)
-            .is_some_and(|p| p.ends_with('s'))
+            mappings(),
+        )
     };
-    maps.lines().filter(shared).map(str::to_owned).collect()
+    let before = open();
+    let outcome = rule(&mut provider)?;
+    // A service in this process closes what was released when it hears of it; on Linux, in a table of
+    // descriptors of its own.
+    let end = Instant::now() + Duration::from_secs(60);
+    while open() != before && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(open(), before, "left open");
+    Ok(outcome)
 }

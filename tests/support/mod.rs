@@ -85,3 +85,15 @@ pub(crate) fn system_v_segments(makers: &[u32]) -> Vec<String> {
 pub(crate) fn name_exists(id: &str) -> bool {
     fs::symlink_metadata(format!("/dev/shm{id}")).is_ok()
 }
+
+/// The shared mappings of this process.
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+pub(crate) fn mappings() -> Vec<String> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let shared = |line: &&str| {
+        line.split_whitespace()
+            .nth(1)
+            .is_some_and(|p| p.ends_with('s'))
+    };
+    maps.lines().filter(shared).map(str::to_owned).collect()
+}

@@ -2,7 +2,6 @@
 //! told, line by line. Every answer is one line, `ok` or `err` and a text.
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -163,7 +162,11 @@ pub(crate) fn public_program() -> PathBuf {
 pub(crate) fn make_public_program() {
     let place = public_program();
     fs::copy(program(), &place).expect("room for a copy");
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
 }
 
 /// Removes it.

@@ -11,9 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::net::{
-    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType, sockopt,
+    self, RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SocketAddrUnix, sockopt,
 };
+
+use super::calls;
 
 /// The most descriptors that one message carries (`SCM_MAX_FD` on Linux; nowhere more).
 ///
@@ -21,36 +23,12 @@ use rustix::net::{
 /// take as long as whoever sent it likes, and whoever receives should choose where that is done.
 const MOST_DESCRIPTORS: usize = 253;
 
-/// `SOCK_SEQPACKET`, which keeps frames apart, or `SOCK_STREAM` where that does not exist.
-#[cfg(not(target_vendor = "apple"))]
-const KIND: SocketType = SocketType::SEQPACKET;
-#[cfg(target_vendor = "apple")]
-const KIND: SocketType = SocketType::STREAM;
-
 /// Whether frames have to be put together from their parts.
-pub(crate) const IS_STREAM: bool = cfg!(target_vendor = "apple");
+pub(crate) const IS_STREAM: bool = calls::IS_STREAM;
 
-/// No SIGPIPE, where it is the call that says so.
-#[cfg(not(target_vendor = "apple"))]
-const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
-#[cfg(target_vendor = "apple")]
-const NO_SIGNAL: SendFlags = SendFlags::empty();
-
-/// Received descriptors are close-on-exec from the first moment on, where the kernel can do that.
-#[cfg(not(any(
-    target_vendor = "apple",
-    target_os = "haiku",
-    target_os = "illumos",
-    target_os = "solaris"
-)))]
-const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
-#[cfg(any(
-    target_vendor = "apple",
-    target_os = "haiku",
-    target_os = "illumos",
-    target_os = "solaris"
-))]
-const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
+/// How much a socket keeps for a side that does not read, in bytes. Linux makes it what it needs at
+/// least for a few frames; elsewhere less than a frame would let none through.
+const LITTLE: usize = if cfg!(target_os = "linux") { 1 } else { 4096 };
 
 /// What one call has received.
 pub(crate) struct Received {
@@ -67,7 +45,7 @@ pub(crate) struct Received {
 pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
     const BACKLOG: i32 = 4096;
     let address = SocketAddrUnix::new(path)?;
-    let fd = socket()?;
+    let fd = calls::socket()?;
     net::bind(&fd, &address)?;
     net::listen(&fd, BACKLOG)?;
     Ok(fd)
@@ -75,21 +53,14 @@ pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
 
 /// Accepts one connection, if there is one. Nothing waits for it.
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
-    #[cfg(not(any(target_vendor = "apple", target_os = "haiku")))]
-    let fd = net::accept_with(
-        listener,
-        net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK,
-    )?;
-    #[cfg(any(target_vendor = "apple", target_os = "haiku"))]
-    let fd = prepared(net::accept(listener)?)?;
-    Ok(fd)
+    calls::accept(listener)
 }
 
 /// Connects to who listens at the path. Sending and receiving wait that long and then fail with
 /// `EAGAIN`; connecting does not wait.
 pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
-    let fd = socket()?;
+    let fd = calls::socket()?;
     net::connect(&fd, &address)?;
     io::ioctl_fionbio(&fd, false)?;
     set_patience(&fd, patience)?;
@@ -102,32 +73,10 @@ pub(crate) fn set_patience(fd: impl AsFd, patience: Duration) -> io::Result<()> 
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(patience))
 }
 
-/// A socket that is close-on-exec and does not wait.
-#[cfg(not(any(target_vendor = "apple", target_os = "haiku")))]
-fn socket() -> io::Result<OwnedFd> {
-    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
-    net::socket_with(AddressFamily::UNIX, KIND, flags, None)
-}
-
-/// A socket that is close-on-exec and does not wait.
-#[cfg(any(target_vendor = "apple", target_os = "haiku"))]
-fn socket() -> io::Result<OwnedFd> {
-    prepared(net::socket(AddressFamily::UNIX, KIND, None)?)
-}
-
-#[cfg(any(target_vendor = "apple", target_os = "haiku"))]
-fn prepared(fd: OwnedFd) -> io::Result<OwnedFd> {
-    io::fcntl_setfd(&fd, io::FdFlags::CLOEXEC)?;
-    io::ioctl_fionbio(&fd, true)?;
-    #[cfg(target_vendor = "apple")]
-    sockopt::set_socket_nosigpipe(&fd, true)?;
-    Ok(fd)
-}
-
 /// Makes the kernel keep no more than a few unread messages for the other side.
 pub(crate) fn keep_little_unread(fd: impl AsFd) {
     // Where it cannot be changed, it stays what it is.
-    let _ = sockopt::set_socket_send_buffer_size(fd, 1);
+    let _ = sockopt::set_socket_send_buffer_size(fd, LITTLE);
 }
 
 /// Sends all bytes at once, with the descriptor.
@@ -138,7 +87,7 @@ pub(crate) fn send(fd: impl AsFd, bytes: &[u8], passed: Option<BorrowedFd<'_>>) 
     if !passed.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(passed));
     }
-    match net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, NO_SIGNAL) {
+    match net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, calls::NO_SIGNAL) {
         Ok(sent) if sent == bytes.len() => Ok(()),
         // On a stream whose other side does not read.
         Ok(_) => Err(Errno::AGAIN),
@@ -154,7 +103,7 @@ pub(crate) fn receive(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
         fd,
         &mut [IoSliceMut::new(bytes)],
         &mut control,
-        CLOSE_ON_EXEC,
+        calls::CLOSE_ON_EXEC,
     )?;
     let mut descriptors = Vec::new();
     for part in control.drain() {
@@ -162,7 +111,7 @@ pub(crate) fn receive(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
             descriptors.extend(received);
         }
     }
-    if CLOSE_ON_EXEC.is_empty() {
+    if calls::CLOSE_ON_EXEC.is_empty() {
         for fd in &descriptors {
             io::fcntl_setfd(fd, io::FdFlags::CLOEXEC)?;
         }
@@ -243,15 +192,37 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     }
 }
 
+/// The effective user id of the process on the other side (`getpeerucred(3C)`).
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
+    use rustix::fd::AsRawFd;
+    let mut facts = core::ptr::null_mut();
+    let number = fd.as_fd().as_raw_fd();
+    // SAFETY: the pointer is null, so that room is made, and valid for the write of where.
+    if unsafe { libc::getpeerucred(number, &raw mut facts) } != 0 {
+        return Err(super::last_errno());
+    }
+    // SAFETY: it was filled in just now.
+    let user = unsafe { libc::ucred_geteuid(facts) };
+    // SAFETY: it is ours, and nobody refers to it any more.
+    unsafe { libc::ucred_free(facts) };
+    match user {
+        libc::uid_t::MAX => Err(Errno::NOTSUP),
+        user => Ok(user),
+    }
+}
+
 /// Elsewhere it is not asked, so nobody is believed.
 #[cfg(not(any(
     target_vendor = "apple",
     target_os = "android",
     target_os = "dragonfly",
     target_os = "freebsd",
+    target_os = "illumos",
     target_os = "linux",
     target_os = "netbsd",
-    target_os = "openbsd"
+    target_os = "openbsd",
+    target_os = "solaris"
 )))]
 pub(crate) fn other(_fd: impl AsFd) -> io::Result<Other> {
     Err(Errno::NOTSUP)
@@ -286,7 +257,7 @@ pub(crate) fn hung_up(
             woken: !wake.revents().is_empty(),
         });
     };
-    let connection = PollFd::from_borrowed_fd(connection, PollFlags::empty());
+    let connection = PollFd::from_borrowed_fd(connection, PollFlags::HUP);
     let mut both = [wake, connection];
     poll(&mut both, timeout.as_ref())?;
     let [wake, connection] = both;

@@ -15,8 +15,9 @@ use core::sync::atomic::{AtomicPtr, AtomicU32};
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use rustix::process::{DumpableBehavior, dumpable_behavior};
 
-use super::{limits, procfs, random};
+use super::{limits, procfs};
 use crate::error::Result;
+use crate::sys::random;
 
 /// How many nonces are fetched at once. `getrandom(2)` gives up to 256 bytes without a break.
 const STOCK: usize = 32;

@@ -1,8 +1,14 @@
 //! [`Watch`]: waits until one of many descriptors can be read.
 
-#[cfg(any(target_os = "android", target_os = "linux"))]
+#[cfg(all(
+    any(target_os = "android", target_os = "linux"),
+    not(shmem_apple_rules)
+))]
 pub(crate) use self::by_epoll::Watch;
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
+#[cfg(any(
+    not(any(target_os = "android", target_os = "linux")),
+    shmem_apple_rules
+))]
 pub(crate) use self::by_poll::Watch;
 
 use core::time::Duration;
@@ -15,7 +21,10 @@ pub(super) fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
 }
 
 /// What waiting costs does not depend on how many descriptors are silent.
-#[cfg(any(target_os = "android", target_os = "linux"))]
+#[cfg(all(
+    any(target_os = "android", target_os = "linux"),
+    not(shmem_apple_rules)
+))]
 mod by_epoll {
     use core::mem::MaybeUninit;
     use core::time::Duration;
@@ -63,7 +72,10 @@ mod by_epoll {
 }
 
 /// `poll(2)`: to be had everywhere.
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
+#[cfg(any(
+    not(any(target_os = "android", target_os = "linux")),
+    shmem_apple_rules
+))]
 #[allow(unsafe_code)]
 mod by_poll {
     use alloc::vec::Vec;

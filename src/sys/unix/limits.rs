@@ -60,7 +60,7 @@ fn current(resource: Resource) -> Option<u64> {
     getrlimit(resource).current
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) use system::ram_and_swap;
 
 #[cfg(target_os = "linux")]

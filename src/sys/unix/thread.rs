@@ -41,7 +41,7 @@ fn block_signals() {
 /// a descriptor of the program by its number.
 ///
 /// `None` where the system cannot do that.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) fn own_descriptors(kept: rustix::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
     use rustix::fd::{AsRawFd, FromRawFd};
     use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -75,7 +75,7 @@ pub(crate) fn own_descriptors(kept: rustix::fd::BorrowedFd<'_>) -> Option<OwnedF
 }
 
 /// `close_range(2)`, since Linux 5.9; the kernel may unshare the table first. Whether it worked.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 fn close_range(first: u32, last: u32, unshare: bool) -> bool {
     const CLOSE_RANGE_UNSHARE: u32 = 2;
     let flags = if unshare { CLOSE_RANGE_UNSHARE } else { 0 };
@@ -85,7 +85,7 @@ fn close_range(first: u32, last: u32, unshare: bool) -> bool {
 }
 
 /// Elsewhere threads share their descriptors.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), shmem_apple_rules))]
 pub(crate) fn own_descriptors(_kept: rustix::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
     None
 }

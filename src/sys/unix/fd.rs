@@ -8,8 +8,9 @@ use rustix::io::{self, Errno};
 use rustix::mm::{self, MapFlags, ProtFlags};
 
 use super::failed;
-use crate::error::{Error, Result, Subject};
+use crate::error::{Result, Subject};
 use crate::mapping::Mapping;
+use crate::shmem::extent;
 
 /// What the system says of the object behind a descriptor.
 pub(crate) struct Facts {
@@ -32,17 +33,7 @@ impl Facts {
 
     /// How many bytes to map, if `asked` is how many are wanted: as many as that, or all.
     pub(crate) fn extent(&self, asked: Option<usize>) -> Result<usize> {
-        match asked {
-            Some(asked) if asked > self.size => Err(Error::TooLarge {
-                asked,
-                actual: self.size,
-            }),
-            Some(asked) => Ok(asked),
-            None if self.size == 0 => Err(Error::Foreign {
-                found: "it has no bytes",
-            }),
-            None => Ok(self.size),
-        }
+        extent(self.size, asked)
     }
 }
 
@@ -102,8 +93,13 @@ impl Memory {
     /// (`F_GET_SEALS`, `fcntl(2)`). Nothing else is asked anything, because a file of a file system in
     /// user space would ask the program behind it, for as long as that likes.
     pub(crate) fn behind(fd: &OwnedFd) -> Option<Self> {
-        #[cfg(any(target_os = "android", target_os = "linux"))]
-        rustix::fs::fcntl_get_seals(fd).ok()?;
+        #[cfg(all(
+            any(target_os = "android", target_os = "linux"),
+            not(shmem_apple_rules)
+        ))]
+        if rustix::fs::fcntl_get_seals(fd).is_err() {
+            return Self::of_ashmem(fd);
+        }
         let stat = rustix::fs::fstat(fd).ok()?;
         #[allow(
             clippy::useless_conversion,
@@ -117,8 +113,29 @@ impl Memory {
         })
     }
 
-    /// In bytes.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
+    /// A region of ashmem. Which one, the device does not tell.
+    #[cfg(all(
+        any(target_os = "android", target_os = "linux"),
+        not(shmem_apple_rules)
+    ))]
+    fn of_ashmem(fd: &OwnedFd) -> Option<Self> {
+        Some(Self {
+            size: super::ashmem::size(fd)?.try_into().ok()?,
+            device: 0,
+            inode: 0,
+        })
+    }
+
+    /// Whether it can be the memory of a segment of this size. Some systems make sizes whole pages,
+    /// which have 16 KiB on some machines.
+    pub(crate) fn may_have(&self, size: u64) -> bool {
+        const EXACT: bool = cfg!(all(
+            any(target_os = "android", target_os = "linux"),
+            not(shmem_apple_rules)
+        ));
+        match self.size.checked_sub(size) {
+            Some(rest) => rest == 0 || !EXACT && rest < 64 << 10,
+            None => false,
+        }
     }
 }

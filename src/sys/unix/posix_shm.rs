@@ -5,14 +5,14 @@ use core::ffi::CStr;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, Mode};
 use rustix::io;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use rustix::io::Errno;
 
 use super::failed;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use crate::error::Error;
 use crate::error::{Result, Subject};
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use crate::limit::Limit;
 
 /// How a name is opened.
@@ -28,7 +28,7 @@ pub(crate) enum Opening {
 ///
 /// Everybody may put names into `/dev/shm`: a symbolic link is not followed, and a pipe or a device
 /// does not make us wait.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
     use fs::OFlags;
     let mut flags =
@@ -42,7 +42,7 @@ pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
 }
 
 /// Opens the object with this name (`/` and one component), close-on-exec.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), shmem_apple_rules))]
 pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
     use rustix::shm::OFlags;
     let flags = match opening {
@@ -59,7 +59,7 @@ pub(crate) fn shm_unlink(name: &CStr) -> io::Result<()> {
 
 /// Gives the object its size and reserves the memory, so that a full `/dev/shm` is an error here,
 /// and not a SIGBUS in whoever touches the page.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
     let refused = |call, errno| failed(call, errno, Subject::Bytes(size));
     let end = size as u64;
@@ -97,12 +97,12 @@ pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
 
 /// How much is reserved by one call. A signal ends a call with nothing done, so that a large one
 /// would never come to its end in a program with a fast timer.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 const STEP: u64 = 4 << 20;
 
 /// Reserves by writing, where `/dev/shm` is on a file system that cannot do it otherwise. Says how
 /// far it got.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 fn write_zeros(fd: impl AsFd, start: u64, len: u64) -> io::Result<u64> {
     let zeros = [0; 4096];
     let len = usize::try_from(len).unwrap_or(zeros.len()).min(zeros.len());
@@ -113,8 +113,21 @@ fn write_zeros(fd: impl AsFd, start: u64, len: u64) -> io::Result<u64> {
 }
 
 /// Gives the object its size. The memory is not reserved: not every system can.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), shmem_apple_rules))]
 pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
     super::limits::check_file_size(size)?;
-    fs::ftruncate(fd, size as u64).map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))
+    set_size(fd, size as u64).map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))
+}
+
+#[cfg(all(not(target_os = "linux"), not(shmem_apple_rules)))]
+use rustix::fs::ftruncate as set_size;
+
+/// What Apple's kernel makes of it: a size can be set once, and becomes whole pages of 16 KiB.
+#[cfg(shmem_apple_rules)]
+fn set_size(fd: impl AsFd, size: u64) -> io::Result<()> {
+    let whole_pages = size.next_multiple_of(16 << 10);
+    match fs::fstat(&fd)?.st_size {
+        0 => fs::ftruncate(fd, whole_pages),
+        _ => Err(io::Errno::INVAL),
+    }
 }

@@ -1,0 +1,34 @@
+//! Calls that take flags: what they make is close-on-exec from its first moment on.
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+/// It keeps frames apart.
+pub(super) const KIND: SocketType = SocketType::SEQPACKET;
+
+/// Whether frames have to be put together from their parts.
+pub(super) const IS_STREAM: bool = false;
+
+/// No SIGPIPE for who sends to nobody.
+pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
+
+/// What is received with a message is close-on-exec.
+pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::CMSG_CLOEXEC;
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+/// A pipe.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+}
+
+/// A socket that does not wait.
+pub(super) fn socket() -> io::Result<OwnedFd> {
+    net::socket_with(AddressFamily::UNIX, KIND, FLAGS, None)
+}
+
+/// Accepts a connection that does not wait.
+pub(super) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
+    net::accept_with(listener, FLAGS)
+}

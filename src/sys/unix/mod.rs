@@ -1,0 +1,94 @@
+//! What the mechanisms of Unix share: descriptors, users, limits, sockets.
+
+mod errno;
+mod fd;
+#[cfg(feature = "std")]
+pub(crate) mod fork_fd;
+pub(crate) mod limits;
+#[cfg(not(target_os = "android"))]
+mod posix_shm;
+#[cfg(feature = "std")]
+pub(crate) mod site;
+#[cfg(feature = "std")]
+pub(crate) mod socket;
+#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+pub(crate) mod system_v;
+#[cfg(feature = "std")]
+pub(crate) mod thread;
+mod user;
+#[cfg(feature = "std")]
+pub(crate) mod watch;
+
+#[cfg(all(
+    feature = "std",
+    any(
+        target_vendor = "apple",
+        target_os = "haiku",
+        target_os = "illumos",
+        target_os = "solaris",
+        shmem_apple_rules
+    )
+))]
+#[path = "apple.rs"]
+mod calls;
+#[cfg(all(
+    feature = "std",
+    not(any(
+        target_vendor = "apple",
+        target_os = "haiku",
+        target_os = "illumos",
+        target_os = "solaris",
+        shmem_apple_rules
+    ))
+))]
+#[path = "flags.rs"]
+mod calls;
+
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) mod ashmem;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) mod identity;
+#[cfg(target_os = "linux")]
+mod orphans;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) mod procfs;
+
+use rustix::io::Errno;
+pub(crate) use rustix::process::{Pid, getpid as pid};
+
+#[cfg(feature = "std")]
+pub(crate) use self::calls::pipe;
+pub(crate) use self::errno::last_errno;
+pub(crate) use self::fd::{Facts, duplicate, map_fd};
+#[cfg(feature = "std")]
+pub(crate) use self::fd::{Memory, duplicate_quietly};
+#[cfg(not(target_os = "android"))]
+pub(crate) use self::posix_shm::{Opening, reserve, shm_open, shm_unlink};
+pub(crate) use self::user::is_me;
+use crate::error::{Error, Result, Subject};
+
+/// The error for a call that the system refused, with the limit behind it.
+#[cold]
+pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Error {
+    let limit = limits::behind(call, errno);
+    Error::Os {
+        call,
+        errno: errno.raw_os_error(),
+        subject,
+        limit,
+    }
+}
+
+/// A random number, for one name alone.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn nonce() -> Result<u64> {
+    Ok(identity::draw()?.nonce)
+}
+
+/// A random number, for one name alone.
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) fn nonce() -> Result<u64> {
+    let mut nonce = [0; size_of::<u64>()];
+    super::random(&mut nonce)?;
+    Ok(u64::from_ne_bytes(nonce))
+}

@@ -1,0 +1,55 @@
+//! What the mechanisms of Windows share: handles, the last error, limits.
+#![allow(unsafe_code)]
+
+mod handle;
+mod limits;
+
+use windows_sys::Win32::Foundation::{GetLastError, SetLastError};
+use windows_sys::Win32::System::Threading::GetCurrentProcessId;
+
+pub(crate) use self::handle::OwnedHandle;
+use crate::error::{Error, Result, Subject};
+
+/// The number of a process.
+pub(crate) type Pid = u32;
+
+/// The number of this process.
+pub(crate) fn pid() -> Pid {
+    // SAFETY: the function has no preconditions.
+    unsafe { GetCurrentProcessId() }
+}
+
+/// The error of this thread's last call that failed.
+pub(crate) fn last_error() -> u32 {
+    // SAFETY: the function has no preconditions.
+    unsafe { GetLastError() }
+}
+
+/// Forgets the last error, before a call that says something by it when it succeeds.
+pub(crate) fn forget_last_error() {
+    // SAFETY: the function has no preconditions.
+    unsafe { SetLastError(0) };
+}
+
+/// The error as our errors hold it: the same number.
+pub(crate) fn errno(code: u32) -> i32 {
+    i32::from_ne_bytes(code.to_ne_bytes())
+}
+
+/// The error for a call that the system refused, with the limit behind it.
+#[cold]
+pub(crate) fn failed(call: &'static str, code: u32, subject: Subject) -> Error {
+    Error::Os {
+        call,
+        errno: errno(code),
+        subject,
+        limit: limits::behind(code),
+    }
+}
+
+/// A random number, for one name alone.
+pub(crate) fn nonce() -> Result<u64> {
+    let mut nonce = [0; size_of::<u64>()];
+    super::random(&mut nonce)?;
+    Ok(u64::from_ne_bytes(nonce))
+}

@@ -1,0 +1,53 @@
+//! ashmem: the real device, and real processes that share its regions through the service.
+//!
+//! Hardly any machine has it: `make ashmem` starts one in an emulator, whose root may be told by
+//! `SHMEM_TEST_MACHINE` that the whole machine is for this program alone.
+
+#[cfg(target_os = "linux")]
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+#[path = "../support/process.rs"]
+mod process;
+#[cfg(target_os = "linux")]
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(target_os = "linux")]
+mod regions;
+
+#[cfg(target_os = "linux")]
+fn main() {
+    use libtest_mimic::{Arguments, Trial};
+
+    /// A trial for each function named.
+    macro_rules! trials {
+        ($($module:ident: [$($test:ident),* $(,)?])*) => {
+            vec![$($(Trial::ignorable_test(
+                concat!(stringify!($module), "::", stringify!($test)),
+                $module::$test,
+            ),)*)*]
+        };
+    }
+
+    if std::env::args().nth(1).as_deref() == Some("peer") {
+        return regions::serve();
+    }
+    let mut arguments = Arguments::from_args();
+    // One of them renames the device.
+    arguments.test_threads = Some(1);
+    let trials = trials! {
+        regions: [
+            an_id_alone_opens_nothing,
+            a_region_has_its_size_and_is_close_on_exec,
+            a_child_shares_what_its_parent_made,
+            ids_outlive_their_creator,
+            a_region_beyond_31_bits,
+            more_than_a_region_has_is_refused,
+            the_name_with_the_id_of_the_boot,
+        ]
+    };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}

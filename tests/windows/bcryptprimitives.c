@@ -1,0 +1,16 @@
+/* Wine 8, as in Debian 12, has no bcryptprimitives.dll, from which every Rust program imports this
+   one function. For `make wine` only. */
+#include <windows.h>
+#include <ntsecapi.h>
+
+__declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T size)
+{
+    while (size > 0) {
+        ULONG part = size > 0x10000000 ? 0x10000000 : (ULONG)size;
+        if (!RtlGenRandom(data, part))
+            return FALSE;
+        data += part;
+        size -= part;
+    }
+    return TRUE;
+}

@@ -1,0 +1,260 @@
+//! Sections: names, sizes, and sections that others have made.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
+use std::{process, ptr};
+
+use shmem_providers::{
+    Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider, Win32ShMem, Win32ShMemProvider,
+};
+use windows_sys::Win32::Foundation::{
+    ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, ERROR_INVALID_HANDLE, INVALID_HANDLE_VALUE,
+};
+use windows_sys::Win32::Security::{
+    ACL, ACL_REVISION, InitializeAcl, InitializeSecurityDescriptor, SECURITY_ATTRIBUTES,
+    SECURITY_DESCRIPTOR, SetSecurityDescriptorDacl,
+};
+use windows_sys::Win32::System::Memory::{
+    CreateFileMappingA, FILE_MAP_WRITE, MEM_COMMIT, MapViewOfFile, PAGE_READONLY, PAGE_READWRITE,
+    SEC_RESERVE, UnmapViewOfFile, VirtualAlloc,
+};
+use windows_sys::Win32::System::Threading::CreateMutexA;
+
+use crate::peer::Peer;
+use crate::support::{DONE, Outcome, lacking, open_files, skip};
+
+/// A name in this space that no other test and no other run has.
+fn name(space: &str, test: char) -> String {
+    format!(r"{space}\{test}{}", process::id())
+}
+
+fn named(size: usize, name: &str) -> Result<Win32ShMem, Error> {
+    Win32ShMemProvider::default().new_shmem_with_id(size, name)
+}
+
+#[track_caller]
+fn assert_refused(made: Result<Win32ShMem, Error>, code: u32) -> Error {
+    let error = made.expect_err("this must be refused");
+    assert_eq!(error.raw_os_error().map(i32::unsigned_abs), Some(code));
+    error
+}
+
+/// A section made by the call itself.
+fn section(
+    name: &str,
+    protection: u32,
+    size: u32,
+    attributes: *const SECURITY_ATTRIBUTES,
+) -> OwnedHandle {
+    let name = CString::new(name).expect("no zero in it");
+    let file = INVALID_HANDLE_VALUE;
+    // SAFETY: the pointers are valid or null, and the name ends with a zero.
+    let made =
+        unsafe { CreateFileMappingA(file, attributes, protection, 0, size, name.as_ptr().cast()) };
+    assert!(!made.is_null(), "{}", std::io::Error::last_os_error());
+    // SAFETY: the handle is new and ours.
+    unsafe { OwnedHandle::from_raw_handle(made) }
+}
+
+pub(crate) fn a_name_that_exists_is_an_error() -> Outcome {
+    let name = name("Local", 'e');
+    let mut first = named(100, &name)?;
+    assert_eq!(first.id().as_str(), name);
+    first[0] = 7;
+    let before = open_files();
+    for size in [1, 100, 1 << 20] {
+        let error = assert_refused(named(size, &name), ERROR_ALREADY_EXISTS);
+        assert!(
+            error.to_string().starts_with("CreateFileMapping ("),
+            "{error}"
+        );
+    }
+    // The handle to what exists was closed, and what exists is as before.
+    assert_eq!(open_files(), before);
+    assert_eq!(first[0], 7);
+    let mut peer = Peer::start();
+    assert_eq!(peer.ask(format!("open {name} 100"))?, "100");
+    assert_eq!(peer.ask("get 0")?, "7");
+    drop(first);
+    assert_refused(named(100, &name), ERROR_ALREADY_EXISTS);
+    peer.kill();
+    assert_eq!(named(100, &name)?[0], 0);
+    DONE
+}
+
+pub(crate) fn a_name_that_something_else_has() -> Outcome {
+    let name = name("Local", 'm');
+    let text = CString::new(name.as_str())?;
+    // SAFETY: the attributes may be null, and the name ends with a zero.
+    let mutex = unsafe { CreateMutexA(ptr::null(), 0, text.as_ptr().cast()) };
+    assert!(!mutex.is_null());
+    // SAFETY: the handle is new and ours.
+    let _mutex = unsafe { OwnedHandle::from_raw_handle(mutex) };
+    assert_refused(named(100, &name), ERROR_INVALID_HANDLE);
+    let opened = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name));
+    assert!(matches!(opened, Err(Error::Foreign { .. })), "{opened:?}");
+    DONE
+}
+
+pub(crate) fn names_that_cannot_be() -> Outcome {
+    for name in [
+        "",
+        "plain",
+        r"Local\",
+        r"Global\",
+        r"Local\a\b",
+        r"local\a",
+        r"Session\1\a",
+        r"\\.\pipe\a",
+        r"Local\longer-than-19",
+        "Local\\nul\0inside",
+        "w12345678901234567",
+    ] {
+        let error = named(100, name).expect_err("no such name");
+        assert!(
+            matches!(error, Error::InvalidId { .. }),
+            "{name}: {error:?}"
+        );
+    }
+    DONE
+}
+
+pub(crate) fn names_of_all_sessions() -> Outcome {
+    let (global, local) = (name("Global", 'g'), name("Local", 'g'));
+    let mut segment = match named(100, &global) {
+        Ok(segment) => segment,
+        // What a user gets who is no administrator.
+        Err(error) => {
+            assert_eq!(
+                error.raw_os_error().map(i32::unsigned_abs),
+                Some(ERROR_ACCESS_DENIED)
+            );
+            assert!(
+                error.to_string().contains("SeCreateGlobalPrivilege"),
+                "{error}"
+            );
+            return skip(error);
+        }
+    };
+    segment[0] = 9;
+    let mut peer = Peer::start();
+    peer.ask(format!("open {global}"))?;
+    assert_eq!(peer.ask("get 0")?, "9");
+    // Another space, another segment.
+    let id = ShMemId::from_string(&local);
+    let opened = StdShMemProvider::new()?.shmem_from_id(id);
+    assert_eq!(opened.err(), Some(Error::Gone { id }));
+    DONE
+}
+
+pub(crate) fn a_name_that_is_closed_to_us() -> Outcome {
+    // A list of rights that gives none to anybody.
+    let mut acl = ACL::default();
+    let size = u32::try_from(size_of::<ACL>())?;
+    // SAFETY: the pointer is valid for the write of as many bytes.
+    let made = unsafe { InitializeAcl(&raw mut acl, size, ACL_REVISION) };
+    assert_ne!(made, 0);
+    let mut descriptor = SECURITY_DESCRIPTOR::default();
+    let place = (&raw mut descriptor).cast();
+    // SAFETY: the pointer is valid for the write of a descriptor.
+    let made = unsafe { InitializeSecurityDescriptor(place, 1) };
+    assert_ne!(made, 0);
+    // SAFETY: the descriptor is initialised, and the list lives as long as it does.
+    let made = unsafe { SetSecurityDescriptorDacl(place, 1, &raw const acl, 0) };
+    assert_ne!(made, 0);
+    let attributes = SECURITY_ATTRIBUTES {
+        nLength: u32::try_from(size_of::<SECURITY_ATTRIBUTES>())?,
+        lpSecurityDescriptor: place,
+        bInheritHandle: 0,
+    };
+    for space in ["Local", "Global"] {
+        let name = name(space, 'c');
+        let _closed = section(&name, PAGE_READWRITE, 4096, &raw const attributes);
+        let opened = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name));
+        let Err(Error::OtherUser { .. }) = opened else {
+            return skip(format!("rights are not checked here: {opened:?}"));
+        };
+        let error = assert_refused(named(100, &name), ERROR_ACCESS_DENIED).to_string();
+        let names_it = error.contains("SeCreateGlobalPrivilege");
+        assert_eq!(names_it, space == "Global", "{error}");
+    }
+    DONE
+}
+
+pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
+    let name = name("Local", 'r');
+    let reserved = section(&name, PAGE_READWRITE | SEC_RESERVE, 1 << 20, ptr::null());
+    let mut provider = StdShMemProvider::new()?;
+    let id = ShMemId::from_string(&name);
+    for opened in [
+        provider.shmem_from_id(id),
+        provider.shmem_from_id_and_size(id, 1),
+    ] {
+        assert!(matches!(opened, Err(Error::Foreign { .. })), "{opened:?}");
+    }
+    // Now somebody commits the first two pages: these can be attached to.
+    // SAFETY: the handle is open, and the system chooses the address.
+    let view = unsafe { MapViewOfFile(reserved.as_raw_handle(), FILE_MAP_WRITE, 0, 0, 0) };
+    // SAFETY: the view has a megabyte.
+    let committed = unsafe { VirtualAlloc(view.Value, 8192, MEM_COMMIT, PAGE_READWRITE) };
+    assert!(!committed.is_null());
+    let opened = provider.shmem_from_id(id)?;
+    assert_eq!(opened.len(), 8192);
+    assert!(opened.iter().all(|&byte| byte == 0));
+    let (asked, actual) = (8193, 8192);
+    assert_eq!(
+        provider.shmem_from_id_and_size(id, asked).err(),
+        Some(Error::TooLarge { asked, actual })
+    );
+    // SAFETY: it is a view, and nobody refers to it.
+    unsafe { UnmapViewOfFile(view) };
+    DONE
+}
+
+pub(crate) fn a_section_that_cannot_be_written() -> Outcome {
+    let name = name("Local", 'o');
+    let _section = section(&name, PAGE_READONLY, 4096, ptr::null());
+    match StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name)) {
+        Err(error) => {
+            let code = error.raw_os_error().map(i32::unsigned_abs);
+            assert_eq!(code, Some(ERROR_ACCESS_DENIED), "{error}");
+            DONE
+        }
+        Ok(mut segment) => {
+            segment[0] = 1;
+            skip("this system lets a section that was made to be read be written")
+        }
+    }
+}
+
+/// Sizes and offsets beyond 32 bits.
+pub(crate) fn five_gigabytes() -> Outcome {
+    const SIZE: usize = 5 << 30;
+    let mut made = match StdShMemProvider::new()?.new_shmem(SIZE) {
+        Ok(made) => made,
+        Err(error) => return lacking(&error).map_or_else(|| Err(error.into()), skip),
+    };
+    assert_eq!(made.len(), SIZE);
+    made[SIZE - 1] = 3;
+    made[1] = 1;
+    let mut peer = Peer::start();
+    assert_eq!(peer.ask(format!("open {}", made.id()))?, SIZE.to_string());
+    assert_eq!(peer.ask(format!("get {}", SIZE - 1))?, "3");
+    // If half of the size were lost, this would be the byte before.
+    assert_eq!(peer.ask(format!("get {}", (1_usize << 30) - 1))?, "0");
+    DONE
+}
+
+pub(crate) fn more_than_the_system_can_promise() -> Outcome {
+    let error = StdShMemProvider::new()?
+        .new_shmem(1 << 60)
+        .expect_err("an exabyte");
+    let text = error.to_string();
+    assert!(
+        text.starts_with(&format!("CreateFileMapping ({} bytes): ", 1_u64 << 60)),
+        "{text}"
+    );
+    assert!(text.contains("the system can promise"), "{text}");
+    DONE
+}
