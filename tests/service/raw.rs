@@ -10,8 +10,8 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
-    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 pub(crate) const HELLO: u8 = 1;
@@ -25,6 +25,9 @@ pub(crate) const UNKNOWN: u8 = 1;
 pub(crate) const TAKEN: u8 = 2;
 pub(crate) const FULL: u8 = 3;
 pub(crate) const BAD_DESCRIPTOR: u8 = 4;
+
+/// Whether frames follow each other without borders, as by Apple's rules.
+pub(crate) const IS_STREAM: bool = cfg!(shmem_apple_rules);
 
 /// The bytes of a request.
 pub(crate) fn frame(opcode: u8, size: u64, id: &str) -> [u8; 40] {
@@ -58,7 +61,11 @@ impl Raw {
     pub(crate) fn connect(address: &Path) -> io::Result<Self> {
         let socket = net::socket_with(
             AddressFamily::UNIX,
-            SocketType::SEQPACKET,
+            if IS_STREAM {
+                SocketType::STREAM
+            } else {
+                SocketType::SEQPACKET
+            },
             SocketFlags::CLOEXEC,
             None,
         )?;
@@ -92,7 +99,7 @@ impl Raw {
     pub(crate) fn receive(&self) -> io::Result<Option<Heard>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut bytes = vec![0; 100];
+        let mut bytes = vec![0; 40];
         let slices = &mut [IoSliceMut::new(&mut bytes)];
         let message =
             match net::recvmsg(&self.socket, slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
@@ -106,6 +113,10 @@ impl Raw {
                 descriptors.extend(received);
             }
         }
+        assert!(
+            !message.flags.contains(ReturnFlags::TRUNC),
+            "a longer reply"
+        );
         bytes.truncate(message.bytes);
         Ok((message.bytes > 0).then_some(Heard { bytes, descriptors }))
     }
