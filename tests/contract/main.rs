@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
 use libtest_mimic::{Arguments, Trial};
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+use shmem_providers::AshmemShMemProvider;
+#[cfg(target_os = "linux")]
+use shmem_providers::MemfdShMemProvider;
+use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 #[cfg(unix)]
 use shmem_providers::{
-    AshmemShMemProvider, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMemService,
-    StdServedShMemProvider, UnixShMemProvider,
+    MmapShMemProvider, ServedShMemProvider, ShMemService, StdServedShMemProvider, UnixShMemProvider,
 };
-use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 
 use crate::contract::Rules;
 use crate::support::{Outcome, lacking, mappings, open_files, skip, system_v_segments};
@@ -121,7 +124,33 @@ fn trials() -> Vec<Trial> {
         "system_v", KEPT => UnixShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
         "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
-        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+    }
+    trials
+}
+
+/// The other systems, so far never run.
+#[cfg(all(unix, not(target_os = "linux")))]
+fn trials() -> Vec<Trial> {
+    let rounded_to = match (cfg!(target_vendor = "apple"), cfg!(target_arch = "aarch64")) {
+        (true, true) => 16 << 10,
+        (true, false) => 4 << 10,
+        (false, _) => 1,
+    };
+    let named = Rules {
+        id_outlives_creator: false,
+        rounded_to,
+    };
+    let removed = Rules {
+        id_outlives_creator: false,
+        ..KEPT
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "posix", named => MmapShMemProvider::new();
+        "system_v", removed => UnixShMemProvider::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
     trials
