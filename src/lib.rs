@@ -35,6 +35,8 @@ mod fork_lock;
 #[cfg(feature = "alloc")]
 mod heap;
 mod id;
+#[cfg(feature = "libafl")]
+mod libafl;
 mod limit;
 mod mapping;
 #[cfg(all(unix, feature = "std"))]
@@ -75,4 +77,7 @@ pub use self::service::host::{DummyShMemService, ShMemService};
 pub use self::shmem::{ShMem, ShMemProvider};
 
 /// What the functions of this crate return when they fail: [`error::Error`].
+#[cfg(not(feature = "libafl"))]
 pub type Error = error::Error;
+#[cfg(feature = "libafl")]
+pub use libafl_core::Error;
