@@ -54,6 +54,15 @@ mod shmem;
 mod sys;
 mod text;
 
+/// For the documentation: which provider for which target.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/fuzzing.md")]
+pub mod fuzzing {}
+/// For the documentation: from version 0.16, and from the crate of that name in `LibAFL`.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/migration.md")]
+pub mod migration {}
+
 pub use self::access::Access;
 #[cfg(feature = "std")]
 pub use self::cursor::ShMemCursor;

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 
+use original::unix_shmem_server::ServedShMemRequest;
 use original::{ShMem as _, ShMemProvider as _};
 use shmem_providers::pipes::Pipe;
 use shmem_providers::unix_shmem::memfd::MemfdShMemProvider;
@@ -10,6 +11,7 @@ use shmem_providers::{
     Error, MmapShMemProvider, NopShMemProvider, RcShMemProvider, ShMem, ShMemDescription, ShMemId,
     ShMemProvider, StdShMem, StdShMemProvider, StdShMemService, UnixShMemProvider,
 };
+use uds::UnixSeqpacketConn;
 
 /// The errno is where LibAFL keeps one, and the text says which call failed.
 #[test]
@@ -76,6 +78,34 @@ fn the_original_attaches_to_system_v_segments_and_the_other_way_round() {
     made[7] = 43;
     let id = ShMemId::from_array(made.id().as_array());
     assert_eq!(ours.shmem_from_id(id).unwrap()[7], 43);
+}
+
+/// Of version 0.16.1, one message of a stranger ends the service, another panics its thread.
+#[test]
+fn what_stopped_the_originals_service_does_not_stop_this_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = folder.path().join("service");
+    let service = ShMemService::start_at(&address).unwrap();
+    let mut provider = ServedShMemProvider::<MmapShMemProvider>::at(&address);
+    let mut before = provider.new_shmem(4096).unwrap();
+    before[0] = 7;
+
+    let exit = postcard::to_allocvec(&ServedShMemRequest::Exit).unwrap();
+    let exit = [&u32::try_from(exit.len()).unwrap().to_be_bytes()[..], &exit].concat();
+    let huge = u32::MAX.to_be_bytes().to_vec();
+    let broken_off = [&8_u32.to_be_bytes()[..], &[1]].concat();
+    for message in [exit, huge, broken_off] {
+        let stranger = UnixSeqpacketConn::connect(&address).unwrap();
+        stranger.send(&message).unwrap();
+    }
+
+    assert!(
+        ShMemService::start_at(&address).is_err(),
+        "it serves no more"
+    );
+    assert_eq!(provider.shmem_from_id(before.id()).unwrap()[0], 7);
+    provider.new_shmem(4096).unwrap();
+    service.stop();
 }
 
 /// The names by which LibAFL's crates, and the fuzzers that were written with them, know things.
