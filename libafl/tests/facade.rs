@@ -1,4 +1,5 @@
 //! What LibAFL's crates rely on: the paths, the error type, the bytes of ids and messages.
+#![cfg(target_os = "linux")]
 
 use std::io::{Read, Write};
 
