@@ -44,11 +44,13 @@ test-default: ## All tests, with the default features
 fmt: ## Formatting
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo fmt --check --manifest-path libafl/Cargo.toml
+	cargo fmt --check --manifest-path examples/libafl/Cargo.toml
 clippy: ## Lints of everything
 	cargo clippy --all-targets --features full -- -D warnings
 	cargo clippy --all-targets -- -D warnings
 features: ## Lints of the library with every combination of features
-	cargo hack clippy --feature-powerset -- -D warnings
+	cargo hack clippy --feature-powerset --exclude-features libafl -- -D warnings
 doc: ## Documentation, without and with what is private
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps --document-private-items
@@ -177,6 +179,26 @@ valgrind: ## All test programs under memcheck
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=1 \
 		--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite" \
 		cargo test --tests --features full --no-fail-fast
+
+# LibAFL is built once, for its tests and for our client of it.
+LIBAFL := $(OUT)/libafl/target
+CLIENT := $(LIBAFL)/debug/libafl-client
+.PHONY: libafl libafl-docs libafl-client libafl-crashes aflpp
+libafl: ## LibAFL's own tests pass with this crate as they do with the original
+	libafl/check
+libafl-docs: ## The same with its documentation tests, which takes far longer
+	libafl/check --docs
+libafl-client: export CARGO_TARGET_DIR := $(LIBAFL)
+libafl-client: export CARGO_INCREMENTAL := 0
+libafl-client: export RUSTFLAGS := --cap-lints=warn
+libafl-client:
+	cargo build --manifest-path examples/libafl/Cargo.toml
+libafl-crashes: libafl-client ## Fuzzers over LibAFL whose clients crash, resume and go on
+	cargo tree --quiet --manifest-path examples/libafl/Cargo.toml -i shmem_providers@0.17.0
+	libafl/alone $(CLIENT)
+aflpp: libafl-client ## Targets and tools of AFL++ over segments of this crate, and the other way round
+	cargo build --example aflpp
+	libafl/alone examples/aflpp/run $(OUT)/aflpp $(OUT)/debug/examples/aflpp $(CLIENT)
 
 .PHONY: leftovers
 leftovers: ## What exists of shared memory on this machine: nothing, if all is well

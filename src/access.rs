@@ -17,7 +17,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
-use crate::Error;
+use crate::{Error, error};
 
 /// The size of a machine word, in bytes.
 const WORD: usize = size_of::<usize>();
@@ -89,15 +89,13 @@ impl<'a> Access<'a> {
     ///
     /// [`Error::OutOfBounds`] if there are not as many.
     pub fn range(&self, offset: usize, len: usize) -> Result<Access<'a>, Error> {
-        self.bytes
-            .get(offset..)
-            .and_then(|rest| rest.get(..len))
-            .map(Access::new)
-            .ok_or(Error::OutOfBounds {
-                offset,
-                len,
-                size: self.len(),
-            })
+        let bytes = self.bytes.get(offset..).and_then(|rest| rest.get(..len));
+        let bytes = bytes.ok_or(error::Error::OutOfBounds {
+            offset,
+            len,
+            size: self.len(),
+        })?;
+        Ok(Access::new(bytes))
     }
 
     /// Copies bytes from `offset` on into `into`, as many as it has.
@@ -223,7 +221,8 @@ impl<'a> Access<'a> {
     pub fn try_read<T: zerocopy::TryFromBytes>(&self, offset: usize) -> Result<T, Error> {
         let mut copy = MaybeUninit::<T>::uninit();
         let bytes = &*self.fetch(offset, &mut copy)?;
-        T::try_read_from_bytes(bytes).map_err(|_| Error::InvalidValue)
+        let value = T::try_read_from_bytes(bytes).map_err(|_| error::Error::InvalidValue)?;
+        Ok(value)
     }
 
     /// Copies the value to `offset`. It need not be aligned there.
@@ -273,9 +272,9 @@ impl<'a> Access<'a> {
         if head.is_empty() {
             Ok(values)
         } else {
-            Err(Error::Misaligned {
+            Err(error::Error::Misaligned {
                 align: align_of::<T>(),
-            })
+            })?
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What can go wrong: one enum that keeps the call, the errno and the limit that was hit.
 //!
 //! Everything inside the crate returns [`Error`] as defined here. Public signatures name
-//! [`crate::Error`], which is an alias of it, so that a feature can put another error type at the
-//! boundary without touching them.
+//! [`crate::Error`], which is an alias of it, or, with the feature `libafl`, that of `LibAFL`, into
+//! which it is converted at the boundary: there `?` converts, and does nothing without the feature.
 
 use core::fmt;
 

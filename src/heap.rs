@@ -61,7 +61,7 @@ impl ShMemProvider for NopShMemProvider {
 
     /// Always an error: there is nobody to ask for the size.
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, crate::Error> {
-        Err(Error::Gone { id })
+        Err(Error::Gone { id })?
     }
 
     /// A new segment of that size, zeroed. It only bears the id.

@@ -3,8 +3,8 @@
 use core::fmt;
 use core::ops::Deref;
 
-use crate::Error;
 use crate::text::Text;
+use crate::{Error, error};
 
 /// How many bytes an id has.
 const LEN: usize = 20;
@@ -81,17 +81,16 @@ impl ShMemId {
     /// is not UTF-8.
     pub fn try_from_slice(slice: &[u8]) -> Result<Self, Error> {
         let Some(array) = slice.first_chunk::<LEN>() else {
-            return Err(Error::InvalidId {
+            return Err(error::Error::InvalidId {
                 id: Self::default(),
                 problem: "an id has 20 bytes, and there are fewer",
-            });
+            })?;
         };
-        Self::parse(array)
-            .map(Self::holding)
-            .map_err(|defect| Error::InvalidId {
-                id: Self::holding(defect),
-                problem: "an id is UTF-8 text of at most 19 bytes, followed by zeros",
-            })
+        let text = Self::parse(array).map_err(|defect| error::Error::InvalidId {
+            id: Self::holding(defect),
+            problem: "an id is UTF-8 text of at most 19 bytes, followed by zeros",
+        })?;
+        Ok(Self::holding(text))
     }
 
     /// The id with this text.
@@ -148,7 +147,7 @@ impl ShMemId {
 
     /// The error for an id that names no segment: what is wrong with it, or what was wrong with
     /// what it was made from.
-    pub(crate) fn invalid(&self, problem: &'static str) -> Error {
+    pub(crate) fn invalid(&self, problem: &'static str) -> error::Error {
         let problem = match self.as_str() {
             "" => "it is empty",
             defect::TOO_LONG => "it was made from a text of more than 19 bytes",
@@ -157,7 +156,7 @@ impl ShMemId {
             defect::NOT_UTF_8 => "it was made from bytes that are not UTF-8",
             _ => problem,
         };
-        Error::InvalidId { id: *self, problem }
+        error::Error::InvalidId { id: *self, problem }
     }
 
     /// Holds `text`, of which the caller knows that it is UTF-8, shorter than 20 bytes and without

@@ -35,6 +35,8 @@ mod fork_lock;
 #[cfg(feature = "alloc")]
 mod heap;
 mod id;
+#[cfg(feature = "libafl")]
+mod libafl;
 mod limit;
 mod mapping;
 #[cfg(all(unix, feature = "std"))]
@@ -51,6 +53,15 @@ mod shmem;
 #[cfg(any(unix, windows))]
 mod sys;
 mod text;
+
+/// For the documentation: which provider for which target.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/fuzzing.md")]
+pub mod fuzzing {}
+/// For the documentation: from version 0.16, and from the crate of that name in `LibAFL`.
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../docs/migration.md")]
+pub mod migration {}
 
 pub use self::access::Access;
 #[cfg(feature = "std")]
@@ -80,4 +91,7 @@ pub use self::service::host::ShMemService;
 pub use self::shmem::{ShMem, ShMemProvider};
 
 /// What the functions of this crate return when they fail: [`error::Error`].
+#[cfg(not(feature = "libafl"))]
 pub type Error = error::Error;
+#[cfg(feature = "libafl")]
+pub use libafl_core::Error;

@@ -178,7 +178,7 @@ impl<R: Room> ShMemProvider for Provider<R> {
     /// Maps the segment by the handle of `mapping`, so this works whatever has become of the id.
     fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, crate::Error> {
         let Some(handle) = &mapping.handle else {
-            return Err(Error::Gone { id: mapping.id });
+            return Err(Error::Gone { id: mapping.id })?;
         };
         let handle = self.room.duplicate(handle)?;
         let segment = self.mapped(handle, mapping.id, Some(mapping.len()))?;

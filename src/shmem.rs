@@ -5,7 +5,7 @@ use core::fmt::Debug;
 use core::ops::DerefMut;
 
 use crate::access::Access;
-use crate::{Error, ShMemDescription, ShMemId};
+use crate::{Error, ShMemDescription, ShMemId, error};
 
 /// A segment of shared memory, mapped into this process.
 ///
@@ -242,9 +242,9 @@ pub trait ShMemProvider: Clone + Default + Debug {
             // nobody else knows it.
             Some(place) => unsafe { place.write(value) },
             None => {
-                return Err(Error::Misaligned {
+                return Err(error::Error::Misaligned {
                     align: align_of::<T>(),
-                });
+                })?;
             }
         }
         Ok(segment)
@@ -260,9 +260,9 @@ pub trait ShMemProvider: Clone + Default + Debug {
         let segment = self.new_shmem(size_of::<T>())?;
         match segment.as_ptr_of::<T>() {
             Some(_) => Ok(segment),
-            None => Err(Error::Misaligned {
+            None => Err(error::Error::Misaligned {
                 align: align_of::<T>(),
-            }),
+            })?,
         }
     }
 
@@ -324,9 +324,9 @@ pub(crate) fn extent(actual: usize, asked: Option<usize>) -> Result<usize, crate
 }
 
 /// A size that a segment can have.
-pub(crate) fn check_size(size: usize) -> Result<usize, Error> {
+pub(crate) fn check_size(size: usize) -> error::Result<usize> {
     if size == 0 || isize::try_from(size).is_err() {
-        return Err(Error::InvalidSize { size });
+        return Err(error::Error::InvalidSize { size });
     }
     Ok(size)
 }
