@@ -312,11 +312,11 @@ pub trait ShMemProvider: Clone + Default + Debug {
 
 /// How many bytes to map of a segment that has `actual`, if `asked` is how many are wanted: as many
 /// as that, or all.
-pub(crate) fn extent(actual: usize, asked: Option<usize>) -> Result<usize, crate::error::Error> {
+pub(crate) fn extent(actual: usize, asked: Option<usize>) -> error::Result<usize> {
     match asked {
-        Some(asked) if asked > actual => Err(crate::error::Error::TooLarge { asked, actual }),
+        Some(asked) if asked > actual => Err(error::Error::TooLarge { asked, actual }),
         Some(asked) => Ok(asked),
-        None if actual == 0 => Err(crate::error::Error::Foreign {
+        None if actual == 0 => Err(error::Error::Foreign {
             found: "it has no bytes",
         }),
         None => Ok(actual),
