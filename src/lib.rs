@@ -37,6 +37,8 @@ mod heap;
 mod id;
 mod limit;
 mod mapping;
+#[cfg(unix)]
+mod options;
 #[cfg(all(unix, feature = "std"))]
 pub mod pipes;
 #[cfg(unix)]
@@ -48,6 +50,8 @@ mod segment;
 #[cfg(feature = "alloc")]
 mod service;
 mod shmem;
+#[cfg(unix)]
+mod sparse;
 #[cfg(unix)]
 mod sys;
 mod text;
@@ -62,6 +66,8 @@ pub use self::description::ShMemDescription;
 pub use self::heap::{NopShMem, NopShMemProvider};
 pub use self::id::ShMemId;
 #[cfg(unix)]
+pub use self::options::{Grant, Grants, HugePages, ShMemOptions};
+#[cfg(unix)]
 pub use self::providers::*;
 #[cfg(feature = "std")]
 pub use self::rc::{RcShMem, RcShMemProvider};
@@ -73,6 +79,8 @@ pub use self::service as service_core;
 #[cfg(all(unix, feature = "std"))]
 pub use self::service::host::{DummyShMemService, ShMemService};
 pub use self::shmem::{ShMem, ShMemProvider};
+#[cfg(unix)]
+pub use self::sparse::TouchedRanges;
 
 /// What the functions of this crate return when they fail: [`error::Error`].
 pub type Error = error::Error;

@@ -53,6 +53,11 @@ impl Mapping {
         self
     }
 
+    /// Where the bytes are, for system calls that leave them as they are.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// How many bytes there are.
     pub(crate) fn len(&self) -> usize {
         self.len

@@ -1,11 +1,12 @@
 //! [`Provider`] and [`Segment`]: both traits, implemented once over a [`Room`].
 
 use core::fmt;
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
 
 use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
+use crate::options::{CANNOT, Grants, ShMemOptions};
 use crate::shmem::check_size;
 use crate::sys::{self, Pid};
 use crate::{ShMem, ShMemId, ShMemProvider};
@@ -30,6 +31,51 @@ pub trait Room: Clone + fmt::Debug + Default {
     /// belongs to this user, has as many bytes, and cannot shrink if the mechanism can promise
     /// that.
     fn map(&self, handle: &Self::Handle, len: Option<usize>) -> Result<Mapping>;
+
+    /// As [`create`](Self::create), with as much of the options as can be had.
+    fn create_with(
+        &self,
+        size: usize,
+        options: ShMemOptions,
+    ) -> Result<(Fresh<Self::Handle>, Grants)> {
+        let grants = options.refused(&CANNOT)?;
+        Ok((self.create(size)?, grants))
+    }
+
+    /// Makes a segment of these bytes, of which there are some.
+    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<Self::Handle>> {
+        let mut fresh = self.create(bytes.len())?;
+        fresh.mapping.as_mut_slice().copy_from_slice(bytes);
+        Ok(fresh)
+    }
+
+    /// As [`map`](Self::map), with as much of the options as can be had.
+    fn map_with(
+        &self,
+        handle: &Self::Handle,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        let grants = options.refused(&CANNOT)?;
+        Ok((self.map(handle, len)?, grants))
+    }
+
+    /// The first part from `from` on that has memory, of a segment of `len` bytes.
+    fn next_touched(
+        &self,
+        handle: &Self::Handle,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
+        let _ = (handle, from, len);
+        Err(CANNOT)
+    }
+
+    /// Gives back the memory of these bytes, which are zeros from then on.
+    fn trim(&self, handle: &Self::Handle, range: Range<usize>) -> Result<()> {
+        let _ = (handle, range);
+        Err(CANNOT)
+    }
 
     /// Takes away the name, so that the segment ends with its last holder.
     fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
@@ -137,13 +183,19 @@ impl<R: Room> Provider<R> {
     }
 
     fn mapped(&self, handle: R::Handle, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
-        Ok(Segment {
-            mapping: self.room.map(&handle, len)?,
+        let mapping = self.room.map(&handle, len)?;
+        Ok(self.attached(handle, id, mapping))
+    }
+
+    /// A segment that another one has made.
+    pub(crate) fn attached(&self, handle: R::Handle, id: ShMemId, mapping: Mapping) -> Segment<R> {
+        Segment {
+            mapping,
             id,
             origin: Origin::Attached,
             handle: Some(handle),
             room: self.room.clone(),
-        })
+        }
     }
 }
 
@@ -205,6 +257,10 @@ impl<R: Room> Segment<R> {
     #[must_use]
     pub fn is_owner(&self) -> bool {
         self.origin != Origin::Attached
+    }
+
+    pub(crate) fn room(&self) -> &R {
+        &self.room
     }
 
     /// Leaves the name alone from now on.

@@ -16,10 +16,12 @@ mod posix_shm;
 pub(crate) mod site;
 #[cfg(feature = "std")]
 pub(crate) mod socket;
+mod sparse;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub(crate) mod system_v;
 #[cfg(feature = "std")]
 pub(crate) mod thread;
+mod tune;
 mod user;
 #[cfg(feature = "std")]
 pub(crate) mod watch;
@@ -35,13 +37,19 @@ use rustix::io::Errno;
 pub(crate) use rustix::process::{Pid, getpid as pid};
 
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::fd::{Facts, duplicate, map_fd};
+pub(crate) use self::fd::{Facts, duplicate, map_fd, write_all};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
+#[cfg(target_os = "linux")]
+pub(crate) use self::fd::{PageSize, map_fd_aligned};
 #[cfg(feature = "std")]
 pub(crate) use self::pipe::pipe;
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::{Opening, reserve, shm_open, shm_unlink};
+pub(crate) use self::sparse::next_touched;
+#[cfg(target_os = "linux")]
+pub(crate) use self::sparse::punch;
+pub(crate) use self::tune::tune;
 pub(crate) use self::user::is_me;
 use crate::error::{Error, Result, Subject};
 
