@@ -41,6 +41,8 @@ mod mapping;
 mod options;
 #[cfg(all(unix, feature = "std"))]
 pub mod pipes;
+#[cfg(all(unix, feature = "std"))]
+mod pool;
 #[cfg(unix)]
 mod providers;
 #[cfg(feature = "std")]
@@ -55,6 +57,8 @@ mod sparse;
 #[cfg(unix)]
 mod sys;
 mod text;
+#[cfg(unix)]
+pub mod wake;
 
 pub use self::access::Access;
 #[cfg(feature = "std")]
@@ -67,6 +71,8 @@ pub use self::heap::{NopShMem, NopShMemProvider};
 pub use self::id::ShMemId;
 #[cfg(unix)]
 pub use self::options::{Grant, Grants, HugePages, ShMemOptions};
+#[cfg(all(unix, feature = "std"))]
+pub use self::pool::{OverMechanism, Pool, Pooled, PooledShMem, ShMemPool};
 #[cfg(unix)]
 pub use self::providers::*;
 #[cfg(feature = "std")]

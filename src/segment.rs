@@ -77,6 +77,31 @@ pub trait Room: Clone + fmt::Debug + Default {
         Err(CANNOT)
     }
 
+    /// As [`create`](Self::create), for who will ask whether others hold the segment. Its handle is
+    /// not to be duplicated.
+    fn create_countable(&self, size: usize) -> Result<Fresh<Self::Handle>> {
+        self.create(size)
+    }
+
+    /// Whether there is an answer to [`seclude`](Self::seclude).
+    fn is_countable(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
+
+    /// If no other process holds the segment, and this one holds it once, keeps others out where the
+    /// mechanism can. Children that were forked need not be seen. `false` if it cannot be known.
+    fn seclude(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
+
+    /// Ends that. `false` if somebody has got in.
+    fn end_seclusion(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
+
     /// Takes away the name, so that the segment ends with its last holder.
     fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
 
@@ -268,6 +293,38 @@ impl<R: Room> Segment<R> {
         if let Origin::MadeBy(_) = self.origin {
             self.origin = Origin::Made;
         }
+    }
+
+    /// The segment, of which nothing is left here.
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            mapping: core::mem::replace(&mut self.mapping, Mapping::empty()),
+            id: self.id,
+            origin: self.origin,
+            handle: self.handle.take(),
+            room: self.room.clone(),
+        }
+    }
+
+    /// Whether it can be told if others hold it.
+    pub(crate) fn is_countable(&self) -> bool {
+        self.handle
+            .as_ref()
+            .is_some_and(|handle| self.room.is_countable(handle))
+    }
+
+    /// Does the work if nobody else holds the segment, and says whether nobody did meanwhile.
+    pub(crate) fn is_secluded_while(&mut self, work: impl FnOnce(&mut Self)) -> bool {
+        if !self
+            .handle
+            .as_ref()
+            .is_some_and(|handle| self.room.seclude(handle))
+        {
+            return false;
+        }
+        work(self);
+        let handle = self.handle.as_ref();
+        handle.is_some_and(|handle| self.room.end_seclusion(handle))
     }
 
     fn release(&mut self) {

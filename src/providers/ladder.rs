@@ -88,9 +88,7 @@ impl StdShMemProvider {
     #[must_use]
     pub fn with_mechanism(mechanism: Mechanism) -> Self {
         Self {
-            room: Ladder {
-                only: Some(mechanism),
-            },
+            room: Ladder::just(mechanism),
         }
     }
 }
@@ -217,6 +215,37 @@ impl Room for Ladder {
         }
     }
 
+    fn create_countable(&self, size: usize) -> Result<Fresh<Handle>> {
+        self.climb(|rung| match rung {
+            Mechanism::Memfd => Memfd.create_countable(size).and_then(findable),
+            rung => Self::just(rung).create(size),
+        })
+    }
+
+    fn is_countable(&self, handle: &Handle) -> bool {
+        match handle {
+            Handle::Memfd(handle) => Memfd.is_countable(handle),
+            Handle::SystemV(handle) => SystemV.is_countable(handle),
+            Handle::Posix(handle) => Posix.is_countable(handle),
+        }
+    }
+
+    fn seclude(&self, handle: &Handle) -> bool {
+        match handle {
+            Handle::Memfd(handle) => Memfd.seclude(handle),
+            Handle::SystemV(handle) => SystemV.seclude(handle),
+            Handle::Posix(handle) => Posix.seclude(handle),
+        }
+    }
+
+    fn end_seclusion(&self, handle: &Handle) -> bool {
+        match handle {
+            Handle::Memfd(handle) => Memfd.end_seclusion(handle),
+            Handle::SystemV(handle) => SystemV.end_seclusion(handle),
+            Handle::Posix(handle) => Posix.end_seclusion(handle),
+        }
+    }
+
     fn unlink(&self, handle: &Handle, id: &ShMemId) -> Result<()> {
         match handle {
             Handle::Memfd(handle) => Memfd.unlink(handle, id),
@@ -227,6 +256,11 @@ impl Room for Ladder {
 }
 
 impl Ladder {
+    /// One rung.
+    fn just(rung: Mechanism) -> Self {
+        Self { only: Some(rung) }
+    }
+
     /// The first rung on which this can be done.
     fn climb<T>(self, by_rung: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
         if let Some(rung) = self.only {

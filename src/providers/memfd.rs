@@ -217,6 +217,26 @@ impl Room for Memfd {
         }
     }
 
+    fn create_countable(&self, size: usize) -> Result<Fresh<OwnedFd>> {
+        let (mut fd, id) = make(size, MemfdFlags::empty())?;
+        // Without it the segment is never used again, and that is all.
+        let _ = sys::lease::make_countable(&mut fd);
+        let mapping = sys::map_fd(&fd, size)?;
+        Ok(fresh(fd, id, mapping))
+    }
+
+    fn is_countable(&self, _handle: &OwnedFd) -> bool {
+        true
+    }
+
+    fn seclude(&self, handle: &OwnedFd) -> bool {
+        sys::lease::take(handle)
+    }
+
+    fn end_seclusion(&self, handle: &OwnedFd) -> bool {
+        sys::lease::give_back(handle)
+    }
+
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
         Ok(())
     }

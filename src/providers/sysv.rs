@@ -78,7 +78,7 @@ pub struct SystemV;
 pub struct Shmid(c_int);
 
 /// The system removes a segment that is marked while attached once nobody is attached any more.
-const END: End = if system_v::REMOVED_BUT_OPEN {
+pub(crate) const END: End = if system_v::REMOVED_BUT_OPEN {
     End::WithLastHolder
 } else {
     End::Unlinked
@@ -153,6 +153,20 @@ impl Room for SystemV {
         // SAFETY: the segment that we are attached to has as many bytes, and `detach` asks for
         // none.
         Ok(unsafe { mapping.with_len(len) })
+    }
+
+    fn is_countable(&self, _handle: &Shmid) -> bool {
+        END == End::WithLastHolder
+    }
+
+    fn seclude(&self, handle: &Shmid) -> bool {
+        END == End::WithLastHolder
+            && system_v::ask(handle.0, system_v::IPC_STAT)
+                .is_ok_and(|(_, stat)| stat.shm_nattch == 1)
+    }
+
+    fn end_seclusion(&self, handle: &Shmid) -> bool {
+        self.seclude(handle)
     }
 
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {

@@ -7,6 +7,14 @@ mod errno;
 mod fd;
 #[cfg(feature = "std")]
 pub(crate) mod fork_fd;
+pub(crate) mod futex;
+#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "haiku"))))]
+mod kin;
+#[cfg(all(feature = "std", any(target_os = "android", target_os = "haiku")))]
+#[path = "no_kin.rs"]
+mod kin;
+#[cfg(target_os = "linux")]
+pub(crate) mod lease;
 pub(crate) mod limits;
 #[cfg(feature = "std")]
 mod pipe;
@@ -42,6 +50,8 @@ pub(crate) use self::fd::{Facts, duplicate, map_fd, write_all};
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(target_os = "linux")]
 pub(crate) use self::fd::{PageSize, map_fd_aligned};
+#[cfg(feature = "std")]
+pub(crate) use self::kin::Kin;
 #[cfg(feature = "std")]
 pub(crate) use self::pipe::pipe;
 #[cfg(not(target_os = "android"))]

@@ -14,8 +14,10 @@ mod support;
 mod any;
 mod options;
 mod peer;
+mod pool;
 mod smaps;
 mod sparse;
+mod wake;
 
 use libtest_mimic::{Arguments, Trial};
 use shmem_providers::{
@@ -84,6 +86,24 @@ fn main() {
         ]
     }
     once! { trials:
+        pool: [
+            what_was_dropped_is_used_again,
+            what_another_process_holds_is_not,
+            what_a_forked_child_inherited_is_not,
+            a_forked_child_makes_its_own,
+            what_is_attached_here_is_not,
+            what_cannot_be_counted_is_made_anew,
+            it_keeps_no_more_than_it_may,
+            threads_share_it,
+            who_comes_late_kills_nobody,
+        ]
+        wake: [
+            processes_wake_each_other,
+            all_who_sleep_are_woken,
+            the_time_is_up,
+            signals_do_not_end_a_sleep,
+            a_killed_sleeper_is_not_missed,
+        ]
         sparse: [
             to_clear_a_large_map_touches_nothing_new,
             to_trim_gives_memory_back,

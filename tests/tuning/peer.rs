@@ -7,9 +7,10 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use shmem_providers::{Grant, ShMemOptions, ShMemProvider, StdShMemProvider};
 
 pub(crate) use crate::process::*;
+use crate::{pool, wake};
 
 /// What a command comes to.
-type Answer = Result<String, Box<dyn Error>>;
+pub(crate) type Answer = Result<String, Box<dyn Error>>;
 
 /// What the second process does until its orders end.
 pub(crate) fn serve() {
@@ -24,6 +25,14 @@ pub(crate) fn serve() {
 
 fn obey(order: &[&str]) -> Answer {
     match *order {
+        ["pong", id, rounds] => wake::pong(id, rounds.parse()?),
+        ["sleep", id, value] => wake::sleep(id, value.parse()?),
+        ["timer", micros] => wake::timer(micros.parse()?),
+        ["hold", id] => pool::hold(id),
+        ["forks"] => pool::forks(),
+        ["child-makes"] => pool::child_makes(),
+        ["knock", id] => pool::knock(id),
+        ["nothing"] => Ok(String::new()),
         ["lock", size, limit] => lock(size.parse()?, limit.parse()?),
         _ => Err(format!("unknown order {order:?}").into()),
     }
