@@ -52,6 +52,10 @@ mod segment;
 #[cfg(feature = "alloc")]
 mod service;
 mod shmem;
+#[cfg(all(unix, feature = "std"))]
+mod slab;
+#[cfg(unix)]
+mod snapshot;
 #[cfg(unix)]
 mod sparse;
 #[cfg(unix)]
@@ -85,6 +89,10 @@ pub use self::service as service_core;
 #[cfg(all(unix, feature = "std"))]
 pub use self::service::host::{DummyShMemService, ShMemService};
 pub use self::shmem::{ShMem, ShMemProvider};
+#[cfg(all(unix, feature = "std"))]
+pub use self::slab::{Place, Slab, SlabObject};
+#[cfg(unix)]
+pub use self::snapshot::{Snapshot, View};
 #[cfg(unix)]
 pub use self::sparse::TouchedRanges;
 

@@ -94,6 +94,21 @@ impl Mapping {
     }
 }
 
+impl Mapping {
+    /// As [`access`](Self::access), of a mapping that is shared within this process as well.
+    ///
+    /// # Safety
+    ///
+    /// While the access lives, nobody makes a slice of the mapping.
+    #[cfg(all(unix, feature = "std"))]
+    pub(crate) unsafe fn shared_access(&self) -> Access<'_> {
+        let base = self.base.cast::<AtomicU8>().as_ptr();
+        // SAFETY: valid by the contract of `from_raw`; atomics may be written by others, and plain
+        // references are kept away by the contract of this function.
+        Access::new(unsafe { core::slice::from_raw_parts(base, self.len) })
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: `from_raw` was promised that only we call this; a value is dropped once, and

@@ -102,6 +102,29 @@ pub trait Room: Clone + fmt::Debug + Default {
         false
     }
 
+    /// Makes a copy of these bytes that nobody can change; those outside of the ranges are zeros.
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Self::Handle, ShMemId)> {
+        let _ = (bytes, ranges);
+        Err(CANNOT)
+    }
+
+    /// Maps all of what [`create_image`](Self::create_image) has made, so that what is written stays
+    /// in this process.
+    fn map_private(&self, handle: &Self::Handle) -> Result<Mapping> {
+        let _ = handle;
+        Err(CANNOT)
+    }
+
+    /// Forgets what was written to such a mapping.
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        let _ = mapping;
+        Err(CANNOT)
+    }
+
     /// Takes away the name, so that the segment ends with its last holder.
     fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
 
@@ -282,6 +305,18 @@ impl<R: Room> Segment<R> {
     #[must_use]
     pub fn is_owner(&self) -> bool {
         self.origin != Origin::Attached
+    }
+
+    /// The bytes, to be accessed by several at the same time, in this process too.
+    ///
+    /// # Safety
+    ///
+    /// While the access lives, nobody makes a slice of the segment.
+    #[cfg(feature = "std")]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn shared_access(&self) -> Access<'_> {
+        // SAFETY: demanded from the caller.
+        unsafe { self.mapping.shared_access() }
     }
 
     pub(crate) fn room(&self) -> &R {

@@ -20,6 +20,36 @@ pub struct TouchedRanges<'a, R: Room> {
     next: usize,
 }
 
+/// The parts of a segment that a copy of it must have: those that have memory, or all of it where
+/// that cannot be told.
+#[derive(Debug)]
+pub(crate) struct Touched<'a, R: Room> {
+    ranges: Option<TouchedRanges<'a, R>>,
+}
+
+impl<'a, R: Room> Touched<'a, R> {
+    pub(crate) fn of(segment: &'a Segment<R>) -> Self {
+        Self {
+            ranges: Some(segment.touched_ranges()),
+        }
+    }
+}
+
+impl<R: Room> Iterator for Touched<'_, R> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let ranges = self.ranges.as_mut()?;
+        let reached = ranges.next;
+        if let Ok(range) = ranges.next()? {
+            return Some(range);
+        }
+        let len = ranges.segment.len();
+        self.ranges = None;
+        Some(reached..len)
+    }
+}
+
 impl<R: Room> Segment<R> {
     /// The parts that have memory, because some process has touched them: whole pages, in bytes from
     /// the start of the segment. All other bytes are zero.

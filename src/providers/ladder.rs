@@ -215,6 +215,30 @@ impl Room for Ladder {
         }
     }
 
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Handle, ShMemId)> {
+        // The other rungs cannot.
+        if self.only.unwrap_or(Mechanism::Memfd) != Mechanism::Memfd {
+            return Err(CANNOT);
+        }
+        let (handle, id) = Memfd.create_image(bytes, ranges)?;
+        Ok((Handle::Memfd(handle), id))
+    }
+
+    fn map_private(&self, handle: &Handle) -> Result<Mapping> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.map_private(handle),
+            Handle::SystemV(_) | Handle::Posix(_) => Err(CANNOT),
+        }
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        Memfd.reset(mapping)
+    }
+
     fn create_countable(&self, size: usize) -> Result<Fresh<Handle>> {
         self.climb(|rung| match rung {
             Mechanism::Memfd => Memfd.create_countable(size).and_then(findable),

@@ -145,7 +145,7 @@ impl Room for Memfd {
 
     fn create_from(&self, bytes: &[u8]) -> Result<Fresh<OwnedFd>> {
         let (fd, id) = make(bytes.len(), MemfdFlags::empty())?;
-        sys::write_all(&fd, bytes)?;
+        sys::write_at(&fd, 0, bytes)?;
         let mapping = sys::map_fd(&fd, bytes.len())?;
         Ok(fresh(fd, id, mapping))
     }
@@ -172,7 +172,7 @@ impl Room for Memfd {
     }
 
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
-        let facts = check(handle)?;
+        let facts = writable(handle)?;
         let pages = PageSize::of(handle, &facts)?;
         sys::map_fd_aligned(handle, facts.extent(len)?, pages, None)
     }
@@ -183,7 +183,7 @@ impl Room for Memfd {
         len: Option<usize>,
         options: ShMemOptions,
     ) -> Result<(Mapping, Grants)> {
-        let facts = check(handle)?;
+        let facts = writable(handle)?;
         let pages = PageSize::of(handle, &facts)?;
         let mut grants = Grants::default();
         if let Some((wanted, need)) = options.huge_pages {
@@ -215,6 +215,35 @@ impl Room for Memfd {
                 what: "huge pages are set aside for the segment, and stay so",
             }),
         }
+    }
+
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(OwnedFd, ShMemId)> {
+        let (fd, id) = make_open(bytes.len(), MemfdFlags::empty())?;
+        for range in ranges {
+            let start = range.start;
+            sys::write_at(&fd, start, bytes.get(range).unwrap_or_default())?;
+        }
+        seal(&fd, SEALS | SealFlags::WRITE)?;
+        Ok((fd, id))
+    }
+
+    fn map_private(&self, handle: &OwnedFd) -> Result<Mapping> {
+        match check(handle)? {
+            (facts, seals) if seals.contains(SealFlags::WRITE) => {
+                sys::map_private(handle, facts.extent(None)?)
+            }
+            _ => Err(Error::Foreign {
+                found: "it is a segment and no snapshot",
+            }),
+        }
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        sys::reset_private(mapping)
     }
 
     fn create_countable(&self, size: usize) -> Result<Fresh<OwnedFd>> {
@@ -250,6 +279,19 @@ const NOT_HUGE: Error = Error::Unsupported {
 /// A sealed memfd of this size, and the id for it.
 #[inline]
 fn make(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
+    let (fd, id) = make_open(size, pages)?;
+    seal(&fd, SEALS)?;
+    Ok((fd, id))
+}
+
+fn seal(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
+    fs::fcntl_add_seals(fd, seals)
+        .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))
+}
+
+/// A memfd of this size that is not sealed yet, and the id for it.
+#[inline]
+fn make_open(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
     let me = identity::draw()?;
     if me.sizes_limited {
         sys::limits::check_file_size(size)?;
@@ -261,8 +303,6 @@ fn make(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
     )?;
     fs::ftruncate(&fd, size as u64)
         .map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
-    fs::fcntl_add_seals(&fd, SEALS)
-        .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))?;
     let number = u32::try_from(fd.as_raw_fd()).ok();
     let place = Place {
         found: me.pid.zip(number),
@@ -323,7 +363,7 @@ fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
 }
 
 /// What is to be known before it is mapped: that it is ours, and cannot shrink.
-fn check(fd: &OwnedFd) -> Result<Facts> {
+fn check(fd: &OwnedFd) -> Result<(Facts, SealFlags)> {
     let facts = Facts::of(fd)?;
     if !sys::is_me(facts.owner) {
         return Err(Error::OtherUser {
@@ -332,10 +372,20 @@ fn check(fd: &OwnedFd) -> Result<Facts> {
     }
     // What is no memfd has no seals, and says so with EINVAL.
     match fs::fcntl_get_seals(fd) {
-        Ok(seals) if seals.contains(NEEDED) => Ok(facts),
+        Ok(seals) if seals.contains(NEEDED) => Ok((facts, seals)),
         _ => Err(Error::Foreign {
             found: "it is not sealed against shrinking",
         }),
+    }
+}
+
+/// The same of what is to be mapped for writing.
+fn writable(fd: &OwnedFd) -> Result<Facts> {
+    match check(fd)? {
+        (_, seals) if seals.contains(SealFlags::WRITE) => Err(Error::Foreign {
+            found: "it is a snapshot, of which there are views only",
+        }),
+        (facts, _) => Ok(facts),
     }
 }
 

@@ -179,7 +179,7 @@ impl Room for Posix {
         // To write reserves as well.
         create_anew(bytes.len(), |fd| {
             sys::limits::check_file_size(bytes.len())?;
-            sys::write_all(fd, bytes)
+            sys::write_at(fd, 0, bytes)
         })
     }
 

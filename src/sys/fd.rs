@@ -201,11 +201,28 @@ unsafe fn unmap_huge<const PAGE: usize>(base: NonNull<u8>, len: usize) {
     unsafe { unmap(base, len.next_multiple_of(PAGE)) }
 }
 
-/// Writes all of this to the start of the object.
-pub(crate) fn write_all(fd: impl AsFd, bytes: &[u8]) -> Result<()> {
+/// Maps so that what is written stays in this process.
+#[cfg(target_os = "linux")]
+pub(crate) fn map_private(fd: impl AsFd, len: usize) -> Result<Mapping> {
+    map_fd_at(fd, ptr::null_mut(), len, MapFlags::PRIVATE, unmap)
+        .map_err(|errno| failed("mmap", errno, Subject::Bytes(len)))
+}
+
+/// Forgets what was written to a mapping of [`map_private`].
+#[cfg(target_os = "linux")]
+pub(crate) fn reset_private(mapping: &mut Mapping) -> Result<()> {
+    let (base, len) = (mapping.base().as_ptr().cast(), mapping.len());
+    // SAFETY: the pages are mapped and stay so; their bytes change, while the mapping is borrowed
+    // mutably, to those of the object, which are initialised as well.
+    unsafe { mm::madvise(base, len, mm::Advice::LinuxDontNeed) }
+        .map_err(|errno| failed("madvise(MADV_DONTNEED)", errno, Subject::Bytes(len)))
+}
+
+/// Writes all of this to the object, from this place on.
+pub(crate) fn write_at(fd: impl AsFd, start: usize, bytes: &[u8]) -> Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
-        match io::pwrite(&fd, rest, (bytes.len() - rest.len()) as u64) {
+        match io::pwrite(&fd, rest, (start + bytes.len() - rest.len()) as u64) {
             Ok(0) => return Err(failed("pwrite", Errno::IO, Subject::Bytes(bytes.len()))),
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}

@@ -45,11 +45,11 @@ use rustix::io::Errno;
 pub(crate) use rustix::process::{Pid, getpid as pid};
 
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::fd::{Facts, duplicate, map_fd, write_all};
+pub(crate) use self::fd::{Facts, duplicate, map_fd, write_at};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(target_os = "linux")]
-pub(crate) use self::fd::{PageSize, map_fd_aligned};
+pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, reset_private};
 #[cfg(feature = "std")]
 pub(crate) use self::kin::Kin;
 #[cfg(feature = "std")]

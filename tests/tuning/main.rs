@@ -15,7 +15,9 @@ mod any;
 mod options;
 mod peer;
 mod pool;
+mod slab;
 mod smaps;
+mod snapshot;
 mod sparse;
 mod wake;
 
@@ -86,6 +88,20 @@ fn main() {
         ]
     }
     once! { trials:
+        slab: [
+            objects_are_apart_and_zeroed,
+            another_process_finds_an_object,
+            sizes_that_no_slab_can_have,
+            threads_share_a_slab,
+        ]
+        snapshot: [
+            views_are_of_the_moment_and_private,
+            other_processes_have_views_of_their_own,
+            nobody_can_change_a_snapshot,
+            it_lives_as_long_as_somebody_holds_it,
+            it_takes_memory_for_what_was_touched,
+            what_is_no_snapshot,
+        ]
         pool: [
             what_was_dropped_is_used_again,
             what_another_process_holds_is_not,

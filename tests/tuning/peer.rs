@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use shmem_providers::{Grant, ShMemOptions, ShMemProvider, StdShMemProvider};
 
 pub(crate) use crate::process::*;
-use crate::{pool, wake};
+use crate::{pool, slab, snapshot, wake};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -32,6 +32,8 @@ fn obey(order: &[&str]) -> Answer {
         ["forks"] => pool::forks(),
         ["child-makes"] => pool::child_makes(),
         ["knock", id] => pool::knock(id),
+        ["view", id, expected] => snapshot::view(id, expected.parse()?),
+        ["object", ref place @ ..] => slab::object(place),
         ["nothing"] => Ok(String::new()),
         ["lock", size, limit] => lock(size.parse()?, limit.parse()?),
         _ => Err(format!("unknown order {order:?}").into()),
