@@ -42,6 +42,7 @@ test-default: ## All tests, with the default features
 fmt: ## Formatting
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo fmt --check --manifest-path benches/table/Cargo.toml
 clippy: ## Lints of everything
 	cargo clippy --all-targets --features full -- -D warnings
 	cargo clippy --all-targets -- -D warnings
@@ -96,6 +97,14 @@ smoke: ## Examples are built; benchmarks run everything once
 share: ## The example, undisturbed and with processes killed
 	cargo run --release --example share
 	cargo run --release --example share -- --kill
+
+.PHONY: bench-table bench-table-once
+BENCH_TABLE := cargo run --release --manifest-path benches/table/Cargo.toml --
+bench-table: ## Every figure that is demanded, beside the raw calls of the same run (docs/performance.md)
+	@$(BENCH_TABLE) --csv=$(abspath docs/performance.csv)
+	@python3 docs/performance.py docs/performance.csv docs/performance.svg
+bench-table-once: ## The same, everything once: does it still work?
+	@$(BENCH_TABLE) --once
 
 .PHONY: fuzz fuzz-id fuzz-open
 FUZZ := --release --manifest-path fuzz/Cargo.toml --target $(HOST)

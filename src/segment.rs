@@ -331,6 +331,7 @@ impl<R: Room> Segment<R> {
     }
 
     /// The segment, of which nothing is left here.
+    #[cfg(feature = "std")]
     pub(crate) fn take(&mut self) -> Self {
         Self {
             mapping: core::mem::replace(&mut self.mapping, Mapping::empty()),
@@ -342,6 +343,7 @@ impl<R: Room> Segment<R> {
     }
 
     /// Whether it can be told if others hold it.
+    #[cfg(feature = "std")]
     pub(crate) fn is_countable(&self) -> bool {
         self.handle
             .as_ref()
@@ -349,6 +351,7 @@ impl<R: Room> Segment<R> {
     }
 
     /// Does the work if nobody else holds the segment, and says whether nobody did meanwhile.
+    #[cfg(feature = "std")]
     pub(crate) fn is_secluded_while(&mut self, work: impl FnOnce(&mut Self)) -> bool {
         if !self
             .handle
