@@ -101,7 +101,7 @@ share: ## The example, undisturbed and with processes killed
 .PHONY: bench-table bench-table-once
 BENCH_TABLE := cargo run --release --manifest-path benches/table/Cargo.toml --
 bench-table: ## Every figure that is demanded, beside the raw calls of the same run (docs/performance.md)
-	@$(BENCH_TABLE) --csv=$(abspath docs/performance.csv)
+	@$(BENCH_TABLE) --csv=docs/performance.csv --into=docs/performance.md
 	@python3 docs/performance.py docs/performance.csv docs/performance.svg
 bench-table-once: ## The same, everything once: does it still work?
 	@$(BENCH_TABLE) --once

@@ -457,6 +457,10 @@ impl Place {
                 Ok(None) | Err(_) => {}
             }
         }
+        // Who has it already need not look far.
+        if let Ok(Some(fd)) = procfs::find_here(link, |fd| check(fd).is_ok()) {
+            return Ok(fd);
+        }
         // A second look, because the last holder may have passed the segment on, while we looked,
         // to a process that we had already looked at.
         for _ in 0..2 {

@@ -38,11 +38,27 @@ fn main() -> Result {
         .find(|word| !word.starts_with('-'))
         .map(|&word| word.into());
     rows::all(&mut table);
-    println!("{}", table.markdown());
+    let markdown = table.markdown();
+    println!("{markdown}");
+    if let Some(path) = words.iter().find_map(|word| word.strip_prefix("--into=")) {
+        put_between_marks(path, &markdown)?;
+    }
     if let Some(path) = words.iter().find_map(|word| word.strip_prefix("--csv=")) {
         std::fs::write(path, table.csv())?;
     }
     Ok(())
+}
+
+/// Replaces what stands between the marks of a page.
+fn put_between_marks(path: &str, table: &str) -> Result {
+    let (start, end) = ("<!-- table -->\n", "<!-- end of table -->");
+    let page = std::fs::read_to_string(path)?;
+    let (before, rest) = page.split_once(start).ok_or("no mark in the page")?;
+    let (_, after) = rest.split_once(end).ok_or("no second mark in the page")?;
+    Ok(std::fs::write(
+        path,
+        format!("{before}{start}{table}{end}{after}"),
+    )?)
 }
 
 /// Another process that holds a segment.
