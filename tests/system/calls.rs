@@ -51,7 +51,7 @@ pub(crate) fn who_holds_it_looks_through_no_other_process() -> Outcome {
     // Not even the one who was found then is needed any more.
     other.kill();
     peer.ask(format!("open {id} 4096"))?;
-    std::mem::drop(peer);
+    drop(peer);
 
     let log = fs::read_to_string(&log)?;
     let searched = |order: &str| {
