@@ -113,7 +113,9 @@ impl ShMemOptions {
     ///
     /// # Platform notes
     ///
-    /// Linux: `MADV_POPULATE_WRITE` (`madvise(2)`, since 5.14); on older kernels every page is touched.
+    /// Linux: `MADV_POPULATE_READ` (`madvise(2)`, since 5.14); on older kernels every page is touched.
+    /// Where the processor does not note by itself which pages were written, as some of ARM's do
+    /// not, the first write to a page may still be noted by a fault.
     #[must_use]
     pub const fn prefault(mut self) -> Self {
         self.prefault = true;

@@ -43,7 +43,10 @@ mod linux {
     const SMALLEST_PAGE: usize = 4096;
 
     pub(super) fn prefault(mapping: &mut Mapping) -> Result<()> {
-        match advise(mapping, Advice::LinuxPopulateWrite) {
+        // As if every page were read, which allocates it all the same, and maps it for writing as
+        // well, because it is shared; and which, unlike writing, maps those that exist already
+        // sixteen at a time.
+        match advise(mapping, Advice::LinuxPopulateRead) {
             // Before Linux 5.14.
             Err(Errno::INVAL) => {
                 mapping.access().touch_every(SMALLEST_PAGE);
@@ -51,7 +54,7 @@ mod linux {
             }
             done => done.map_err(|errno| {
                 let subject = Subject::Bytes(mapping.len());
-                failed("madvise(MADV_POPULATE_WRITE)", errno, subject)
+                failed("madvise(MADV_POPULATE_READ)", errno, subject)
             }),
         }
     }
