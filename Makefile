@@ -46,6 +46,7 @@ fmt: ## Formatting
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo fmt --check --manifest-path libafl/Cargo.toml
 	cargo fmt --check --manifest-path examples/libafl/Cargo.toml
+	cargo fmt --check --manifest-path benches/table/Cargo.toml
 clippy: ## Lints of everything
 	cargo clippy --all-targets --features full -- -D warnings
 	cargo clippy --all-targets -- -D warnings
@@ -158,6 +159,14 @@ share: ## The example, undisturbed and with processes killed
 	cargo run --release --example share -- --kill
 served: ## The example of the service, which loses a client and its host
 	cargo run --release --example served
+
+.PHONY: bench-table bench-table-once
+BENCH_TABLE := cargo run --release --manifest-path benches/table/Cargo.toml --
+bench-table: ## Every figure that is demanded, beside the raw calls of the same run (docs/performance.md)
+	@$(BENCH_TABLE) --csv=docs/performance.csv --into=docs/performance.md
+	@python3 docs/performance.py docs/performance.csv docs/performance.svg
+bench-table-once: ## The same, everything once: does it still work?
+	@$(BENCH_TABLE) --once
 
 .PHONY: fuzz fuzz-id fuzz-open fuzz-service
 FUZZ := --release --manifest-path fuzz/Cargo.toml --target $(HOST)

@@ -147,6 +147,14 @@ impl<'a> Access<'a> {
         }
     }
 
+    /// Touches one byte of every `step` for writing, and leaves it as it is.
+    #[cfg(unix)]
+    pub(crate) fn touch_every(&self, step: usize) {
+        for byte in self.bytes.iter().step_by(step) {
+            byte.fetch_or(0, Relaxed);
+        }
+    }
+
     /// The bytes as atomics.
     #[must_use]
     pub fn as_atomic_u8(&self) -> &'a [AtomicU8] {

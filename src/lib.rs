@@ -39,8 +39,12 @@ mod id;
 mod libafl;
 mod limit;
 mod mapping;
+#[cfg(any(unix, windows))]
+mod options;
 #[cfg(all(unix, feature = "std"))]
 pub mod pipes;
+#[cfg(all(any(unix, windows), feature = "std"))]
+mod pool;
 #[cfg(any(unix, windows))]
 mod providers;
 #[cfg(feature = "std")]
@@ -50,9 +54,17 @@ mod segment;
 #[cfg(feature = "alloc")]
 mod service;
 mod shmem;
+#[cfg(all(any(unix, windows), feature = "std"))]
+mod slab;
+#[cfg(any(unix, windows))]
+mod snapshot;
+#[cfg(any(unix, windows))]
+mod sparse;
 #[cfg(any(unix, windows))]
 mod sys;
 mod text;
+#[cfg(any(unix, windows))]
+pub mod wake;
 
 /// For the documentation: which provider for which target.
 #[cfg(any(doc, doctest))]
@@ -73,6 +85,10 @@ pub use self::description::ShMemDescription;
 pub use self::heap::{NopShMem, NopShMemProvider};
 pub use self::id::ShMemId;
 #[cfg(any(unix, windows))]
+pub use self::options::{Grant, Grants, HugePages, ShMemOptions};
+#[cfg(all(any(unix, windows), feature = "std"))]
+pub use self::pool::{OverMechanism, Pool, Pooled, PooledShMem, ShMemPool};
+#[cfg(any(unix, windows))]
 pub use self::providers::*;
 #[cfg(feature = "std")]
 pub use self::rc::{RcShMem, RcShMemProvider};
@@ -89,6 +105,12 @@ pub use self::service::dummy::DummyShMemService;
 #[cfg(all(unix, feature = "std"))]
 pub use self::service::host::ShMemService;
 pub use self::shmem::{ShMem, ShMemProvider};
+#[cfg(all(any(unix, windows), feature = "std"))]
+pub use self::slab::{Place, Slab, SlabObject};
+#[cfg(any(unix, windows))]
+pub use self::snapshot::{Snapshot, View};
+#[cfg(any(unix, windows))]
+pub use self::sparse::TouchedRanges;
 
 /// What the functions of this crate return when they fail: [`error::Error`].
 #[cfg(not(feature = "libafl"))]

@@ -33,6 +33,18 @@ pub enum Limit {
         /// How many mappings it may have.
         limit: u64,
     },
+    /// Memory that this process may lock (`RLIMIT_MEMLOCK`).
+    LockedMemory {
+        /// In bytes.
+        limit: u64,
+    },
+    /// Huge pages of one size, set aside by the administrator.
+    HugePages {
+        /// The size of one, in bytes.
+        size: u64,
+        /// How many are free.
+        free: u64,
+    },
     /// Memory of the machine.
     Memory {
         /// RAM and swap together, in bytes.
@@ -101,6 +113,16 @@ impl fmt::Display for Limit {
                 f,
                 "either the size exceeds the address space, or the process has all of its \
                  mappings: vm.max_map_count is {limit} (`sysctl vm.max_map_count=…`)"
+            ),
+            Self::LockedMemory { limit } => {
+                write!(f, "RLIMIT_MEMLOCK is {limit} bytes: raise it (`ulimit -l`)")
+            }
+            Self::HugePages { size, free } => write!(
+                f,
+                "{free} huge pages of {} are free: set some aside \
+                 (/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages)",
+                Amount(size),
+                size >> 10
             ),
             Self::Memory { total } => {
                 write!(

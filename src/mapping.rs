@@ -53,6 +53,11 @@ impl Mapping {
         self
     }
 
+    /// Where the bytes are, for system calls that leave them as they are.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
     /// How many bytes there are.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -85,6 +90,21 @@ impl Mapping {
         let base = self.base.cast::<AtomicU8>().as_ptr();
         // SAFETY: valid by the contract of `from_raw`; atomics may be written by others, and `&mut
         // self` keeps plain references away for as long as this one lives.
+        Access::new(unsafe { core::slice::from_raw_parts(base, self.len) })
+    }
+}
+
+impl Mapping {
+    /// As [`access`](Self::access), of a mapping that is shared within this process as well.
+    ///
+    /// # Safety
+    ///
+    /// While the access lives, nobody makes a slice of the mapping.
+    #[cfg(all(unix, feature = "std"))]
+    pub(crate) unsafe fn shared_access(&self) -> Access<'_> {
+        let base = self.base.cast::<AtomicU8>().as_ptr();
+        // SAFETY: valid by the contract of `from_raw`; atomics may be written by others, and plain
+        // references are kept away by the contract of this function.
         Access::new(unsafe { core::slice::from_raw_parts(base, self.len) })
     }
 }

@@ -1,11 +1,12 @@
 //! [`Provider`] and [`Segment`]: both traits, implemented once over a [`Room`].
 
 use core::fmt;
-use core::ops::{Deref, DerefMut};
+use core::ops::{Deref, DerefMut, Range};
 
 use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
+use crate::options::{CANNOT, Grants, ShMemOptions};
 use crate::shmem::check_size;
 use crate::sys::{self, Pid};
 use crate::{ShMem, ShMemId, ShMemProvider};
@@ -30,6 +31,99 @@ pub trait Room: Clone + fmt::Debug + Default {
     /// belongs to this user, has as many bytes, and cannot shrink if the mechanism can promise
     /// that.
     fn map(&self, handle: &Self::Handle, len: Option<usize>) -> Result<Mapping>;
+
+    /// As [`create`](Self::create), with as much of the options as can be had.
+    fn create_with(
+        &self,
+        size: usize,
+        options: ShMemOptions,
+    ) -> Result<(Fresh<Self::Handle>, Grants)> {
+        let grants = options.refused(&CANNOT)?;
+        Ok((self.create(size)?, grants))
+    }
+
+    /// Makes a segment of these bytes, of which there are some.
+    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<Self::Handle>> {
+        let mut fresh = self.create(bytes.len())?;
+        fresh.mapping.as_mut_slice().copy_from_slice(bytes);
+        Ok(fresh)
+    }
+
+    /// As [`map`](Self::map), with as much of the options as can be had.
+    fn map_with(
+        &self,
+        handle: &Self::Handle,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        let grants = options.refused(&CANNOT)?;
+        Ok((self.map(handle, len)?, grants))
+    }
+
+    /// The first part from `from` on that has memory, of a segment of `len` bytes.
+    fn next_touched(
+        &self,
+        handle: &Self::Handle,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
+        let _ = (handle, from, len);
+        Err(CANNOT)
+    }
+
+    /// Gives back the memory of these bytes, which are zeros from then on.
+    fn trim(&self, handle: &Self::Handle, range: Range<usize>) -> Result<()> {
+        let _ = (handle, range);
+        Err(CANNOT)
+    }
+
+    /// As [`create`](Self::create), for who will ask whether others hold the segment. Its handle is
+    /// not to be duplicated.
+    fn create_countable(&self, size: usize) -> Result<Fresh<Self::Handle>> {
+        self.create(size)
+    }
+
+    /// Whether there is an answer to [`seclude`](Self::seclude).
+    fn is_countable(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
+
+    /// If no other process holds the segment, and this one holds it once, keeps others out where the
+    /// mechanism can. Children that were forked need not be seen. `false` if it cannot be known.
+    fn seclude(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
+
+    /// Ends that. `false` if somebody has got in.
+    fn end_seclusion(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
+
+    /// Makes a copy of these bytes that nobody can change; those outside of the ranges are zeros.
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Self::Handle, ShMemId)> {
+        let _ = (bytes, ranges);
+        Err(CANNOT)
+    }
+
+    /// Maps all of what [`create_image`](Self::create_image) has made, so that what is written stays
+    /// in this process.
+    fn map_private(&self, handle: &Self::Handle) -> Result<Mapping> {
+        let _ = handle;
+        Err(CANNOT)
+    }
+
+    /// Forgets what was written to such a mapping.
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        let _ = mapping;
+        Err(CANNOT)
+    }
 
     /// Takes away the name, so that the segment ends with its last holder.
     fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
@@ -137,13 +231,19 @@ impl<R: Room> Provider<R> {
     }
 
     fn mapped(&self, handle: R::Handle, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
-        Ok(Segment {
-            mapping: self.room.map(&handle, len)?,
+        let mapping = self.room.map(&handle, len)?;
+        Ok(self.attached(handle, id, mapping))
+    }
+
+    /// A segment that another one has made.
+    pub(crate) fn attached(&self, handle: R::Handle, id: ShMemId, mapping: Mapping) -> Segment<R> {
+        Segment {
+            mapping,
             id,
             origin: Origin::Attached,
             handle: Some(handle),
             room: self.room.clone(),
-        })
+        }
     }
 }
 
@@ -207,11 +307,62 @@ impl<R: Room> Segment<R> {
         self.origin != Origin::Attached
     }
 
+    /// The bytes, to be accessed by several at the same time, in this process too.
+    ///
+    /// # Safety
+    ///
+    /// While the access lives, nobody makes a slice of the segment.
+    #[cfg(feature = "std")]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn shared_access(&self) -> Access<'_> {
+        // SAFETY: demanded from the caller.
+        unsafe { self.mapping.shared_access() }
+    }
+
+    pub(crate) fn room(&self) -> &R {
+        &self.room
+    }
+
     /// Leaves the name alone from now on.
     pub(crate) fn keep_name(&mut self) {
         if let Origin::MadeBy(_) = self.origin {
             self.origin = Origin::Made;
         }
+    }
+
+    /// The segment, of which nothing is left here.
+    #[cfg(feature = "std")]
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            mapping: core::mem::replace(&mut self.mapping, Mapping::empty()),
+            id: self.id,
+            origin: self.origin,
+            handle: self.handle.take(),
+            room: self.room.clone(),
+        }
+    }
+
+    /// Whether it can be told if others hold it.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_countable(&self) -> bool {
+        self.handle
+            .as_ref()
+            .is_some_and(|handle| self.room.is_countable(handle))
+    }
+
+    /// Does the work if nobody else holds the segment, and says whether nobody did meanwhile.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_secluded_while(&mut self, work: impl FnOnce(&mut Self)) -> bool {
+        if !self
+            .handle
+            .as_ref()
+            .is_some_and(|handle| self.room.seclude(handle))
+        {
+            return false;
+        }
+        work(self);
+        let handle = self.handle.as_ref();
+        handle.is_some_and(|handle| self.room.end_seclusion(handle))
     }
 
     fn release(&mut self) {

@@ -6,6 +6,7 @@
 //! ladder.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::io::Errno;
@@ -16,6 +17,7 @@ use super::sysv::SystemV;
 use crate::ShMemId;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
+use crate::options::{CANNOT, Grants, ShMemOptions};
 use crate::segment::{Fresh, Provider, Room, Segment};
 
 /// Makes segments by the best mechanism that works where the program runs: memfd, or else System V,
@@ -86,9 +88,7 @@ impl StdShMemProvider {
     #[must_use]
     pub fn with_mechanism(mechanism: Mechanism) -> Self {
         Self {
-            room: Ladder {
-                only: Some(mechanism),
-            },
+            room: Ladder::just(mechanism),
         }
     }
 }
@@ -109,32 +109,51 @@ impl Room for Ladder {
     type Handle = Handle;
 
     fn create(&self, size: usize) -> Result<Fresh<Handle>> {
-        if let Some(rung) = self.only {
-            return rung.create(size);
-        }
-        // What is said if every rung fails: what stopped the first of those that this system has.
-        let mut told: Option<Error> = None;
-        for rung in RUNGS {
-            if rung.is_missing() {
-                continue;
+        self.climb(|rung| match rung {
+            Mechanism::Memfd => Memfd.create(size).and_then(findable),
+            Mechanism::SystemV => Ok(SystemV.create(size)?.with_handle(Handle::SystemV)),
+            Mechanism::Posix => Ok(Posix.create(size)?.with_handle(Handle::Posix)),
+        })
+    }
+
+    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<Handle>, Grants)> {
+        let by_rung = |rung| match rung {
+            Mechanism::Memfd => {
+                let (fresh, grants) = Memfd.create_with(size, options)?;
+                Ok((findable(fresh)?, grants))
             }
-            let error = match rung.create(size) {
+            Mechanism::SystemV => {
+                let (fresh, grants) = SystemV.create_with(size, options)?;
+                Ok((fresh.with_handle(Handle::SystemV), grants))
+            }
+            Mechanism::Posix => {
+                let (fresh, grants) = Posix.create_with(size, options)?;
+                Ok((fresh.with_handle(Handle::Posix), grants))
+            }
+        };
+        if !options.requires_something() {
+            return self.climb(by_rung);
+        }
+        // That a rung lacks what is required says nothing about the rung.
+        let rungs = RUNGS
+            .into_iter()
+            .filter(|rung| self.only.is_none_or(|only| only == *rung));
+        let mut told = None;
+        for rung in rungs {
+            match by_rung(rung) {
                 Ok(fresh) => return Ok(fresh),
-                Err(error) => error,
-            };
-            match verdict(&error) {
-                Verdict::Missing => rung.remember_missing(&error),
-                Verdict::RunOut => {}
-                Verdict::Hopeless => return Err(told.unwrap_or(error)),
+                Err(error) => told = told.or(Some(error)),
             }
-            told = match told {
-                None | Some(Error::Unsupported { .. }) => Some(error),
-                told => told,
-            };
         }
-        Err(told.unwrap_or(Error::Unsupported {
-            what: "neither memfd nor System V nor POSIX shared memory is to be had here",
-        }))
+        Err(told.unwrap_or(CANNOT))
+    }
+
+    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<Handle>> {
+        self.climb(|rung| match rung {
+            Mechanism::Memfd => Memfd.create_from(bytes).and_then(findable),
+            Mechanism::SystemV => Ok(SystemV.create_from(bytes)?.with_handle(Handle::SystemV)),
+            Mechanism::Posix => Ok(Posix.create_from(bytes)?.with_handle(Handle::Posix)),
+        })
     }
 
     fn open(&self, id: &ShMemId) -> Result<Handle> {
@@ -162,6 +181,95 @@ impl Room for Ladder {
         }
     }
 
+    fn map_with(
+        &self,
+        handle: &Handle,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.map_with(handle, len, options),
+            Handle::SystemV(handle) => SystemV.map_with(handle, len, options),
+            Handle::Posix(handle) => Posix.map_with(handle, len, options),
+        }
+    }
+
+    fn next_touched(
+        &self,
+        handle: &Handle,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.next_touched(handle, from, len),
+            Handle::SystemV(handle) => SystemV.next_touched(handle, from, len),
+            Handle::Posix(handle) => Posix.next_touched(handle, from, len),
+        }
+    }
+
+    fn trim(&self, handle: &Handle, range: Range<usize>) -> Result<()> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.trim(handle, range),
+            Handle::SystemV(handle) => SystemV.trim(handle, range),
+            Handle::Posix(handle) => Posix.trim(handle, range),
+        }
+    }
+
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Handle, ShMemId)> {
+        // The other rungs cannot.
+        if self.only.unwrap_or(Mechanism::Memfd) != Mechanism::Memfd {
+            return Err(CANNOT);
+        }
+        let (handle, id) = Memfd.create_image(bytes, ranges)?;
+        Ok((Handle::Memfd(handle), id))
+    }
+
+    fn map_private(&self, handle: &Handle) -> Result<Mapping> {
+        match handle {
+            Handle::Memfd(handle) => Memfd.map_private(handle),
+            Handle::SystemV(_) | Handle::Posix(_) => Err(CANNOT),
+        }
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        Memfd.reset(mapping)
+    }
+
+    fn create_countable(&self, size: usize) -> Result<Fresh<Handle>> {
+        self.climb(|rung| match rung {
+            Mechanism::Memfd => Memfd.create_countable(size).and_then(findable),
+            rung => Self::just(rung).create(size),
+        })
+    }
+
+    fn is_countable(&self, handle: &Handle) -> bool {
+        match handle {
+            Handle::Memfd(handle) => Memfd.is_countable(handle),
+            Handle::SystemV(handle) => SystemV.is_countable(handle),
+            Handle::Posix(handle) => Posix.is_countable(handle),
+        }
+    }
+
+    fn seclude(&self, handle: &Handle) -> bool {
+        match handle {
+            Handle::Memfd(handle) => Memfd.seclude(handle),
+            Handle::SystemV(handle) => SystemV.seclude(handle),
+            Handle::Posix(handle) => Posix.seclude(handle),
+        }
+    }
+
+    fn end_seclusion(&self, handle: &Handle) -> bool {
+        match handle {
+            Handle::Memfd(handle) => Memfd.end_seclusion(handle),
+            Handle::SystemV(handle) => SystemV.end_seclusion(handle),
+            Handle::Posix(handle) => Posix.end_seclusion(handle),
+        }
+    }
+
     fn unlink(&self, handle: &Handle, id: &ShMemId) -> Result<()> {
         match handle {
             Handle::Memfd(handle) => Memfd.unlink(handle, id),
@@ -171,25 +279,56 @@ impl Room for Ladder {
     }
 }
 
-impl Mechanism {
-    fn create(self, size: usize) -> Result<Fresh<Handle>> {
-        match self {
-            Self::Memfd => {
-                let fresh = Memfd.create(size)?;
-                if memfd::can_be_found(&fresh.id) {
-                    Ok(fresh.with_handle(Handle::Memfd))
-                } else {
-                    Err(Error::Unsupported {
-                        what: "no other process could open a memfd of this one: /proc is not mounted, or the \
-                               process has made itself undumpable",
-                    })
-                }
-            }
-            Self::SystemV => Ok(SystemV.create(size)?.with_handle(Handle::SystemV)),
-            Self::Posix => Ok(Posix.create(size)?.with_handle(Handle::Posix)),
-        }
+impl Ladder {
+    /// One rung.
+    fn just(rung: Mechanism) -> Self {
+        Self { only: Some(rung) }
     }
 
+    /// The first rung on which this can be done.
+    fn climb<T>(self, by_rung: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
+        if let Some(rung) = self.only {
+            return by_rung(rung);
+        }
+        // What is said if every rung fails: what stopped the first of those that this system has.
+        let mut told: Option<Error> = None;
+        for rung in RUNGS {
+            if rung.is_missing() {
+                continue;
+            }
+            let error = match by_rung(rung) {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            };
+            match verdict(&error) {
+                Verdict::Missing => rung.remember_missing(&error),
+                Verdict::RunOut => {}
+                Verdict::Hopeless => return Err(told.unwrap_or(error)),
+            }
+            told = match told {
+                None | Some(Error::Unsupported { .. }) => Some(error),
+                told => told,
+            };
+        }
+        Err(told.unwrap_or(Error::Unsupported {
+            what: "neither memfd nor System V nor POSIX shared memory is to be had here",
+        }))
+    }
+}
+
+/// A memfd, if others can open it.
+fn findable(fresh: Fresh<<Memfd as Room>::Handle>) -> Result<Fresh<Handle>> {
+    if memfd::can_be_found(&fresh.id) {
+        Ok(fresh.with_handle(Handle::Memfd))
+    } else {
+        Err(Error::Unsupported {
+            what: "no other process could open a memfd of this one: /proc is not mounted, or the \
+                   process has made itself undumpable",
+        })
+    }
+}
+
+impl Mechanism {
     fn is_missing(self) -> bool {
         MISSING.load(Relaxed) & self.bit() != 0
     }

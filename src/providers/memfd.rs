@@ -13,6 +13,7 @@
 //! these seals is mapped: so no peer can cause a SIGBUS. Not chosen: `pidfd_getfd(2)`, which needs
 //! the right to attach as a debugger, and which Yama and Docker's seccomp profile deny.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -23,8 +24,9 @@ use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::id::base64;
 use crate::mapping::Mapping;
+use crate::options::{Grant, Grants, HugePages, Need, ShMemOptions};
 use crate::segment::{End, Fresh, Provider, Room, Segment};
-use crate::sys::{self, Facts, failed, identity, procfs};
+use crate::sys::{self, Facts, PageSize, failed, identity, procfs};
 use crate::text::Text;
 
 /// Makes segments with `memfd_create(2)`.
@@ -117,31 +119,35 @@ impl Room for Memfd {
     type Handle = OwnedFd;
 
     fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        let me = identity::draw()?;
-        if me.sizes_limited {
-            sys::limits::check_file_size(size)?;
-        }
-        let name = Text::<32>::joined(&[NAME, &nonce_digits(me.nonce)]);
-        let fd = create(
-            name.as_bytes(),
-            MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-        )?;
-        fs::ftruncate(&fd, size as u64)
-            .map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
-        fs::fcntl_add_seals(&fd, SEALS)
-            .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))?;
+        let (fd, id) = make(size, MemfdFlags::empty())?;
         let mapping = sys::map_fd(&fd, size)?;
-        let number = u32::try_from(fd.as_raw_fd()).ok();
-        let place = Place {
-            found: me.pid.zip(number),
-            nonce: me.nonce,
-        };
-        Ok(Fresh {
-            handle: fd,
-            id: place.id(),
-            mapping,
-            end: End::WithLastHolder,
-        })
+        Ok(fresh(fd, id, mapping))
+    }
+
+    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<OwnedFd>, Grants)> {
+        let mut grants = Grants::default();
+        if let Some((pages, need)) = options.huge_pages {
+            match create_huge(size, pages) {
+                Ok(mut fresh) => {
+                    grants.huge_pages = Grant::Granted;
+                    sys::tune(&mut fresh.mapping, options, &mut grants);
+                    return Ok((fresh, grants));
+                }
+                Err(error) if need == Need::Require => return Err(error),
+                Err(error) => grants.huge_pages = Grant::Refused(error),
+            }
+        }
+        let (fd, id) = make(size, MemfdFlags::empty())?;
+        let mut mapping = map(&fd, size, PageSize::Ordinary, options)?;
+        sys::tune(&mut mapping, options, &mut grants);
+        Ok((fresh(fd, id, mapping), grants))
+    }
+
+    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<OwnedFd>> {
+        let (fd, id) = make(bytes.len(), MemfdFlags::empty())?;
+        sys::write_at(&fd, 0, bytes)?;
+        let mapping = sys::map_fd(&fd, bytes.len())?;
+        Ok(fresh(fd, id, mapping))
     }
 
     fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
@@ -166,13 +172,177 @@ impl Room for Memfd {
     }
 
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
-        let facts = check(handle)?;
-        sys::map_fd(handle, facts.extent(len)?)
+        let facts = writable(handle)?;
+        let pages = PageSize::of(handle, &facts)?;
+        sys::map_fd_aligned(handle, facts.extent(len)?, pages, None)
+    }
+
+    fn map_with(
+        &self,
+        handle: &OwnedFd,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        let facts = writable(handle)?;
+        let pages = PageSize::of(handle, &facts)?;
+        let mut grants = Grants::default();
+        if let Some((wanted, need)) = options.huge_pages {
+            grants.huge_pages = match need {
+                _ if pages == PageSize::Huge(wanted) => Grant::Granted,
+                Need::Require => return Err(NOT_HUGE),
+                Need::Try => Grant::Refused(NOT_HUGE),
+            };
+        }
+        let mut mapping = map(handle, facts.extent(len)?, pages, options)?;
+        sys::tune(&mut mapping, options, &mut grants);
+        Ok((mapping, grants))
+    }
+
+    fn next_touched(
+        &self,
+        handle: &OwnedFd,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
+        sys::next_touched(handle, from, len)
+    }
+
+    fn trim(&self, handle: &OwnedFd, range: Range<usize>) -> Result<()> {
+        match PageSize::of(handle, &Facts::of(handle)?)? {
+            PageSize::Ordinary => sys::punch(handle, range),
+            // There may be none when the memory is needed again, and that is a SIGBUS.
+            PageSize::Huge(_) => Err(Error::Unsupported {
+                what: "huge pages are set aside for the segment, and stay so",
+            }),
+        }
+    }
+
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(OwnedFd, ShMemId)> {
+        let (fd, id) = make_open(bytes.len(), MemfdFlags::empty())?;
+        for range in ranges {
+            let start = range.start;
+            sys::write_at(&fd, start, bytes.get(range).unwrap_or_default())?;
+        }
+        seal(&fd, SEALS | SealFlags::WRITE)?;
+        Ok((fd, id))
+    }
+
+    fn map_private(&self, handle: &OwnedFd) -> Result<Mapping> {
+        match check(handle)? {
+            (facts, seals) if seals.contains(SealFlags::WRITE) => {
+                sys::map_private(handle, facts.extent(None)?)
+            }
+            _ => Err(Error::Foreign {
+                found: "it is a segment and no snapshot",
+            }),
+        }
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        sys::reset_private(mapping)
+    }
+
+    fn create_countable(&self, size: usize) -> Result<Fresh<OwnedFd>> {
+        let (mut fd, id) = make(size, MemfdFlags::empty())?;
+        // Without it the segment is never used again, and that is all.
+        let _ = sys::lease::make_countable(&mut fd);
+        let mapping = sys::map_fd(&fd, size)?;
+        Ok(fresh(fd, id, mapping))
+    }
+
+    fn is_countable(&self, _handle: &OwnedFd) -> bool {
+        true
+    }
+
+    fn seclude(&self, handle: &OwnedFd) -> bool {
+        sys::lease::take(handle)
+    }
+
+    fn end_seclusion(&self, handle: &OwnedFd) -> bool {
+        sys::lease::give_back(handle)
     }
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
         Ok(())
     }
+}
+
+/// Why a segment that exists grants no huge pages.
+const NOT_HUGE: Error = Error::Unsupported {
+    what: "the segment was made of pages of another size",
+};
+
+/// A sealed memfd of this size, and the id for it.
+#[inline]
+fn make(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
+    let (fd, id) = make_open(size, pages)?;
+    seal(&fd, SEALS)?;
+    Ok((fd, id))
+}
+
+fn seal(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
+    fs::fcntl_add_seals(fd, seals)
+        .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))
+}
+
+/// A memfd of this size that is not sealed yet, and the id for it.
+#[inline]
+fn make_open(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
+    let me = identity::draw()?;
+    if me.sizes_limited {
+        sys::limits::check_file_size(size)?;
+    }
+    let name = Text::<32>::joined(&[NAME, &nonce_digits(me.nonce)]);
+    let fd = create(
+        name.as_bytes(),
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | pages,
+    )?;
+    fs::ftruncate(&fd, size as u64)
+        .map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
+    let number = u32::try_from(fd.as_raw_fd()).ok();
+    let place = Place {
+        found: me.pid.zip(number),
+        nonce: me.nonce,
+    };
+    Ok((fd, place.id()))
+}
+
+/// What [`make`] has made, once it is mapped.
+fn fresh(handle: OwnedFd, id: ShMemId, mapping: Mapping) -> Fresh<OwnedFd> {
+    Fresh {
+        handle,
+        id,
+        mapping,
+        end: End::WithLastHolder,
+    }
+}
+
+/// A segment of pages that were set aside. To map it reserves them, so that none is missing later.
+fn create_huge(size: usize, pages: HugePages) -> Result<Fresh<OwnedFd>> {
+    if size % pages.bytes() != 0 {
+        return Err(Error::Unsupported {
+            what: "the size is not a multiple of the huge page's",
+        });
+    }
+    let flags = match pages {
+        HugePages::TwoMiB => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
+        HugePages::OneGiB => MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
+    };
+    let (fd, id) = make(size, flags)?;
+    let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None);
+    let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, pages))?;
+    Ok(fresh(fd, id, mapping))
+}
+
+/// Maps at an address that suits the options.
+fn map(fd: &OwnedFd, len: usize, pages: PageSize, options: ShMemOptions) -> Result<Mapping> {
+    let huge = HugePages::TwoMiB.bytes();
+    let aligned = options.transparent_huge_pages && pages == PageSize::Ordinary && len >= huge;
+    sys::map_fd_aligned(fd, len, pages, aligned.then_some(huge))
 }
 
 /// What the name of every segment's memfd starts with.
@@ -193,7 +363,7 @@ fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
 }
 
 /// What is to be known before it is mapped: that it is ours, and cannot shrink.
-fn check(fd: &OwnedFd) -> Result<Facts> {
+fn check(fd: &OwnedFd) -> Result<(Facts, SealFlags)> {
     let facts = Facts::of(fd)?;
     if !sys::is_me(facts.owner) {
         return Err(Error::OtherUser {
@@ -202,10 +372,20 @@ fn check(fd: &OwnedFd) -> Result<Facts> {
     }
     // What is no memfd has no seals, and says so with EINVAL.
     match fs::fcntl_get_seals(fd) {
-        Ok(seals) if seals.contains(NEEDED) => Ok(facts),
+        Ok(seals) if seals.contains(NEEDED) => Ok((facts, seals)),
         _ => Err(Error::Foreign {
             found: "it is not sealed against shrinking",
         }),
+    }
+}
+
+/// The same of what is to be mapped for writing.
+fn writable(fd: &OwnedFd) -> Result<Facts> {
+    match check(fd)? {
+        (_, seals) if seals.contains(SealFlags::WRITE) => Err(Error::Foreign {
+            found: "it is a snapshot, of which there are views only",
+        }),
+        (facts, _) => Ok(facts),
     }
 }
 
@@ -276,6 +456,10 @@ impl Place {
                 // No such process or descriptor any more, or it leads to something else.
                 Ok(None) | Err(_) => {}
             }
+        }
+        // Who has it already need not look far.
+        if let Ok(Some(fd)) = procfs::find_here(link, |fd| check(fd).is_ok()) {
+            return Ok(fd);
         }
         // A second look, because the last holder may have passed the segment on, while we looked,
         // to a process that we had already looked at.

@@ -10,6 +10,7 @@
 //! the same user can shrink one under the others.
 
 use core::ffi::CStr;
+use core::ops::Range;
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -18,6 +19,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::id::base64;
 use crate::mapping::Mapping;
+use crate::options::{CANNOT, Grants, ShMemOptions};
 use crate::segment::{End, Fresh, Provider, Room, Segment};
 use crate::sys::{self, Facts, Opening, failed};
 use crate::text::Text;
@@ -114,7 +116,7 @@ impl MmapShMemProvider {
         let size = crate::shmem::check_size(map_size)?;
         let path = id_path.as_ref().to_str().unwrap_or_default();
         let id = ShMemId::from_string(&std::format!("/{}", path.strip_prefix('/').unwrap_or(path)));
-        let fresh = create(id, size)?;
+        let fresh = create(id, size, |fd| sys::reserve(fd, size))?;
         Ok(self.adopt(fresh))
     }
 
@@ -159,16 +161,38 @@ impl Room for Posix {
     type Handle = OwnedFd;
 
     fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        let mut taken = failed("shm_open", Errno::EXIST, Subject::Bytes(size));
-        for _ in 0..TRIES {
-            match create(random_name()?, size) {
-                Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
-                    taken = error;
-                }
-                done => return done,
-            }
-        }
-        Err(taken)
+        create_anew(size, |fd| sys::reserve(fd, size))
+    }
+
+    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<OwnedFd>, Grants)> {
+        let mut grants = options.refused(&CANNOT)?;
+        let mut fresh = self.create(size)?;
+        sys::tune(
+            &mut fresh.mapping,
+            options.without_huge_pages(),
+            &mut grants,
+        );
+        Ok((fresh, grants))
+    }
+
+    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<OwnedFd>> {
+        // To write reserves as well.
+        create_anew(bytes.len(), |fd| {
+            sys::limits::check_file_size(bytes.len())?;
+            sys::write_at(fd, 0, bytes)
+        })
+    }
+
+    fn map_with(
+        &self,
+        handle: &OwnedFd,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        let mut grants = options.refused(&CANNOT)?;
+        let mut mapping = self.map(handle, len)?;
+        sys::tune(&mut mapping, options.without_huge_pages(), &mut grants);
+        Ok((mapping, grants))
     }
 
     fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
@@ -189,16 +213,43 @@ impl Room for Posix {
         sys::map_fd(handle, facts.extent(len)?)
     }
 
+    fn next_touched(
+        &self,
+        handle: &OwnedFd,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
+        sys::next_touched(handle, from, len)
+    }
+
     fn unlink(&self, _handle: &OwnedFd, id: &ShMemId) -> Result<()> {
         unlink(id)
     }
 }
 
+/// A segment under a new name, whose object `fill` gives that size and the memory for it.
+fn create_anew(size: usize, fill: impl Fn(&OwnedFd) -> Result<()>) -> Result<Fresh<OwnedFd>> {
+    let mut taken = failed("shm_open", Errno::EXIST, Subject::Bytes(size));
+    for _ in 0..TRIES {
+        match create(random_name()?, size, &fill) {
+            Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
+                taken = error;
+            }
+            done => return done,
+        }
+    }
+    Err(taken)
+}
+
 /// A segment with this id. After an error the name does not exist, unless it did before.
-fn create(id: ShMemId, size: usize) -> Result<Fresh<OwnedFd>> {
+fn create(
+    id: ShMemId,
+    size: usize,
+    fill: impl Fn(&OwnedFd) -> Result<()>,
+) -> Result<Fresh<OwnedFd>> {
     let fd = sys::shm_open(name(&id)?, Opening::New)
         .map_err(|errno| failed("shm_open", errno, Subject::Id(id)))?;
-    let mapping = sys::reserve(&fd, size).and_then(|()| sys::map_fd(&fd, size));
+    let mapping = fill(&fd).and_then(|()| sys::map_fd(&fd, size));
     match mapping {
         Ok(mapping) => Ok(Fresh {
             handle: fd,

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::mapping::Mapping;
+use crate::options::{CANNOT, Grant, Grants, Need, ShMemOptions};
 use crate::segment::{End, Fresh, Provider, Room, Segment};
 use crate::sys::{self, Facts, failed, last_errno, system_v};
 
@@ -77,7 +78,7 @@ pub struct SystemV;
 pub struct Shmid(c_int);
 
 /// The system removes a segment that is marked while attached once nobody is attached any more.
-const END: End = if system_v::REMOVED_BUT_OPEN {
+pub(crate) const END: End = if system_v::REMOVED_BUT_OPEN {
     End::WithLastHolder
 } else {
     End::Unlinked
@@ -87,23 +88,43 @@ impl Room for SystemV {
     type Handle = Shmid;
 
     fn create(&self, size: usize) -> Result<Fresh<Shmid>> {
-        let shmid = get_after_cleaning(size)?;
-        let attached = attach(shmid, Subject::Bytes(size));
-        if END == End::WithLastHolder || attached.is_err() {
-            let removed = system_v::remove(shmid.0);
-            // Dropping what is attached frees it if the removal went through, and it always does
-            // for who has just made it.
-            removed.map_err(|errno| failed("shmctl(IPC_RMID)", errno, Subject::Bytes(size)))?;
-        }
-        // SAFETY: the kernel has made the segment with at least `size` bytes, and `detach` asks for
-        // none.
-        let mapping = unsafe { attached?.with_len(size) };
-        Ok(Fresh {
-            handle: shmid,
-            id: ShMemId::from_int(shmid.0),
-            mapping,
-            end: END,
-        })
+        fresh(get_after_cleaning(size)?, size)
+    }
+
+    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<Shmid>, Grants)> {
+        let mut grants = options.without_required().refused(&CANNOT)?;
+        let huge = options.huge_pages.map(|(pages, need)| {
+            let made = system_v::huge(pages).and_then(|flags| fresh(get(size, flags)?, size));
+            (made, need)
+        });
+        let mut fresh = match huge {
+            Some((Ok(fresh), _)) => {
+                grants.huge_pages = Grant::Granted;
+                fresh
+            }
+            Some((Err(error), Need::Require)) => return Err(error),
+            Some((Err(error), Need::Try)) => {
+                grants.huge_pages = Grant::Refused(error);
+                self.create(size)?
+            }
+            None => self.create(size)?,
+        };
+        let options = options.without_huge_pages();
+        sys::tune(&mut fresh.mapping, options, &mut grants);
+        Ok((fresh, grants))
+    }
+
+    fn map_with(
+        &self,
+        handle: &Shmid,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        let mut grants = options.refused(&CANNOT)?;
+        let mut mapping = self.map(handle, len)?;
+        let options = options.without_huge_pages();
+        sys::tune(&mut mapping, options, &mut grants);
+        Ok((mapping, grants))
     }
 
     fn open(&self, id: &ShMemId) -> Result<Shmid> {
@@ -134,9 +155,43 @@ impl Room for SystemV {
         Ok(unsafe { mapping.with_len(len) })
     }
 
+    fn is_countable(&self, _handle: &Shmid) -> bool {
+        END == End::WithLastHolder
+    }
+
+    fn seclude(&self, handle: &Shmid) -> bool {
+        END == End::WithLastHolder
+            && system_v::ask(handle.0, system_v::IPC_STAT)
+                .is_ok_and(|(_, stat)| stat.shm_nattch == 1)
+    }
+
+    fn end_seclusion(&self, handle: &Shmid) -> bool {
+        self.seclude(handle)
+    }
+
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
         system_v::remove(handle.0).map_err(|errno| refused("shmctl(IPC_RMID)", errno, *id))
     }
+}
+
+/// Attaches a segment that has just been made, and marks it for removal where that leaves it open.
+fn fresh(shmid: Shmid, size: usize) -> Result<Fresh<Shmid>> {
+    let attached = attach(shmid, Subject::Bytes(size));
+    if END == End::WithLastHolder || attached.is_err() {
+        let removed = system_v::remove(shmid.0);
+        // Dropping what is attached frees it if the removal went through, and it always does for
+        // who has just made it.
+        removed.map_err(|errno| failed("shmctl(IPC_RMID)", errno, Subject::Bytes(size)))?;
+    }
+    // SAFETY: the kernel has made the segment with at least `size` bytes, and `detach` asks for
+    // none.
+    let mapping = unsafe { attached?.with_len(size) };
+    Ok(Fresh {
+        handle: shmid,
+        id: ShMemId::from_int(shmid.0),
+        mapping,
+        end: END,
+    })
 }
 
 /// A new segment. Once per process, and when there are no more to be had, what was left by
@@ -147,21 +202,21 @@ fn get_after_cleaning(size: usize) -> Result<Shmid> {
     if !CLEANED.swap(true, Relaxed) {
         system_v::remove_orphans();
     }
-    match get(size) {
+    match get(size, 0) {
         Err(error)
             if error.raw_os_error() == Some(Errno::NOSPC.raw_os_error())
                 && system_v::remove_orphans() > 0 =>
         {
-            get(size)
+            get(size, 0)
         }
         done => done,
     }
 }
 
-fn get(size: usize) -> Result<Shmid> {
-    const FLAGS: c_int = libc::IPC_CREAT | libc::IPC_EXCL | system_v::MODE;
+fn get(size: usize, flags: c_int) -> Result<Shmid> {
+    let flags = flags | libc::IPC_CREAT | libc::IPC_EXCL | system_v::MODE;
     // SAFETY: no pointer is passed.
-    match unsafe { libc::shmget(libc::IPC_PRIVATE, size, FLAGS) } {
+    match unsafe { libc::shmget(libc::IPC_PRIVATE, size, flags) } {
         -1 => Err(failed("shmget", last_errno(), Subject::Bytes(size))),
         number => Ok(Shmid(number)),
     }
@@ -202,6 +257,7 @@ fn facts(shmid: Shmid) -> Result<Facts, Errno> {
             reason = "the type differs from system to system"
         )]
         size: usize::try_from(stat.shm_segsz).unwrap_or(0),
+        block: 0,
         owner: stat.shm_perm.uid,
     })
 }

@@ -3,11 +3,31 @@
 //! Together with the two tables of mechanisms (`providers/mod.rs`, `defaults.rs`) this folder is
 //! where code may ask which system it is on.
 
+pub(crate) mod futex;
+#[cfg(all(
+    feature = "std",
+    unix,
+    not(any(target_os = "android", target_os = "haiku", shmem_android_rules))
+))]
+mod kin;
+#[cfg(all(
+    feature = "std",
+    any(
+        windows,
+        target_os = "android",
+        target_os = "haiku",
+        shmem_android_rules
+    )
+))]
+#[path = "no_kin.rs"]
+mod kin;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
 
+#[cfg(feature = "std")]
+pub(crate) use self::kin::Kin;
 #[cfg(unix)]
 pub(crate) use self::unix::*;
 #[cfg(windows)]

@@ -29,6 +29,43 @@ pub(crate) fn system_v_takes_three_two_and_one() -> Outcome {
     )
 }
 
+/// Once the creator is gone, all processes are looked through; but only once, by who keeps the segment.
+pub(crate) fn who_holds_it_looks_through_no_other_process() -> Outcome {
+    if !here(&["memfd"]).contains(&"memfd") {
+        return skip("no memfd here");
+    }
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("calls");
+    let log_name = log.to_string_lossy();
+    let wrapper = ["strace", "-o", &*log_name, "--"];
+    if let Err(skipped) = can_start_by(&wrapper) {
+        return skipped;
+    }
+    let (mut creator, mut peer, mut other) =
+        (Peer::start(), Peer::start_by(&wrapper), Peer::start());
+    let id = creator.ask("make memfd 65536")?;
+    other.ask(format!("open {id}"))?;
+    creator.kill();
+    peer.ask(format!("open {id}"))?;
+    peer.ask("clone")?;
+    // Not even the one who was found then is needed any more.
+    other.kill();
+    peer.ask(format!("open {id} 4096"))?;
+    drop(peer);
+
+    let log = fs::read_to_string(&log)?;
+    let searched = |order: &str| {
+        let given = log.find(&format!("\"{order}")).unwrap_or(log.len());
+        let calls = log[given..].lines().skip(1);
+        calls
+            .take_while(|line| !line.starts_with("write(1,"))
+            .any(|line| line.contains("\"/proc\""))
+    };
+    assert!(searched(&format!("open {id}\\n")), "{log}");
+    assert!(!searched(&format!("open {id} 4096\\n")), "{log}");
+    DONE
+}
+
 /// Compares the calls of a peer, by strace, to make, to open and to drop a segment.
 fn counted(mechanism: &str, make: &[&str], open: &[&str], drop: &[&str]) -> Outcome {
     let folder = tempfile::tempdir()?;

@@ -94,6 +94,7 @@ fn main() {
         calls: [
             the_default_takes_four_five_and_two,
             system_v_takes_three_two_and_one,
+            who_holds_it_looks_through_no_other_process,
         ]
         procfs: [
             without_proc,

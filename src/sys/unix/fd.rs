@@ -8,14 +8,22 @@ use rustix::io::{self, Errno};
 use rustix::mm::{self, MapFlags, ProtFlags};
 
 use super::failed;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+use crate::error::Error;
 use crate::error::{Result, Subject};
 use crate::mapping::Mapping;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+use crate::mapping::Unmap;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+use crate::options::HugePages;
 use crate::shmem::extent;
 
 /// What the system says of the object behind a descriptor.
 pub(crate) struct Facts {
     /// In bytes.
     pub(crate) size: usize,
+    /// What it prefers to be read in, in bytes: of memory, the size of its pages, or a larger one.
+    pub(crate) block: usize,
     /// The user id of its owner.
     pub(crate) owner: u32,
 }
@@ -27,6 +35,12 @@ impl Facts {
             rustix::fs::fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
         Ok(Self {
             size: usize::try_from(stat.st_size.max(0)).unwrap_or(usize::MAX),
+            #[allow(
+                clippy::unnecessary_fallible_conversions,
+                clippy::useless_conversion,
+                reason = "the type differs from system to system"
+            )]
+            block: usize::try_from(stat.st_blksize).unwrap_or(0),
             owner: stat.st_uid,
         })
     }
@@ -51,6 +65,164 @@ pub(crate) fn map_fd(fd: impl AsFd, len: usize) -> Result<Mapping> {
     // SAFETY: the mapping is new and ours, its address a multiple of the page size; the object
     // behind it has `len` bytes, which the rooms have asked the system for.
     Ok(unsafe { Mapping::from_raw(base, len, unmap) })
+}
+
+/// The size of the pages behind a descriptor.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageSize {
+    /// That of the machine.
+    Ordinary,
+    /// That of pages which were set aside.
+    Huge(HugePages),
+}
+
+#[cfg(any(target_os = "android", target_os = "linux"))]
+impl PageSize {
+    /// Of the object of which these are the facts.
+    pub(crate) fn of(fd: impl AsFd, facts: &Facts) -> Result<Self> {
+        /// No machine has larger ordinary pages.
+        const LARGEST: usize = 64 << 10;
+        /// The number of hugetlbfs (`statfs(2)`).
+        const HUGETLBFS: u64 = 0x9584_58f6;
+
+        if facts.block <= LARGEST {
+            return Ok(Self::Ordinary);
+        }
+        // Ordinary files in memory say this as well where transparent huge pages are usual.
+        let system =
+            rustix::fs::fstatfs(fd).map_err(|errno| failed("fstatfs", errno, Subject::Nothing))?;
+        #[allow(
+            clippy::cast_sign_loss,
+            clippy::cast_lossless,
+            trivial_numeric_casts,
+            reason = "a name of 32 bits, whatever the type"
+        )]
+        let kind = system.f_type as u64 & 0xffff_ffff;
+        if kind != HUGETLBFS {
+            return Ok(Self::Ordinary);
+        }
+        [HugePages::TwoMiB, HugePages::OneGiB]
+            .into_iter()
+            .find(|size| size.bytes() == facts.block)
+            .map(Self::Huge)
+            .ok_or(Error::Foreign {
+                found: "it has huge pages of a size that is not made here",
+            })
+    }
+
+    /// Which function gives back a mapping of such pages.
+    pub(crate) fn unmap(self) -> Unmap {
+        match self {
+            Self::Ordinary => unmap,
+            Self::Huge(HugePages::TwoMiB) => unmap_huge::<{ HugePages::TwoMiB.bytes() }>,
+            Self::Huge(HugePages::OneGiB) => unmap_huge::<{ HugePages::OneGiB.bytes() }>,
+        }
+    }
+}
+
+/// As [`map_fd`], for pages of any size, at an address that is a multiple of `align`, which is one
+/// of the page size.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn map_fd_aligned(
+    fd: impl AsFd,
+    len: usize,
+    pages: PageSize,
+    align: Option<usize>,
+) -> Result<Mapping> {
+    let refused = |errno| failed("mmap", errno, Subject::Bytes(len));
+    let Some(align) = align else {
+        return map_fd_at(fd, ptr::null_mut(), len, MapFlags::SHARED, pages.unmap())
+            .map_err(refused);
+    };
+    // More than is needed, so that there is an aligned place in it.
+    let whole = len
+        .checked_next_multiple_of(4096)
+        .and_then(|len| len.checked_add(align))
+        .ok_or(Error::InvalidSize { size: len })?;
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
+    let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags) }
+        .map_err(refused)?;
+    let before = start.align_offset(align).min(align);
+    let place = start.wrapping_byte_add(before);
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    // What it replaces was reserved above, and is ours.
+    let mapping = map_fd_at(fd, place, len, flags, pages.unmap());
+    let end = match &mapping {
+        Ok(_) => place.wrapping_byte_add(len.next_multiple_of(4096)),
+        Err(_) => place,
+    };
+    let after = (start.addr() + whole).saturating_sub(end.addr());
+    for (rest, len) in [(start, before), (end, after)] {
+        if len > 0 {
+            // SAFETY: reserved above and not replaced, and nothing refers to it.
+            let _ = unsafe { mm::munmap(rest, len) };
+        }
+    }
+    mapping.map_err(refused)
+}
+
+/// Maps, at this address if the flags say so: then the caller owns what is there.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn map_fd_at(
+    fd: impl AsFd,
+    place: *mut core::ffi::c_void,
+    len: usize,
+    flags: MapFlags,
+    unmap: Unmap,
+) -> Result<Mapping, Errno> {
+    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    // SAFETY: either the kernel chooses the address, or the caller owns what is there; so no other
+    // memory of this process is touched.
+    let base = unsafe { mm::mmap(place, len, prot, flags, fd, 0) }?;
+    let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+    // SAFETY: the mapping is new and ours, its address a multiple of the page size; the object
+    // behind it has `len` bytes, which the rooms have asked the system for.
+    Ok(unsafe { Mapping::from_raw(base, len, unmap) })
+}
+
+/// Gives back what [`map_fd_at`] mapped of pages of this size, of which the kernel maps and unmaps
+/// whole ones.
+///
+/// # Safety
+///
+/// As for [`unmap`].
+#[cfg(any(target_os = "android", target_os = "linux"))]
+unsafe fn unmap_huge<const PAGE: usize>(base: NonNull<u8>, len: usize) {
+    // SAFETY: demanded from the caller; the kernel has mapped the rest of the last page too.
+    unsafe { unmap(base, len.next_multiple_of(PAGE)) }
+}
+
+/// Maps so that what is written stays in this process.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn map_private(fd: impl AsFd, len: usize) -> Result<Mapping> {
+    map_fd_at(fd, ptr::null_mut(), len, MapFlags::PRIVATE, unmap)
+        .map_err(|errno| failed("mmap", errno, Subject::Bytes(len)))
+}
+
+/// Forgets what was written to a mapping of [`map_private`].
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn reset_private(mapping: &mut Mapping) -> Result<()> {
+    let (base, len) = (mapping.base().as_ptr().cast(), mapping.len());
+    // SAFETY: the pages are mapped and stay so; their bytes change, while the mapping is borrowed
+    // mutably, to those of the object, which are initialised as well.
+    unsafe { mm::madvise(base, len, mm::Advice::LinuxDontNeed) }
+        .map_err(|errno| failed("madvise(MADV_DONTNEED)", errno, Subject::Bytes(len)))
+}
+
+/// Writes all of this to the object, from this place on.
+pub(crate) fn write_at(fd: impl AsFd, start: usize, bytes: &[u8]) -> Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match io::pwrite(&fd, rest, (start + bytes.len() - rest.len()) as u64) {
+            Ok(0) => return Err(failed("pwrite", Errno::IO, Subject::Bytes(bytes.len()))),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed("pwrite", errno, Subject::Bytes(bytes.len()))),
+        }
+    }
+    Ok(())
 }
 
 /// Gives back what [`map_fd`] mapped.

@@ -11,6 +11,9 @@ pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
     match (call, errno) {
         (_, Errno::MFILE) => current(Resource::Nofile).map(|limit| Limit::OpenFiles { limit }),
         (_, Errno::FBIG) => file_size(),
+        ("mlock", Errno::NOMEM | Errno::PERM | Errno::AGAIN) => {
+            current(Resource::Memlock).map(|limit| Limit::LockedMemory { limit })
+        }
         ("mmap" | "shmat", Errno::NOMEM) => match address_space() {
             Some(limit) => Some(Limit::AddressSpace { limit }),
             None => system::behind(call, errno),
@@ -60,16 +63,20 @@ fn current(resource: Resource) -> Option<u64> {
     getrlimit(resource).current
 }
 
-#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
-pub(crate) use system::ram_and_swap;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use system::{behind_huge_pages, ram_and_swap};
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "android", target_os = "linux"))]
 mod system {
     use rustix::fd::OwnedFd;
     use rustix::fs::{Mode, OFlags, open, statvfs};
     use rustix::io::{Errno, read};
+    use rustix::path::DecInt;
 
+    use crate::error::Error;
     use crate::limit::Limit;
+    use crate::options::HugePages;
+    use crate::text::Text;
 
     pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
         match (call, errno) {
@@ -89,6 +96,38 @@ mod system {
             ("shm_open" | "fallocate" | "pwrite", Errno::NOSPC) => dev_shm(),
             _ => None,
         }
+    }
+
+    /// The error of a call that asked for huge pages: if it was memory that was missing, then these.
+    pub(crate) fn behind_huge_pages(error: Error, pages: HugePages) -> Error {
+        match error {
+            Error::Os {
+                call,
+                errno,
+                subject,
+                ..
+            } if errno == Errno::NOMEM.raw_os_error() => Error::Os {
+                call,
+                errno,
+                subject,
+                limit: free_huge_pages(pages.bytes()),
+            },
+            other => other,
+        }
+    }
+
+    /// How many huge pages of this size, in bytes, are free; what more there may be on demand is not
+    /// told.
+    fn free_huge_pages(size: usize) -> Option<Limit> {
+        let kib = DecInt::new(size >> 10);
+        let path = Text::<80>::joined(&[
+            b"/sys/kernel/mm/hugepages/hugepages-",
+            kib.as_bytes(),
+            b"kB/free_hugepages",
+        ]);
+        let path = core::str::from_utf8(path.as_bytes()).ok()?;
+        let size = size as u64;
+        number(path).map(|free| Limit::HugePages { size, free })
     }
 
     /// RAM and swap of the machine, in bytes.
@@ -149,7 +188,7 @@ mod system {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
 mod system {
     use rustix::io::Errno;
 

@@ -4,6 +4,8 @@ mod errno;
 mod fd;
 #[cfg(feature = "std")]
 pub(crate) mod fork_fd;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) mod lease;
 pub(crate) mod limits;
 #[cfg(not(target_os = "android"))]
 mod posix_shm;
@@ -11,10 +13,12 @@ mod posix_shm;
 pub(crate) mod site;
 #[cfg(feature = "std")]
 pub(crate) mod socket;
+mod sparse;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub(crate) mod system_v;
 #[cfg(feature = "std")]
 pub(crate) mod thread;
+mod tune;
 mod user;
 #[cfg(feature = "std")]
 pub(crate) mod watch;
@@ -59,11 +63,17 @@ pub(crate) use rustix::process::{Pid, getpid as pid};
 #[cfg(feature = "std")]
 pub(crate) use self::calls::pipe;
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::fd::{Facts, duplicate, map_fd};
+pub(crate) use self::fd::{Facts, duplicate, map_fd, write_at};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, reset_private};
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::{Opening, reserve, shm_open, shm_unlink};
+pub(crate) use self::sparse::next_touched;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::sparse::punch;
+pub(crate) use self::tune::tune;
 pub(crate) use self::user::is_me;
 use crate::error::{Error, Result, Subject};
 

@@ -90,6 +90,15 @@ pub(crate) fn find(
     Ok(None)
 }
 
+/// The same among the descriptors of this process.
+pub(crate) fn find_here(
+    link: &[u8],
+    is_genuine: impl Fn(&OwnedFd) -> bool,
+) -> Result<Option<OwnedFd>, Errno> {
+    let descriptors = openat(CWD, "/proc/self/fd", DIRECTORY, Mode::empty())?;
+    find_among(&descriptors, link, is_genuine)
+}
+
 /// The same among the descriptors of one process.
 fn find_among(
     descriptors: &OwnedFd,

@@ -8,6 +8,8 @@ use core::ptr;
 use rustix::io::Errno;
 
 use super::last_errno;
+use crate::error::Result;
+use crate::options::HugePages;
 
 /// Whether a segment whose removal was asked for can still be attached to while somebody has it
 /// attached: documented for Linux in `shmctl(2)`, undefined or switchable elsewhere.
@@ -31,6 +33,25 @@ pub(crate) const MODE: c_int = 0o600;
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn remove_orphans() -> usize {
     0
+}
+
+/// The flags that ask `shmget` for huge pages.
+#[cfg(target_os = "linux")]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere there are none")]
+pub(crate) fn huge(pages: HugePages) -> Result<c_int> {
+    /// Where the binary logarithm of the size stands (`shmget(2)`, `SHM_HUGE_SHIFT`).
+    const SHIFT: u32 = 26;
+    let size: c_int = match pages {
+        HugePages::TwoMiB => 21,
+        HugePages::OneGiB => 30,
+    };
+    Ok(libc::SHM_HUGETLB | size << SHIFT)
+}
+
+/// The flags that ask `shmget` for huge pages: elsewhere there are none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn huge(_pages: HugePages) -> Result<c_int> {
+    Err(crate::options::CANNOT)
 }
 
 /// What `shmctl` returns for a command that asks, and what it fills in.

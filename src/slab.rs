@@ -1,0 +1,199 @@
+//! [`Slab`]: many small objects in one segment.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use crate::access::Access;
+use crate::error::Result;
+use crate::segment::{Provider, Room, Segment};
+use crate::{Error, ShMem, ShMemDescription};
+
+/// Objects start at multiples of this, in bytes, so that none shares a cache line with another one.
+const ALIGN: usize = 64;
+
+/// Many objects of one size in a single segment.
+///
+/// It pays where there are hundreds or thousands of small objects: together they cost one
+/// descriptor, one mapping and one id, whatever limits a host sets on these, and a `fork()` copies one
+/// mapping. It hurts where objects live long and alone, because the segment lives as long as any.
+///
+/// Clones share the slab, also among threads.
+///
+/// # Lifetime
+///
+/// The segment lives as long as the slab, an object of it, or another process that attached to it. An
+/// object that is dropped makes room for another one: who was told its [`Place`] sees the next object
+/// there, zeroed first. A child that is forked has copies of the objects it inherits, and allocates
+/// from its own copy of the list of free places: let one side allocate.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{ShMemProvider, Slab, StdShMemProvider};
+///
+/// let mut provider = StdShMemProvider::new()?;
+/// let slab = Slab::new(&mut provider, 100, 1000)?;
+/// let object = slab.allocate().expect("there is room for a thousand");
+/// object.access().write_at(0, b"hello")?;
+///
+/// let place = object.place(); // to be sent to any process of this user, which attaches once
+/// let mut attached = provider.shmem_from_description(place.segment)?;
+/// let mut said = [0; 5];
+/// place.within(&mut attached)?.read_at(0, &mut said)?;
+/// assert_eq!(&said, b"hello");
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+pub struct Slab<R: Room> {
+    shared: Arc<Shared<R>>,
+}
+
+/// An object of a [`Slab`].
+pub struct SlabObject<R: Room> {
+    offset: usize,
+    shared: Arc<Shared<R>>,
+}
+
+/// Where an object is: which segment, and where in it. It holds nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Place {
+    /// The segment, all of it.
+    pub segment: ShMemDescription,
+    /// In bytes from the start of the segment, a multiple of 64.
+    pub offset: usize,
+    /// In bytes.
+    pub len: usize,
+}
+
+struct Shared<R: Room> {
+    segment: Segment<R>,
+    object_size: usize,
+    /// The offsets of the free places, the next one last.
+    free: Mutex<Vec<usize>>,
+}
+
+impl<R: Room> Slab<R> {
+    /// A slab with room for so many objects of this size, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSize`] if that is nothing, or more than a segment can have; otherwise as
+    /// [`new_shmem`](crate::ShMemProvider::new_shmem).
+    pub fn new(
+        provider: &mut Provider<R>,
+        object_size: usize,
+        count: usize,
+    ) -> Result<Self, Error> {
+        let stride = object_size.checked_next_multiple_of(ALIGN);
+        let size = stride
+            .filter(|_| object_size > 0)
+            .and_then(|stride| stride.checked_mul(count))
+            .unwrap_or(if object_size == 0 { 0 } else { usize::MAX });
+        let segment = crate::ShMemProvider::new_shmem(provider, size)?;
+        let free = (0..size).step_by(stride.unwrap_or(ALIGN)).rev().collect();
+        Ok(Self {
+            shared: Arc::new(Shared {
+                segment,
+                object_size,
+                free: Mutex::new(free),
+            }),
+        })
+    }
+
+    /// A new object, all of its bytes zero, or `None` if there is no room.
+    #[must_use]
+    pub fn allocate(&self) -> Option<SlabObject<R>> {
+        let object = SlabObject {
+            offset: self.shared.free(Vec::pop)?,
+            shared: Arc::clone(&self.shared),
+        };
+        object.access().fill(0);
+        Some(object)
+    }
+
+    /// For how many more objects there is room.
+    #[must_use]
+    pub fn available(&self) -> usize {
+        self.shared.free(|free| free.len())
+    }
+
+    /// The segment, to attach to once.
+    #[must_use]
+    pub fn segment(&self) -> ShMemDescription {
+        self.shared.segment.description()
+    }
+}
+
+impl<R: Room> Shared<R> {
+    fn free<T>(&self, work: impl FnOnce(&mut Vec<usize>) -> T) -> T {
+        work(&mut self.free.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<R: Room> SlabObject<R> {
+    /// The bytes of the object, and no others.
+    #[must_use]
+    pub fn access(&self) -> Access<'_> {
+        // SAFETY: the segment is private to the slab, where nobody makes a slice of it.
+        #[allow(unsafe_code)]
+        let all = unsafe { self.shared.segment.shared_access() };
+        // It was made with room for it.
+        all.range(self.offset, self.shared.object_size)
+            .unwrap_or(Access::new(&[]))
+    }
+
+    /// Where another process finds it.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place {
+            segment: self.shared.segment.description(),
+            offset: self.offset,
+            len: self.shared.object_size,
+        }
+    }
+}
+
+impl<R: Room> Drop for SlabObject<R> {
+    fn drop(&mut self) {
+        self.shared.free(|free| free.push(self.offset));
+    }
+}
+
+impl Place {
+    /// The bytes of the object in the segment that it is in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidId`] if it is another segment, [`Error::OutOfBounds`] if it has no such bytes.
+    pub fn within<'a>(&self, segment: &'a mut impl ShMem) -> Result<Access<'a>, Error> {
+        if segment.id() != self.segment.id {
+            return Err(segment.id().invalid("the object is in another segment"));
+        }
+        segment.access().range(self.offset, self.len)
+    }
+}
+
+impl<R: Room> Clone for Slab<R> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<R: Room> fmt::Debug for Slab<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slab")
+            .field("segment", &self.shared.segment)
+            .field("object_size", &self.shared.object_size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Room> fmt::Debug for SlabObject<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SlabObject").field(&self.place()).finish()
+    }
+}

@@ -1,0 +1,210 @@
+//! Large segments of which little is used: which parts have memory, and how they are cleared and
+//! give it back.
+
+use core::fmt;
+use core::ops::Range;
+
+use crate::ShMem;
+use crate::error::{Error, Result};
+use crate::segment::{Room, Segment};
+
+/// Up to here, in bytes, to fill everything is faster than to ask what there is.
+const ASKING_PAYS: usize = 1 << 20;
+
+/// The parts of a segment that have memory, from the first to the last.
+///
+/// Made by [`Segment::touched_ranges`]. Ends after the first error.
+pub struct TouchedRanges<'a, R: Room> {
+    segment: &'a Segment<R>,
+    /// Where to go on, in bytes from the start.
+    next: usize,
+}
+
+/// The parts of a segment that a copy of it must have: those that have memory, or all of it where
+/// that cannot be told.
+#[derive(Debug)]
+pub(crate) struct Touched<'a, R: Room> {
+    ranges: Option<TouchedRanges<'a, R>>,
+}
+
+impl<'a, R: Room> Touched<'a, R> {
+    pub(crate) fn of(segment: &'a Segment<R>) -> Self {
+        Self {
+            ranges: Some(segment.touched_ranges()),
+        }
+    }
+}
+
+impl<R: Room> Iterator for Touched<'_, R> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let ranges = self.ranges.as_mut()?;
+        let reached = ranges.next;
+        if let Ok(range) = ranges.next()? {
+            return Some(range);
+        }
+        let len = ranges.segment.len();
+        self.ranges = None;
+        Some(reached..len)
+    }
+}
+
+impl<R: Room> Segment<R> {
+    /// The parts that have memory, because some process has touched them: whole pages, in bytes from
+    /// the start of the segment. All other bytes are zero.
+    ///
+    /// It takes two system calls for each part, and no time for the rest, so it pays for large
+    /// segments of which little is used. Where a part ends in the last page it ends with the segment.
+    /// What others touch meanwhile may be there or not.
+    ///
+    /// # Errors
+    ///
+    /// Each item may be one, and is the last then: [`Error::Unsupported`] if the mechanism cannot
+    /// tell, [`Error::Os`] if the system refuses.
+    ///
+    /// # Platform notes
+    ///
+    /// Linux, memfd and POSIX segments (`SEEK_DATA`, `lseek(2)`). Reading touches as well.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{MemfdShMemProvider, ShMemProvider};
+    ///
+    /// let mut map = MemfdShMemProvider::new()?.new_shmem(64 << 20)?;
+    /// map[20 << 20] = 1;
+    /// let touched: Result<Vec<_>, _> = map.touched_ranges().collect();
+    /// assert!(touched?.iter().any(|part| part.contains(&(20 << 20))));
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn touched_ranges(&self) -> TouchedRanges<'_, R> {
+        TouchedRanges {
+            segment: self,
+            next: 0,
+        }
+    }
+
+    /// Sets every byte to zero, the fastest way there is: below 1 MiB all of them are written, above
+    /// only those parts that have memory, where the mechanism can tell which these are.
+    ///
+    /// It is under the [contract of the slice](ShMem#the-contract-of-the-slice): nobody else may read
+    /// or write the segment meanwhile. Memory is kept; [`trim`](Self::trim) gives it back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{ShMemProvider, StdShMemProvider};
+    ///
+    /// let mut map = StdShMemProvider::new()?.new_shmem(64 << 20)?;
+    /// map[20 << 20] = 1;
+    /// map.clear();
+    /// assert_eq!(map[20 << 20], 0);
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn clear(&mut self) {
+        let len = self.len();
+        let mut done = 0;
+        if len > ASKING_PAYS {
+            loop {
+                match self.next_touched(done) {
+                    Ok(Some(range)) => {
+                        done = range.end;
+                        if let Some(part) = self.get_mut(range) {
+                            part.fill(0);
+                        }
+                    }
+                    Ok(None) => return,
+                    Err(_) => break,
+                }
+            }
+        }
+        if let Some(rest) = self.get_mut(done..) {
+            rest.fill(0);
+        }
+    }
+
+    /// Gives back the memory of these bytes, for all who hold the segment. They are zero afterwards,
+    /// and the next one who touches a page gets a new one.
+    ///
+    /// It is under the [contract of the slice](ShMem#the-contract-of-the-slice), for the whole
+    /// segment. It pays where a part is not needed for a while; what is used again at once is faster
+    /// [cleared](Self::clear), because every page then costs a page fault in every holder. Of pages
+    /// that reach beyond the range only the bytes in it are set to zero.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`] if the segment has no such bytes, [`Error::Unsupported`] if the
+    /// mechanism cannot do it, or if to do it would take away what was reserved (huge pages, POSIX
+    /// segments), [`Error::Os`] if the system refuses, as it does for memory that is locked.
+    ///
+    /// # Platform notes
+    ///
+    /// Linux, memfd segments (`FALLOC_FL_PUNCH_HOLE`, `fallocate(2)`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{MemfdShMemProvider, ShMemProvider};
+    ///
+    /// let mut map = MemfdShMemProvider::new()?.new_shmem(64 << 20)?;
+    /// map.fill(1);
+    /// map.trim(1 << 20..64 << 20)?;
+    /// assert_eq!((map[0], map[1 << 20]), (1, 0));
+    /// assert_eq!(map.touched_ranges().count(), 1);
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn trim(&mut self, range: Range<usize>) -> Result<(), crate::Error> {
+        /// No machine has larger ordinary pages.
+        const PAGE: usize = 64 << 10;
+
+        let len = self.len();
+        if self.get(range.clone()).is_none() {
+            return Err(Error::OutOfBounds {
+                offset: range.start,
+                len: range.end.saturating_sub(range.start),
+                size: len,
+            });
+        }
+        if range.is_empty() {
+            return Ok(());
+        }
+        let Some(handle) = &self.handle else {
+            return Err(Error::Gone { id: self.id });
+        };
+        // What is behind the end belongs to the last page.
+        let end = if range.end == len {
+            len.checked_next_multiple_of(PAGE).unwrap_or(len)
+        } else {
+            range.end
+        };
+        self.room().trim(handle, range.start..end)?;
+        Ok(())
+    }
+
+    fn next_touched(&self, from: usize) -> Result<Option<Range<usize>>> {
+        match &self.handle {
+            Some(handle) => self.room().next_touched(handle, from, self.len()),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<R: Room> Iterator for TouchedRanges<'_, R> {
+    type Item = Result<Range<usize>, crate::Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let found = self.segment.next_touched(self.next).transpose()?;
+        self.next = found.as_ref().map_or(usize::MAX, |range| range.end);
+        Some(found)
+    }
+}
+
+impl<R: Room> fmt::Debug for TouchedRanges<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TouchedRanges")
+            .field("id", &self.segment.id())
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,65 @@
+//! Which parts of a file in memory have memory, and how they lose it: `SEEK_DATA`, `fallocate(2)`.
+
+use core::ops::Range;
+
+use rustix::fd::OwnedFd;
+
+use crate::error::Result;
+
+/// The first part from `from` on that has memory, of an object of `len` bytes.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn next_touched(fd: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+    use crate::error::Subject;
+    use crate::sys::failed;
+    use rustix::fs::{SeekFrom, seek};
+    use rustix::io::Errno;
+
+    if from >= len {
+        return Ok(None);
+    }
+    let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(len);
+    // The descriptor's own place in the file moves as well, and nobody ever asks for that.
+    let start = match seek(fd, SeekFrom::Data(from as u64)) {
+        Ok(start) => place(start),
+        Err(Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(failed("lseek(SEEK_DATA)", errno, Subject::Nothing)),
+    };
+    let end = match seek(fd, SeekFrom::Hole(start as u64)) {
+        Ok(end) => place(end),
+        // It was taken away meanwhile.
+        Err(Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(failed("lseek(SEEK_HOLE)", errno, Subject::Nothing)),
+    };
+    Ok((start < end).then_some(start..end))
+}
+
+/// Gives back the memory of these bytes, which are zeros from then on.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn punch(fd: &OwnedFd, range: Range<usize>) -> Result<()> {
+    use crate::error::Subject;
+    use crate::sys::failed;
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    loop {
+        match fallocate(fd, flags, range.start as u64, range.len() as u64) {
+            Err(Errno::INTR) => {}
+            done => {
+                let subject = Subject::Bytes(range.len());
+                return done
+                    .map_err(|errno| failed("fallocate(FALLOC_FL_PUNCH_HOLE)", errno, subject));
+            }
+        }
+    }
+}
+
+/// Elsewhere it is not known.
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) fn next_touched(
+    _fd: &OwnedFd,
+    _from: usize,
+    _len: usize,
+) -> Result<Option<Range<usize>>> {
+    Err(crate::options::CANNOT)
+}

@@ -1,0 +1,78 @@
+//! [`Tuned`]: what every provider over a mechanism has, for tests that run over all of them.
+
+use std::ops::Range;
+
+use shmem_providers::{
+    CommonUnixShMemProvider, Error, Grants, MemfdShMemProvider, MmapShMemProvider, ShMemId,
+    ShMemOptions, ShMemProvider, StdShMemProvider,
+};
+
+/// A provider over a mechanism.
+pub(crate) trait Tuned: ShMemProvider {
+    fn new_shmem_with(
+        &mut self,
+        size: usize,
+        options: ShMemOptions,
+    ) -> Result<(Self::ShMem, Grants), Error>;
+
+    fn shmem_from_id_with(
+        &mut self,
+        id: ShMemId,
+        size: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Self::ShMem, Grants), Error>;
+
+    fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Self::ShMem, Error>;
+
+    fn clear(segment: &mut Self::ShMem);
+
+    fn touched(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error>;
+
+    fn trim(segment: &mut Self::ShMem, range: Range<usize>) -> Result<(), Error>;
+}
+
+macro_rules! tuned {
+    ($($provider:ty),*) => {
+        $(impl Tuned for $provider {
+            fn new_shmem_with(
+                &mut self,
+                size: usize,
+                options: ShMemOptions,
+            ) -> Result<(Self::ShMem, Grants), Error> {
+                <$provider>::new_shmem_with(self, size, options)
+            }
+
+            fn shmem_from_id_with(
+                &mut self,
+                id: ShMemId,
+                size: Option<usize>,
+                options: ShMemOptions,
+            ) -> Result<(Self::ShMem, Grants), Error> {
+                <$provider>::shmem_from_id_with(self, id, size, options)
+            }
+
+            fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Self::ShMem, Error> {
+                <$provider>::shmem_from_bytes(self, bytes)
+            }
+
+            fn clear(segment: &mut Self::ShMem) {
+                segment.clear();
+            }
+
+            fn touched(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error> {
+                segment.touched_ranges().collect()
+            }
+
+            fn trim(segment: &mut Self::ShMem, range: Range<usize>) -> Result<(), Error> {
+                segment.trim(range)
+            }
+        })*
+    };
+}
+
+tuned!(
+    StdShMemProvider,
+    MemfdShMemProvider,
+    CommonUnixShMemProvider,
+    MmapShMemProvider
+);

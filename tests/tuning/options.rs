@@ -1,0 +1,286 @@
+//! Options, content at hand, and what came of them.
+
+use std::fs;
+
+use shmem_providers::error::Limit;
+use shmem_providers::{
+    Error, Grant, Grants, HugePages, MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemOptions,
+    ShMemProvider, StdShMemProvider,
+};
+
+use crate::any::Tuned;
+use crate::peer::Peer;
+use crate::smaps::{Smaps, shared_mappings};
+use crate::support::{DONE, Outcome, skip};
+
+const EVERYTHING: ShMemOptions = ShMemOptions::new()
+    .try_huge_pages(HugePages::TwoMiB)
+    .transparent_huge_pages()
+    .prefault()
+    .lock()
+    .no_dump();
+
+pub(crate) fn what_is_not_asked_for_is_not_granted<P: Tuned>(p: &mut P) -> Outcome {
+    let (segment, grants) = p.new_shmem_with(65536, ShMemOptions::new())?;
+    assert_eq!(grants, Grants::default());
+    assert_eq!(grants.refusals().count(), 0);
+    let smaps = Smaps::of(segment.as_ptr());
+    assert_eq!(smaps.bytes("Rss"), 0);
+    assert!(!smaps.has("lo") && !smaps.has("dd") && !smaps.has("hg"));
+    let (_, grants) = p.shmem_from_id_with(segment.id(), None, ShMemOptions::new())?;
+    assert_eq!(grants, Grants::default());
+    DONE
+}
+
+pub(crate) fn what_is_granted_is_in_effect<P: Tuned>(p: &mut P) -> Outcome {
+    let size = 1 << 20;
+    let (segment, grants) = p.new_shmem_with(size, ShMemOptions::new().prefault())?;
+    assert_eq!(grants.prefault, Grant::Granted);
+    assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), size);
+    drop(segment);
+
+    let (segment, grants) = p.new_shmem_with(size, ShMemOptions::new().no_dump())?;
+    assert_eq!(grants.no_dump, Grant::Granted);
+    let smaps = Smaps::of(segment.as_ptr());
+    assert!(smaps.has("dd") && smaps.bytes("Rss") == 0);
+    drop(segment);
+
+    // 64 KiB may be locked by everybody.
+    let (segment, grants) = p.new_shmem_with(65536, ShMemOptions::new().lock())?;
+    match &grants.lock {
+        Grant::Granted => {
+            let smaps = Smaps::of(segment.as_ptr());
+            assert!(smaps.has("lo"));
+            assert_eq!(smaps.bytes("Locked"), 65536);
+        }
+        other => assert!(
+            matches!(other, Grant::Refused(Error::Os { .. })),
+            "{other:?}"
+        ),
+    }
+    DONE
+}
+
+pub(crate) fn options_change_neither_size_nor_content<P: Tuned>(p: &mut P) -> Outcome {
+    for size in [1, 4097, 65536, (2 << 20) + 1, 4 << 20] {
+        let (mut segment, grants) = p.new_shmem_with(size, EVERYTHING)?;
+        assert_ne!(grants.prefault, Grant::NotAsked);
+        assert!(
+            grants
+                .refusals()
+                .all(|(_, reason)| !reason.to_string().is_empty())
+        );
+        assert_eq!(segment.len(), size);
+        assert!(segment.iter().all(|&byte| byte == 0));
+        segment[size - 1] = 1;
+        let plain = p.shmem_from_id(segment.id())?;
+        assert_eq!((plain.len(), plain[size - 1]), (size, 1));
+        assert_eq!(p.clone_ref(&segment)?[size - 1], 1);
+    }
+    for size in [0, isize::MAX as usize + 1] {
+        let error = p
+            .new_shmem_with(size, EVERYTHING)
+            .expect_err("no such size");
+        assert_eq!(error, Error::InvalidSize { size });
+    }
+    DONE
+}
+
+pub(crate) fn an_attachment_has_options_of_its_own<P: Tuned>(p: &mut P) -> Outcome {
+    let size = 1 << 20;
+    let segment = p.new_shmem(size)?;
+    let options = ShMemOptions::new().prefault().no_dump();
+    let (attached, grants) = p.shmem_from_id_with(segment.id(), None, options)?;
+    assert!(grants.prefault.is_granted() && grants.no_dump.is_granted());
+    let smaps = Smaps::of(attached.as_ptr());
+    assert!(smaps.has("dd"));
+    assert_eq!(smaps.bytes("Rss"), size);
+    assert!(!Smaps::of(segment.as_ptr()).has("dd"));
+
+    let (part, _) = p.shmem_from_id_with(segment.id(), Some(5000), EVERYTHING)?;
+    assert_eq!(part.len(), 5000);
+    let more = p.shmem_from_id_with(segment.id(), Some(size + 1), EVERYTHING);
+    let more = more.expect_err("there is less");
+    assert_eq!(
+        more,
+        Error::TooLarge {
+            asked: size + 1,
+            actual: size
+        }
+    );
+    let required = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
+    let refused = p.shmem_from_id_with(segment.id(), None, required);
+    assert!(
+        matches!(refused, Err(Error::Unsupported { .. })),
+        "{refused:?}"
+    );
+    DONE
+}
+
+pub(crate) fn content_is_there_from_the_start<P: Tuned>(p: &mut P) -> Outcome {
+    for size in [1, 100, 4096, 5000, (1 << 20) + 1] {
+        let bytes: Vec<u8> = (0..=255).cycle().take(size).collect();
+        let mut segment = p.shmem_from_bytes(&bytes)?;
+        assert_eq!(segment[..], bytes);
+        let mut attached = p.shmem_from_id(segment.id())?;
+        assert_eq!(attached[..], bytes);
+        attached[0] = 9;
+        assert_eq!(segment[0], 9);
+        segment[size - 1] = 8;
+        assert_eq!(attached[size - 1], 8);
+    }
+    assert_eq!(
+        p.shmem_from_bytes(&[]).expect_err("no bytes"),
+        Error::InvalidSize { size: 0 }
+    );
+    DONE
+}
+
+pub(crate) fn huge_pages_are_huge_or_refused<P: Tuned>(p: &mut P) -> Outcome {
+    let size = 4 << 20;
+    let options = ShMemOptions::new().try_huge_pages(HugePages::TwoMiB);
+    let (mut segment, grants) = p.new_shmem_with(size, options)?;
+    segment.fill(1);
+    let page = Smaps::of(segment.as_ptr()).bytes("KernelPageSize");
+    let reason = match grants.huge_pages {
+        Grant::Granted => {
+            assert_eq!(page, HugePages::TwoMiB.bytes());
+            return DONE;
+        }
+        Grant::Refused(reason) => reason,
+        Grant::NotAsked => return Err("it was asked for".into()),
+    };
+    assert_eq!(page, 4096);
+    let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
+    match &p.new_shmem_with(size, options) {
+        Err(error) => assert_eq!(error.raw_os_error(), reason.raw_os_error()),
+        // The default has a second mechanism to try.
+        Ok((_, grants)) => assert_eq!(grants.huge_pages, Grant::Granted),
+    }
+    DONE
+}
+
+/// That there are no huge pages says nothing about the mechanism.
+pub(crate) fn what_cannot_be_required_leaves_nothing() -> Outcome {
+    let mut p = StdShMemProvider::new()?;
+    let before = p.new_shmem(1)?.mechanism();
+    let files = crate::open();
+    // Not even 1 GiB pages that exist would do.
+    let options = ShMemOptions::new().require_huge_pages(HugePages::OneGiB);
+    let memfd = StdShMemProvider::with_mechanism(shmem_providers::Mechanism::Memfd);
+    let error = memfd.clone().new_shmem_with(4096, options);
+    if let Err(error) = error {
+        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
+    } else {
+        return Err("4 KiB of a page of 1 GiB".into());
+    }
+    for _ in 0..3 {
+        let _ = p.new_shmem_with(4096, options);
+        let _ = p.new_shmem_with(1 << 30, options);
+    }
+    assert_eq!(crate::open(), files);
+    assert_eq!(p.new_shmem(1)?.mechanism(), before);
+    DONE
+}
+
+pub(crate) fn a_refusal_names_the_limit() -> Outcome {
+    let mut peer = Peer::start();
+    let answer = peer.ask("lock 1048576 65536")?;
+    if answer == "granted" {
+        return skip("this user may lock whatever it likes");
+    }
+    assert!(answer.contains("mlock (1048576 bytes)"), "{answer}");
+    assert!(answer.contains("RLIMIT_MEMLOCK is 65536 bytes"), "{answer}");
+
+    if free_huge_pages() == 0 && !may_be_had_on_demand() {
+        let options = ShMemOptions::new().try_huge_pages(HugePages::TwoMiB);
+        let (_, grants) = MemfdShMemProvider::new()?.new_shmem_with(2 << 20, options)?;
+        let Grant::Refused(Error::Os { limit, .. }) = grants.huge_pages else {
+            return Err(format!("{grants:?}").into());
+        };
+        let none_free = Limit::HugePages {
+            size: 2 << 20,
+            free: 0,
+        };
+        assert!(limit.is_none_or(|limit| limit == none_free), "{limit:?}");
+    }
+    DONE
+}
+
+pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
+    let mut p = MemfdShMemProvider::new()?;
+    let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
+    let mut segment = match p.new_shmem_with(4 << 20, options) {
+        Ok((segment, _)) => segment,
+        Err(error) => return skip(format!("no huge pages: {error}")),
+    };
+    segment[4095] = 7;
+    let before = shared_mappings();
+    for size in [
+        1,
+        4096,
+        65536,
+        (2 << 20) - 1,
+        2 << 20,
+        (2 << 20) + 1,
+        4 << 20,
+    ] {
+        let part = p.shmem_from_id_and_size(segment.id(), size)?;
+        assert_eq!(
+            (part.len(), part.get(4095).copied().unwrap_or(7)),
+            (size, 7)
+        );
+        drop(part);
+        assert_eq!(shared_mappings(), before, "{size}");
+    }
+    let (whole, grants) = p.shmem_from_id_with(segment.id(), None, options)?;
+    assert!(grants.huge_pages.is_granted());
+    assert_eq!(whole.len(), 4 << 20);
+    DONE
+}
+
+pub(crate) fn transparent_huge_pages_are_aligned() -> Outcome {
+    let mut p = MemfdShMemProvider::new()?;
+    let options = ShMemOptions::new().transparent_huge_pages();
+    let files = crate::open();
+    for size in [2 << 20, (2 << 20) + 1, 8 << 20] {
+        let (segment, grants) = p.new_shmem_with(size, options)?;
+        if let Grant::Refused(reason) = grants.transparent_huge_pages {
+            return skip(reason);
+        }
+        assert_eq!(segment.as_ptr().addr() % HugePages::TwoMiB.bytes(), 0);
+        assert!(Smaps::of(segment.as_ptr()).has("hg"));
+        let (attached, _) = p.shmem_from_id_with(segment.id(), None, options)?;
+        assert_eq!(attached.as_ptr().addr() % HugePages::TwoMiB.bytes(), 0);
+        drop((segment, attached));
+        assert_eq!(crate::open(), files);
+    }
+    let (_, grants) = p.new_shmem_with((2 << 20) - 1, options)?;
+    assert!(matches!(grants.transparent_huge_pages, Grant::Refused(_)));
+    DONE
+}
+
+pub(crate) fn through_the_service_nothing_is_granted() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let mut p = ServedShMemProvider::<MemfdShMemProvider>::at(folder.path().join("service"));
+    let (segment, grants) = p.new_shmem_with(65536, EVERYTHING)?;
+    assert_eq!(grants.refusals().count(), 5);
+    assert!(segment.iter().all(|&byte| byte == 0));
+    let (attached, grants) = p.shmem_from_id_with(segment.id(), None, EVERYTHING)?;
+    assert_eq!((attached.len(), grants.refusals().count()), (65536, 5));
+    assert_eq!(p.shmem_from_bytes(b"content")?[..], *b"content");
+    DONE
+}
+
+fn number(path: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+fn free_huge_pages() -> u64 {
+    number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+}
+
+fn may_be_had_on_demand() -> bool {
+    number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages") > 0
+}

@@ -1,0 +1,163 @@
+//! Many small objects in one segment.
+
+use std::collections::HashSet;
+use std::thread;
+
+use shmem_providers::{
+    Error, Place, ShMemDescription, ShMemProvider, Slab, SlabObject, StdShMemProvider,
+    UnixShMemProvider,
+};
+
+use crate::peer::{Answer, Peer};
+use crate::support::{DONE, Outcome};
+
+pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
+    for size in [1, 63, 64, 65, 5000] {
+        let slab = Slab::new(&mut StdShMemProvider::new()?, size, 100)?;
+        let mut objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
+        assert_eq!((objects.len(), slab.available()), (100, 0));
+        for (mark, object) in (0..).zip(&objects) {
+            assert_eq!(object.access().len(), size);
+            object.access().fill(mark);
+        }
+        let bytes = |object: &SlabObject<_>| -> Result<_, Error> {
+            let mut copy = vec![0; size];
+            object.access().read_at(0, &mut copy)?;
+            Ok(copy)
+        };
+        for (mark, object) in (0..).zip(&objects) {
+            assert_eq!(bytes(object)?, vec![mark; size]);
+        }
+        let places: HashSet<_> = objects.iter().map(SlabObject::place).collect();
+        assert_eq!(places.len(), 100);
+        assert!(
+            places
+                .iter()
+                .all(|place| place.offset % 64 == 0 && place.len == size)
+        );
+        // What is free is used again, and zeroed.
+        let freed = objects.swap_remove(50).place();
+        assert_eq!(slab.available(), 1);
+        let again = slab.allocate().ok_or("there is room for one")?;
+        assert_eq!(again.place(), freed);
+        assert_eq!(bytes(&again)?, vec![0; size]);
+        // An object keeps the slab.
+        drop((slab, objects));
+        again.access().fill(1);
+        assert_eq!(bytes(&again)?, vec![1; size]);
+    }
+    DONE
+}
+
+pub(crate) fn another_process_finds_an_object() -> Outcome {
+    let slab = Slab::new(&mut StdShMemProvider::new()?, 100, 1000)?;
+    let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
+    let mut peer = Peer::start();
+    for index in [0, 1, 500, 999] {
+        let Place {
+            segment,
+            offset,
+            len,
+        } = objects[index].place();
+        objects[index].access().fill(3);
+        peer.ask(format!(
+            "object {} {} {offset} {len}",
+            segment.id, segment.size
+        ))?;
+        let mut said = [0; 100];
+        objects[index].access().read_at(0, &mut said)?;
+        assert_eq!(said, [4; 100]);
+    }
+    let mut said = [9; 100];
+    objects[2].access().read_at(0, &mut said)?;
+    assert_eq!(said, [0; 100]);
+
+    let mut provider = StdShMemProvider::new()?;
+    let mut other = provider.new_shmem(100)?;
+    let wrong = objects[0].place().within(&mut other);
+    assert!(matches!(wrong, Err(Error::InvalidId { .. })), "{wrong:?}");
+    let mut attached = provider.shmem_from_description(slab.segment())?;
+    let lie = Place {
+        offset: usize::MAX,
+        ..objects[0].place()
+    };
+    let wrong = lie.within(&mut attached);
+    assert!(matches!(wrong, Err(Error::OutOfBounds { .. })), "{wrong:?}");
+    DONE
+}
+
+/// What a peer does: finds an object full of threes and makes them fours.
+pub(crate) fn object(place: &[&str]) -> Answer {
+    let &[id, size, offset, len] = place else {
+        return Err("which object?".into());
+    };
+    let place = Place {
+        segment: ShMemDescription::from_string_and_size(id, size.parse()?),
+        offset: offset.parse()?,
+        len: len.parse()?,
+    };
+    let mut segment = StdShMemProvider::new()?.shmem_from_description(place.segment)?;
+    let bytes = place.within(&mut segment)?;
+    let mut said = vec![0; bytes.len()];
+    bytes.read_at(0, &mut said)?;
+    if said.iter().any(|&byte| byte != 3) {
+        return Err(format!("{said:?}").into());
+    }
+    bytes.fill(4);
+    Ok(String::new())
+}
+
+pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
+    for (size, count) in [
+        (0, 1),
+        (1, 0),
+        (0, 0),
+        (usize::MAX, 1),
+        (1 << 40, 1 << 40),
+        (64, usize::MAX),
+    ] {
+        for refused in [
+            Slab::new(&mut StdShMemProvider::new()?, size, count).err(),
+            Slab::new(&mut UnixShMemProvider::new()?, size, count).err(),
+        ] {
+            assert!(
+                matches!(refused, Some(Error::InvalidSize { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+    DONE
+}
+
+pub(crate) fn threads_share_a_slab() -> Outcome {
+    let slab = Slab::new(&mut StdShMemProvider::new()?, 1000, 8)?;
+    let work = |mark: u8| {
+        let slab = slab.clone();
+        move || {
+            for _ in 0..2000 {
+                let Some(object) = slab.allocate() else {
+                    continue;
+                };
+                let mut said = [1; 1000];
+                object
+                    .access()
+                    .read_at(0, &mut said)
+                    .expect("there are as many");
+                assert_eq!(said, [0; 1000]);
+                object.access().fill(mark);
+                object
+                    .access()
+                    .read_at(0, &mut said)
+                    .expect("there are as many");
+                assert_eq!(said, [mark; 1000]);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for mark in 1..=4 {
+            scope.spawn(work(mark));
+        }
+    });
+    assert_eq!(slab.available(), 8);
+    DONE
+}
