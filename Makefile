@@ -7,7 +7,7 @@ OUT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Compiled and linted here, never run.
 TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-apple-ios aarch64-linux-android \
 	x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-unknown-openbsd x86_64-unknown-dragonfly \
-	x86_64-unknown-illumos x86_64-pc-solaris x86_64-unknown-haiku \
+	x86_64-unknown-illumos x86_64-unknown-haiku \
 	wasm32-unknown-unknown x86_64-unknown-linux-musl
 
 # These are built by Debian's second toolchain (packages cargo-web, rust-web-src, rust-web-clippy),

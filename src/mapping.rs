@@ -100,7 +100,7 @@ impl Mapping {
     /// # Safety
     ///
     /// While the access lives, nobody makes a slice of the mapping.
-    #[cfg(all(unix, feature = "std"))]
+    #[cfg(all(any(unix, windows), feature = "std"))]
     pub(crate) unsafe fn shared_access(&self) -> Access<'_> {
         let base = self.base.cast::<AtomicU8>().as_ptr();
         // SAFETY: valid by the contract of `from_raw`; atomics may be written by others, and plain

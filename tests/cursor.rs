@@ -1,6 +1,6 @@
 //! The cursor against the standard library's, and pipes.
 
-use std::io::{BufRead, Cursor, IoSlice, IoSliceMut, Read as _, Result, Seek, SeekFrom, Write};
+use std::io::{BufRead, Cursor, IoSlice, IoSliceMut, Result, Seek, SeekFrom, Write};
 
 use proptest::prelude::*;
 use shmem_providers::{NopShMemProvider, ShMemCursor, ShMemProvider};
@@ -115,7 +115,7 @@ proptest! {
 fn the_ends_of_a_pipe_are_closed_once_and_for_all_clones()
 -> std::result::Result<(), Box<dyn std::error::Error>> {
     use shmem_providers::pipes::Pipe;
-    use std::io::ErrorKind;
+    use std::io::{ErrorKind, Read as _};
 
     let mut pipe = Pipe::new()?;
     let mut clone = pipe.clone();

@@ -398,8 +398,7 @@ impl Server {
         };
         match send(connection, reply, Some(kept.fd.as_fd())) {
             Ok(()) => {}
-            // Too many descriptors of this user are on their way, unread.
-            Err(Errno::TOOMANYREFS) => {
+            Err(socket::CROWDED) => {
                 self.registry.release(client, id);
                 self.reply(client, number, Opcode::Open, Verdict::Busy);
             }

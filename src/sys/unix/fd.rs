@@ -279,9 +279,18 @@ impl Memory {
         )]
         Some(Self {
             size: stat.st_size.try_into().ok()?,
-            #[allow(clippy::cast_sign_loss, reason = "a name, not a number")]
+            #[allow(
+                clippy::cast_lossless,
+                clippy::cast_sign_loss,
+                reason = "a name, not a number, and of different types"
+            )]
             device: stat.st_dev as u64,
-            inode: stat.st_ino.into(),
+            #[allow(
+                clippy::cast_sign_loss,
+                clippy::unnecessary_cast,
+                reason = "a name, not a number, and of different types"
+            )]
+            inode: stat.st_ino as u64,
         })
     }
 

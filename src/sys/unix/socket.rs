@@ -30,6 +30,13 @@ pub(crate) const IS_STREAM: bool = calls::IS_STREAM;
 /// least for a few frames; elsewhere less than a frame would let none through.
 const LITTLE: usize = if cfg!(target_os = "linux") { 1 } else { 4096 };
 
+/// Too many descriptors of this user are on their way, unread.
+#[cfg(not(target_os = "haiku"))]
+pub(crate) const CROWDED: Errno = Errno::TOOMANYREFS;
+/// Haiku has no word for it.
+#[cfg(target_os = "haiku")]
+pub(crate) const CROWDED: Errno = Errno::NOBUFS;
+
 /// What one call has received.
 pub(crate) struct Received {
     /// How many bytes; more than there was room for show as `overlong`.
