@@ -44,7 +44,10 @@ fn play(name: &str, scene: impl FnOnce(&Stage) -> Result<String>) -> Result<()> 
             println!("FAILED  {name}: {error}");
             for file in ["report", "output"] {
                 let text = std::fs::read(folder.path().join(file)).unwrap_or_default();
-                println!("---- {file}\n{}", String::from_utf8_lossy(&text));
+                println!("---- {file}, the first lines");
+                for line in String::from_utf8_lossy(&text).lines().take(30) {
+                    println!("{}", line.chars().take(300).collect::<String>());
+                }
             }
             return Err("a scene has failed".into());
         }
