@@ -267,9 +267,7 @@ fn attaching(table: &mut Table) -> Result {
         table.fact(
             "attach by id, holder search after the creator died",
             "≤ 2.5 ms at 400 descriptors, once per segment",
-            format!(
-                "{millis:.2} ms at {files} descriptors; {again:.2} ms while it is held here"
-            ),
+            format!("{millis:.2} ms at {files} descriptors; {again:.2} ms while it is held here"),
         );
     }
     drop(last);
