@@ -2,8 +2,7 @@
 //!
 //! A `&[u8]` promises the compiler that its bytes stay as they are while it lives, a `&mut [u8]`
 //! that nobody else looks at them. Another process knows nothing of either. Here every byte is an
-//! atomic, which promises nothing of the kind; the price is that copies go by machine words at
-//! best.
+//! atomic, which promises nothing of the kind. How such bytes are copied stands in `copy.rs`.
 //!
 //! The crate offers atomics of several sizes over the same bytes. Rust's memory model says nothing
 //! yet about racing accesses of different sizes; LLVM's defines them byte by byte, as all hardware
@@ -15,12 +14,9 @@
 use core::mem::MaybeUninit;
 #[cfg(target_has_atomic = "64")]
 use core::sync::atomic::AtomicU64;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
 
-use crate::{Error, error};
-
-/// The size of a machine word, in bytes.
-const WORD: usize = size_of::<usize>();
+use crate::{Error, copy, error};
 
 /// A view of a segment's bytes that stays sound while other processes write them.
 ///
@@ -104,15 +100,7 @@ impl<'a> Access<'a> {
     ///
     /// [`Error::OutOfBounds`] if there are not as many; `into` is then as before.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), Error> {
-        let (head, words, tail) = self.range(offset, into.len())?.by_words();
-        let (first, rest) = into.split_at_mut(head.len());
-        let (middle, last) = rest.split_at_mut(words.len() * WORD);
-        for (to, from) in first.iter_mut().zip(head).chain(last.iter_mut().zip(tail)) {
-            *to = from.load(Relaxed);
-        }
-        for (to, from) in middle.chunks_exact_mut(WORD).zip(words) {
-            to.copy_from_slice(&from.load(Relaxed).to_ne_bytes());
-        }
+        copy::load(self.range(offset, into.len())?.bytes, into);
         Ok(())
     }
 
@@ -122,36 +110,20 @@ impl<'a> Access<'a> {
     ///
     /// [`Error::OutOfBounds`] if it does not fit; then nothing is written.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<(), Error> {
-        let (head, words, tail) = self.range(offset, from.len())?.by_words();
-        let (first, rest) = from.split_at(head.len());
-        let (middle, last) = rest.split_at(words.len() * WORD);
-        for (to, from) in head.iter().zip(first).chain(tail.iter().zip(last)) {
-            to.store(*from, Relaxed);
-        }
-        for (to, from) in words.iter().zip(middle.chunks_exact(WORD)) {
-            let mut word = [0; WORD];
-            word.copy_from_slice(from);
-            to.store(usize::from_ne_bytes(word), Relaxed);
-        }
+        copy::store(self.range(offset, from.len())?.bytes, from);
         Ok(())
     }
 
     /// Sets every byte to `value`.
     pub fn fill(&self, value: u8) {
-        let (head, words, tail) = self.by_words();
-        for byte in head.iter().chain(tail) {
-            byte.store(value, Relaxed);
-        }
-        for word in words {
-            word.store(usize::from_ne_bytes([value; WORD]), Relaxed);
-        }
+        copy::fill(self.bytes, value);
     }
 
     /// Touches one byte of every `step` for writing, and leaves it as it is.
     #[cfg(unix)]
     pub(crate) fn touch_every(&self, step: usize) {
         for byte in self.bytes.iter().step_by(step) {
-            byte.fetch_or(0, Relaxed);
+            byte.fetch_or(0, core::sync::atomic::Ordering::Relaxed);
         }
     }
 
@@ -261,12 +233,6 @@ impl<'a> Access<'a> {
         let bytes = unsafe { core::slice::from_raw_parts_mut(place.cast::<u8>(), size_of::<T>()) };
         self.read_at(offset, bytes)?;
         Ok(bytes)
-    }
-
-    /// Bytes up to the first aligned word, the words, and the bytes after the last.
-    fn by_words(&self) -> (&'a [AtomicU8], &'a [AtomicUsize], &'a [AtomicU8]) {
-        // SAFETY: both types are plain bytes that may be anything and are only accessed atomically.
-        unsafe { self.bytes.align_to::<AtomicUsize>() }
     }
 
     /// All bytes that make up whole values of `T`.

@@ -22,6 +22,7 @@ extern crate alloc;
 extern crate std;
 
 mod access;
+mod copy;
 #[cfg(feature = "std")]
 mod cursor;
 #[cfg(any(unix, windows))]

@@ -9,12 +9,16 @@ fn segment(size: usize) -> Result<NopShMem, Error> {
 }
 
 proptest! {
-    /// Whatever the offset and the length, exactly these bytes are copied, or none.
+    /// Whatever the offset and the length, exactly these bytes are copied, or none. Long copies take
+    /// another way than short ones.
     #[test]
     fn copies_are_exact_or_refused(
-        size in 1_usize..200,
+        size in prop_oneof![1_usize..200, 400_usize..2000],
         offset in prop_oneof![0_usize..210, any::<usize>()],
-        bytes in proptest::collection::vec(any::<u8>(), 0..210),
+        bytes in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..210),
+            proptest::collection::vec(any::<u8>(), 500..1500),
+        ],
     ) {
         let mut segment = segment(size)?;
         let mut expected = vec![0x55; size];

@@ -1,0 +1,138 @@
+//! Copies from and to memory that other processes access meanwhile.
+//!
+//! To the language such memory is made of atomics, and copies of atomics go by machine words. On
+//! `x86_64` there is a faster way: the processor's own instructions for strings (`rep movsb`, `rep
+//! stosb`), which move whole cache lines. The compiler takes assembly for an unknown function that may
+//! have used relaxed atomics; the processor knows no undefined behaviour, and orders what they write
+//! before every later store (Intel's manual, volume 3, "Fast-String Operation and Out-of-Order
+//! Stores").
+#![allow(unsafe_code)]
+
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+
+/// The size of a machine word, in bytes.
+const WORD: usize = size_of::<usize>();
+
+/// Copies all bytes of `from` into `into`, which has as many.
+pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
+    debug_assert_eq!(from.len(), into.len());
+    if from.len() >= strings::WORTH_IT {
+        return strings::load(from, into);
+    }
+    let (head, words, tail) = by_words(from);
+    let (first, rest) = into.split_at_mut(head.len());
+    let (middle, last) = rest.split_at_mut(words.len() * WORD);
+    for (to, from) in first.iter_mut().zip(head).chain(last.iter_mut().zip(tail)) {
+        *to = from.load(Relaxed);
+    }
+    for (to, from) in middle.chunks_exact_mut(WORD).zip(words) {
+        to.copy_from_slice(&from.load(Relaxed).to_ne_bytes());
+    }
+}
+
+/// Copies all bytes of `from` to `to`, which has as many.
+pub(crate) fn store(to: &[AtomicU8], from: &[u8]) {
+    debug_assert_eq!(from.len(), to.len());
+    if to.len() >= strings::WORTH_IT {
+        return strings::store(to, from);
+    }
+    let (head, words, tail) = by_words(to);
+    let (first, rest) = from.split_at(head.len());
+    let (middle, last) = rest.split_at(words.len() * WORD);
+    for (to, from) in head.iter().zip(first).chain(tail.iter().zip(last)) {
+        to.store(*from, Relaxed);
+    }
+    for (to, from) in words.iter().zip(middle.chunks_exact(WORD)) {
+        let mut word = [0; WORD];
+        word.copy_from_slice(from);
+        to.store(usize::from_ne_bytes(word), Relaxed);
+    }
+}
+
+/// Sets every byte to `value`.
+pub(crate) fn fill(bytes: &[AtomicU8], value: u8) {
+    if bytes.len() >= strings::WORTH_IT {
+        return strings::fill(bytes, value);
+    }
+    let (head, words, tail) = by_words(bytes);
+    for byte in head.iter().chain(tail) {
+        byte.store(value, Relaxed);
+    }
+    for word in words {
+        word.store(usize::from_ne_bytes([value; WORD]), Relaxed);
+    }
+}
+
+/// Bytes up to the first aligned word, the words, and the bytes after the last.
+fn by_words(bytes: &[AtomicU8]) -> (&[AtomicU8], &[AtomicUsize], &[AtomicU8]) {
+    // SAFETY: both types are plain bytes that may be anything and are only accessed atomically.
+    unsafe { bytes.align_to::<AtomicUsize>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod strings {
+    use core::arch::asm;
+    use core::sync::atomic::AtomicU8;
+
+    /// From here on, in bytes, it pays that the instruction has to get going.
+    pub(super) const WORTH_IT: usize = 512;
+
+    pub(super) fn load(from: &[AtomicU8], into: &mut [u8]) {
+        let (source, target) = (from.as_ptr().cast::<u8>(), into.as_mut_ptr());
+        // SAFETY: `into` is ours, and `from` has as many bytes, which may be read while others write.
+        unsafe { copy(source, target, from.len().min(into.len())) }
+    }
+
+    pub(super) fn store(to: &[AtomicU8], from: &[u8]) {
+        let (source, target) = (from.as_ptr(), to.as_ptr().cast_mut().cast::<u8>());
+        // SAFETY: nobody writes `from`, and `to` has as many bytes, which may be written by all who
+        // have a reference to them, as atomics may.
+        unsafe { copy(source, target, from.len().min(to.len())) }
+    }
+
+    pub(super) fn fill(bytes: &[AtomicU8], value: u8) {
+        let target = bytes.as_ptr().cast_mut().cast::<u8>();
+        // SAFETY: as many bytes may be written from there on by who has a reference to these atomics;
+        // the direction flag is clear, as it has to be wherever assembly begins.
+        unsafe {
+            asm!(
+                "rep stosb",
+                inout("rcx") bytes.len() => _,
+                inout("rdi") target => _,
+                in("al") value,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As many bytes may be read from `source` and written to `target`, in the way of relaxed atomics.
+    unsafe fn copy(source: *const u8, target: *mut u8, len: usize) {
+        // SAFETY: demanded from the caller; the direction flag is clear, as it has to be wherever
+        // assembly begins.
+        unsafe {
+            asm!(
+                "rep movsb",
+                inout("rcx") len => _,
+                inout("rsi") source => _,
+                inout("rdi") target => _,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+/// On other machines words are the best there is.
+#[cfg(not(target_arch = "x86_64"))]
+mod strings {
+    use core::sync::atomic::AtomicU8;
+
+    pub(super) const WORTH_IT: usize = usize::MAX;
+
+    pub(super) fn load(_from: &[AtomicU8], _into: &mut [u8]) {}
+
+    pub(super) fn store(_to: &[AtomicU8], _from: &[u8]) {}
+
+    pub(super) fn fill(_bytes: &[AtomicU8], _value: u8) {}
+}
