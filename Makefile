@@ -37,8 +37,9 @@ help: ## This list
 .PHONY: test test-default
 test: ## All tests, with all features
 	cargo test --features full
-test-default: ## All tests, with the default features
-	cargo test
+test-default: ## With the default features what depends on them, which real processes do not
+	cargo test --lib --test access --test contract --test cursor --test id
+	cargo test --doc
 
 .PHONY: fmt clippy features doc
 fmt: ## Formatting
