@@ -135,9 +135,10 @@ pub(crate) fn map_fd_aligned(
         return map_fd_at(fd, ptr::null_mut(), len, MapFlags::SHARED, pages.unmap())
             .map_err(refused);
     };
+    let page = rustix::param::page_size();
     // More than is needed, so that there is an aligned place in it.
     let whole = len
-        .checked_next_multiple_of(4096)
+        .checked_next_multiple_of(page)
         .and_then(|len| len.checked_add(align))
         .ok_or(Error::InvalidSize { size: len })?;
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -150,7 +151,7 @@ pub(crate) fn map_fd_aligned(
     // What it replaces was reserved above, and is ours.
     let mapping = map_fd_at(fd, place, len, flags, pages.unmap());
     let end = match &mapping {
-        Ok(_) => place.wrapping_byte_add(len.next_multiple_of(4096)),
+        Ok(_) => place.wrapping_byte_add(len.next_multiple_of(page)),
         Err(_) => place,
     };
     let after = (start.addr() + whole).saturating_sub(end.addr());
