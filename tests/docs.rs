@@ -37,6 +37,9 @@ fn every_test_that_the_migration_page_names_exists() {
             let parts: Vec<&str> = name.split("::").collect();
             let found = match parts[..] {
                 ["contract", "…", test] => has_function("tests/contract/contract.rs", test),
+                [suite, folder, file, test] => {
+                    has_function(&format!("tests/{suite}/{folder}/{file}.rs"), test)
+                }
                 [suite, file, test] => has_function(&format!("tests/{suite}/{file}.rs"), test),
                 [test] if test.contains('_') && !test.contains('/') => has_function(
                     file.unwrap_or_else(|| panic!("of which file? {name}")),
