@@ -13,7 +13,7 @@ TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-apple-ios aarch64
 # These are built by Debian's second toolchain (packages cargo-web, rust-web-src, rust-web-clippy),
 # which comes with the sources of the standard library, so that no target has to be installed.
 # RUSTC_BOOTSTRAP lets it build them.
-CROSS := no-std i686 aarch64 riscv64 s390x wine target-%
+CROSS := no-std-% i686 aarch64 riscv64 s390x wine target-%
 $(CROSS): export PATH := /usr/bin:$(PATH)
 $(CROSS): export RUSTC := /usr/bin/rustc
 $(CROSS): export RUSTDOC := /usr/bin/rustdoc
@@ -59,18 +59,21 @@ doc: ## Documentation, without and with what is private
 
 .PHONY: no-std
 no-std: ## Library with nothing but core, and with core and alloc: whoever wants std fails
-	for target in x86_64-unknown-none $(HOST); do \
-		/usr/bin/cargo clippy -Zbuild-std=core --lib --target $$target \
-			--no-default-features -- -D warnings && \
-		/usr/bin/cargo clippy -Zbuild-std=core,alloc --lib --target $$target \
-			--no-default-features --features alloc,serde,zerocopy,log -- -D warnings || exit; \
-	done
+	$(MAKE) -j2 -Otarget no-std-x86_64-unknown-none no-std-$(HOST)
+no-std-%:
+	CARGO_TARGET_DIR=$(OUT)/cross/no-std-$* /usr/bin/cargo clippy -Zbuild-std=core --lib --target $* \
+		--no-default-features -- -D warnings
+	CARGO_TARGET_DIR=$(OUT)/cross/no-std-$* /usr/bin/cargo clippy -Zbuild-std=core,alloc --lib \
+		--target $* --no-default-features --features alloc,serde,zerocopy,log -- -D warnings
 
 .PHONY: targets
-targets: $(TARGETS:%=target-%) ## Lints for the other systems (one of them: make target-TRIPLE)
+# Two at once, because the standard library is compiled by one processor most of the time.
+targets: ## Lints for the other systems (one of them: make target-TRIPLE)
+	$(MAKE) -j2 -k -Otarget $(TARGETS:%=target-%)
 	@echo "SKIPPED: running on these systems, because there are none here: $(TARGETS)"
 target-%:
-	/usr/bin/cargo clippy -Zbuild-std=std --lib --target $* --features full -- -D warnings
+	CARGO_TARGET_DIR=$(OUT)/cross/$* \
+		/usr/bin/cargo clippy -Zbuild-std=std --lib --target $* --features full -- -D warnings
 
 # Which linker and which runner is said for lints as well: the standard library would be built anew for
 # tests otherwise.
