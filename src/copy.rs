@@ -16,8 +16,8 @@ const WORD: usize = size_of::<usize>();
 /// Copies all bytes of `from` into `into`, which has as many.
 pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
     debug_assert_eq!(from.len(), into.len());
-    if from.len() >= strings::WORTH_IT {
-        return strings::load(from, into);
+    if strings::load(from, into) {
+        return;
     }
     let (head, words, tail) = by_words(from);
     let (first, rest) = into.split_at_mut(head.len());
@@ -33,8 +33,8 @@ pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
 /// Copies all bytes of `from` to `to`, which has as many.
 pub(crate) fn store(to: &[AtomicU8], from: &[u8]) {
     debug_assert_eq!(from.len(), to.len());
-    if to.len() >= strings::WORTH_IT {
-        return strings::store(to, from);
+    if strings::store(to, from) {
+        return;
     }
     let (head, words, tail) = by_words(to);
     let (first, rest) = from.split_at(head.len());
@@ -51,8 +51,8 @@ pub(crate) fn store(to: &[AtomicU8], from: &[u8]) {
 
 /// Sets every byte to `value`.
 pub(crate) fn fill(bytes: &[AtomicU8], value: u8) {
-    if bytes.len() >= strings::WORTH_IT {
-        return strings::fill(bytes, value);
+    if strings::fill(bytes, value) {
+        return;
     }
     let (head, words, tail) = by_words(bytes);
     for byte in head.iter().chain(tail) {
@@ -69,28 +69,40 @@ fn by_words(bytes: &[AtomicU8]) -> (&[AtomicU8], &[AtomicUsize], &[AtomicU8]) {
     unsafe { bytes.align_to::<AtomicUsize>() }
 }
 
+/// Each of these does the work if that is worth it, and says whether it was.
 #[cfg(target_arch = "x86_64")]
 mod strings {
     use core::arch::asm;
     use core::sync::atomic::AtomicU8;
 
     /// From here on, in bytes, it pays that the instruction has to get going.
-    pub(super) const WORTH_IT: usize = 512;
+    const WORTH_IT: usize = 512;
 
-    pub(super) fn load(from: &[AtomicU8], into: &mut [u8]) {
+    pub(super) fn load(from: &[AtomicU8], into: &mut [u8]) -> bool {
+        if from.len() < WORTH_IT {
+            return false;
+        }
         let (source, target) = (from.as_ptr().cast::<u8>(), into.as_mut_ptr());
         // SAFETY: `into` is ours, and `from` has as many bytes, which may be read while others write.
-        unsafe { copy(source, target, from.len().min(into.len())) }
+        unsafe { copy(source, target, from.len().min(into.len())) };
+        true
     }
 
-    pub(super) fn store(to: &[AtomicU8], from: &[u8]) {
+    pub(super) fn store(to: &[AtomicU8], from: &[u8]) -> bool {
+        if to.len() < WORTH_IT {
+            return false;
+        }
         let (source, target) = (from.as_ptr(), to.as_ptr().cast_mut().cast::<u8>());
         // SAFETY: nobody writes `from`, and `to` has as many bytes, which may be written by all who
         // have a reference to them, as atomics may.
-        unsafe { copy(source, target, from.len().min(to.len())) }
+        unsafe { copy(source, target, from.len().min(to.len())) };
+        true
     }
 
-    pub(super) fn fill(bytes: &[AtomicU8], value: u8) {
+    pub(super) fn fill(bytes: &[AtomicU8], value: u8) -> bool {
+        if bytes.len() < WORTH_IT {
+            return false;
+        }
         let target = bytes.as_ptr().cast_mut().cast::<u8>();
         // SAFETY: as many bytes may be written from there on by who has a reference to these atomics;
         // the direction flag is clear, as it has to be wherever assembly begins.
@@ -103,6 +115,7 @@ mod strings {
                 options(nostack, preserves_flags),
             );
         }
+        true
     }
 
     /// # Safety
@@ -128,11 +141,15 @@ mod strings {
 mod strings {
     use core::sync::atomic::AtomicU8;
 
-    pub(super) const WORTH_IT: usize = usize::MAX;
+    pub(super) fn load(_from: &[AtomicU8], _into: &mut [u8]) -> bool {
+        false
+    }
 
-    pub(super) fn load(_from: &[AtomicU8], _into: &mut [u8]) {}
+    pub(super) fn store(_to: &[AtomicU8], _from: &[u8]) -> bool {
+        false
+    }
 
-    pub(super) fn store(_to: &[AtomicU8], _from: &[u8]) {}
-
-    pub(super) fn fill(_bytes: &[AtomicU8], _value: u8) {}
+    pub(super) fn fill(_bytes: &[AtomicU8], _value: u8) -> bool {
+        false
+    }
 }

@@ -11,9 +11,6 @@ pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
     match (call, errno) {
         (_, Errno::MFILE) => current(Resource::Nofile).map(|limit| Limit::OpenFiles { limit }),
         (_, Errno::FBIG) => file_size(),
-        ("mlock", Errno::NOMEM | Errno::PERM | Errno::AGAIN) => {
-            current(Resource::Memlock).map(|limit| Limit::LockedMemory { limit })
-        }
         ("mmap" | "shmat", Errno::NOMEM) => match address_space() {
             Some(limit) => Some(Limit::AddressSpace { limit }),
             None => system::behind(call, errno),
@@ -85,6 +82,9 @@ mod system {
             }
             ("mmap" | "shmat", Errno::NOMEM) => {
                 number("/proc/sys/vm/max_map_count").map(|limit| Limit::Mappings { limit })
+            }
+            ("mlock", Errno::NOMEM | Errno::PERM | Errno::AGAIN) => {
+                super::current(super::Resource::Memlock).map(|limit| Limit::LockedMemory { limit })
             }
             ("shmget", Errno::NOSPC) => system_v(),
             ("shmget", Errno::INVAL) => {

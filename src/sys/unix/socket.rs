@@ -199,9 +199,9 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     }
 }
 
-/// The effective user id of the process on the other side (`getpeerucred(3C)`).
+/// Asks who is on the other side (`getpeerucred(3C)`).
 #[cfg(any(target_os = "illumos", target_os = "solaris"))]
-pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
+pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     use rustix::fd::AsRawFd;
     let mut facts = core::ptr::null_mut();
     let number = fd.as_fd().as_raw_fd();
@@ -215,7 +215,10 @@ pub(crate) fn peer_user(fd: impl AsFd) -> io::Result<u32> {
     unsafe { libc::ucred_free(facts) };
     match user {
         libc::uid_t::MAX => Err(Errno::NOTSUP),
-        user => Ok(user),
+        user => Ok(Other {
+            user,
+            process: None,
+        }),
     }
 }
 
@@ -237,7 +240,7 @@ pub(crate) fn other(_fd: impl AsFd) -> io::Result<Other> {
 
 /// Whether the other side has hung up by now.
 pub(crate) fn is_hung_up(connection: impl AsFd) -> bool {
-    let mut alone = [PollFd::new(&connection, PollFlags::empty())];
+    let mut alone = [PollFd::new(&connection, PollFlags::HUP)];
     poll(&mut alone, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
