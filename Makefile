@@ -194,17 +194,20 @@ asan: ## All test programs under AddressSanitizer, which searches for leaks as w
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
 		cargo test --tests --features full --no-fail-fast --target $(HOST)
 valgrind: export PROPTEST_CASES := 20
-valgrind: ## All test programs under memcheck
+valgrind: ## Test programs under memcheck; those of the service, which is safe code, AddressSanitizer has
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=1 \
 		--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite" \
-		cargo test --tests --features full --no-fail-fast
+		cargo test --features full --no-fail-fast --test access --test contract --test cursor \
+		--test id --test system --test tuning
 
 # LibAFL is built once, for its tests and for our client of it.
 LIBAFL := $(OUT)/libafl/target
 CLIENT := $(LIBAFL)/debug/libafl-client
-.PHONY: libafl libafl-docs libafl-client libafl-crashes aflpp
+.PHONY: libafl libafl-ours libafl-docs libafl-client libafl-crashes aflpp
 libafl: ## LibAFL's own tests pass with this crate as they do with the original
 	libafl/check
+libafl-ours: ## The same with this crate only
+	libafl/check --ours
 libafl-docs: ## The same with its documentation tests, which takes far longer
 	libafl/check --docs
 libafl-client: export CARGO_TARGET_DIR := $(LIBAFL)
