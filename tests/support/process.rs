@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+#[cfg(unix)]
 use rustix::process::Pid;
 
 use crate::support::{Outcome, skip};
@@ -71,6 +72,7 @@ impl Peer {
     }
 
     /// To send it signals.
+    #[cfg(unix)]
     pub(crate) fn process(&self) -> Pid {
         Pid::from_child(&self.child)
     }
