@@ -55,6 +55,7 @@ fmt: ## Formatting
 clippy: ## Lints of everything
 	cargo clippy --all-targets --features full -- -D warnings
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --lib --features full,libafl -- -D warnings
 features: ## Lints of the library with every combination of features
 	cargo hack clippy --feature-powerset --exclude-features libafl -- -D warnings
 doc: ## Documentation, without and with what is private

@@ -169,7 +169,7 @@ impl Place {
     /// [`Error::InvalidId`] if it is another segment, [`Error::OutOfBounds`] if it has no such bytes.
     pub fn within<'a>(&self, segment: &'a mut impl ShMem) -> Result<Access<'a>, Error> {
         if segment.id() != self.segment.id {
-            return Err(segment.id().invalid("the object is in another segment"));
+            return Err(segment.id().invalid("the object is in another segment"))?;
         }
         segment.access().range(self.offset, self.len)
     }

@@ -78,7 +78,7 @@ impl<R: Room> Provider<R> {
     /// otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
     pub fn snapshot(&mut self, segment: &Segment<R>) -> Result<Snapshot<R>, crate::Error> {
         if segment.is_empty() {
-            return Err(Error::Gone { id: segment.id() });
+            return Err(Error::Gone { id: segment.id() })?;
         }
         let (handle, id) = self.room.create_image(segment, Touched::of(segment))?;
         Ok(Snapshot {

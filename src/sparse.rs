@@ -2,6 +2,7 @@
 //! give it back.
 
 use core::fmt;
+use core::mem;
 use core::ops::Range;
 
 use crate::ShMem;
@@ -164,13 +165,13 @@ impl<R: Room> Segment<R> {
                 offset: range.start,
                 len: range.end.saturating_sub(range.start),
                 size: len,
-            });
+            })?;
         }
         if range.is_empty() {
             return Ok(());
         }
         let Some(handle) = &self.handle else {
-            return Err(Error::Gone { id: self.id });
+            return Err(Error::Gone { id: self.id })?;
         };
         // What is behind the end belongs to the last page.
         let end = if range.end == len {
@@ -194,9 +195,19 @@ impl<R: Room> Iterator for TouchedRanges<'_, R> {
     type Item = Result<Range<usize>, crate::Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let found = self.segment.next_touched(self.next).transpose()?;
-        self.next = found.as_ref().map_or(usize::MAX, |range| range.end);
-        Some(found)
+        self.next_range().transpose()
+    }
+}
+
+impl<R: Room> TouchedRanges<'_, R> {
+    fn next_range(&mut self) -> Result<Option<Range<usize>>, crate::Error> {
+        // After an error, and after the last range, there is nothing more.
+        let from = mem::replace(&mut self.next, usize::MAX);
+        let found = self.segment.next_touched(from)?;
+        if let Some(range) = &found {
+            self.next = range.end;
+        }
+        Ok(found)
     }
 }
 
