@@ -1,4 +1,5 @@
 //! Sleeping until a word changes: `futex(2)`, shared between processes.
+#![cfg_attr(any(target_os = "android", target_os = "linux"), allow(unsafe_code))]
 
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
@@ -11,19 +12,36 @@ pub(crate) use linux::{after, sleep_while, wake};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod linux {
     use super::{AtomicU32, Duration, Result};
+    use core::mem::MaybeUninit;
     use core::num::NonZeroU32;
 
+    use rustix::event::Timespec;
     use rustix::io::Errno;
     use rustix::thread::futex::{self, Flags};
-    use rustix::time::{ClockId, Timespec, clock_gettime};
 
     use crate::error::Subject;
     use crate::sys::failed;
 
     /// The moment so far from now; `None` if the clock never gets there.
+    ///
+    /// rustix, whose clock is the kernel's own code in this process, looks for that by itself: under
+    /// valgrind that leads to where nothing is.
     pub(crate) fn after(time: Duration) -> Option<Timespec> {
         let time = Timespec::try_from(time).ok()?;
-        clock_gettime(ClockId::Monotonic).checked_add(time)
+        let mut now = MaybeUninit::<libc::timespec>::zeroed();
+        // SAFETY: the pointer is valid for the write of a time. This clock is always there.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, now.as_mut_ptr()) };
+        // SAFETY: it was zeroed, and any bytes are a value of it.
+        let now = unsafe { now.assume_init() };
+        #[allow(
+            clippy::useless_conversion,
+            reason = "the types are narrower on 32 bits"
+        )]
+        let now = Timespec {
+            tv_sec: now.tv_sec.into(),
+            tv_nsec: now.tv_nsec.into(),
+        };
+        now.checked_add(time)
     }
 
     /// Sleeps if the word has this value. `false` if the end has come; it may wake for no reason.

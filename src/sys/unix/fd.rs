@@ -135,7 +135,7 @@ pub(crate) fn map_fd_aligned(
         return map_fd_at(fd, ptr::null_mut(), len, MapFlags::SHARED, pages.unmap())
             .map_err(refused);
     };
-    let page = rustix::param::page_size();
+    let page = page_size();
     // More than is needed, so that there is an aligned place in it.
     let whole = len
         .checked_next_multiple_of(page)
@@ -162,6 +162,17 @@ pub(crate) fn map_fd_aligned(
         }
     }
     mapping.map_err(refused)
+}
+
+/// How many bytes a page has.
+///
+/// Not asked of rustix, which reads the auxiliary vector by itself: under valgrind that leads to where
+/// nothing is.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn page_size() -> usize {
+    // SAFETY: the function has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }
 
 /// Maps, at this address if the flags say so: then the caller owns what is there.
