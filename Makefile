@@ -201,7 +201,7 @@ valgrind: ## Test programs under memcheck; those of the service, which is safe c
 	cargo test --features full --no-fail-fast --test access --test contract --test cursor \
 		--test id --test system
 	cargo test --features full --test tuning -- --skip huge_pages_are
-	@echo "SKIPPED: huge pages under memcheck, which attaches System V segments in a way of its own"
+	@echo "SKIPPED: huge pages under memcheck, where those of System V show as ordinary ones"
 
 # LibAFL is built once, for its tests and for our client of it.
 LIBAFL := $(OUT)/libafl/target
