@@ -17,7 +17,7 @@ TARGETS_CI := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-linux-android 
 # These are built by Debian's second toolchain (packages cargo-web, rust-web-src, rust-web-clippy),
 # which comes with the sources of the standard library, so that no target has to be installed.
 # RUSTC_BOOTSTRAP lets it build them.
-CROSS := no-std i686 aarch64 riscv64 s390x wine target-%
+CROSS := no-std i686 aarch64 riscv64 s390x musl wine target-% link-%
 $(CROSS): export PATH := /usr/bin:$(PATH)
 $(CROSS): export RUSTC := /usr/bin/rustc
 $(CROSS): export RUSTDOC := /usr/bin/rustdoc
@@ -94,24 +94,45 @@ i686: ## Lints and all tests on 32 bits, which this kernel runs as well
 
 .PHONY: aarch64 riscv64 s390x
 aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
 aarch64: MACHINE := aarch64
-aarch64: ## Lints and tests on 64 bits of ARM, emulated
+aarch64: TRIPLE := aarch64-unknown-linux-gnu
+aarch64: ## Lints and all tests on 64 bits of ARM, emulated
 riscv64: export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_LINKER := riscv64-linux-gnu-gcc
-riscv64: export CARGO_TARGET_RISCV64GC_UNKNOWN_LINUX_GNU_RUNNER := qemu-riscv64 -L /usr/riscv64-linux-gnu
-riscv64: MACHINE := riscv64gc
-riscv64: ## Lints and tests on RISC-V, emulated
+riscv64: MACHINE := riscv64
+riscv64: TRIPLE := riscv64gc-unknown-linux-gnu
+riscv64: ## Lints and all tests on RISC-V, emulated
 s390x: export CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER := s390x-linux-gnu-gcc
-s390x: export CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_RUNNER := qemu-s390x -L /usr/s390x-linux-gnu
 s390x: MACHINE := s390x
-s390x: ## Lints and tests on a big-endian machine, emulated
+s390x: TRIPLE := s390x-unknown-linux-gnu
+s390x: ## Lints and all tests on a big-endian machine, emulated
+aarch64 riscv64 s390x: export PROPTEST_CASES := 32
+aarch64 riscv64 s390x: EMULATED := -Zbuild-std --target $(TRIPLE) --features full
 aarch64 riscv64 s390x:
-	/usr/bin/cargo clippy -Zbuild-std --lib --target $(MACHINE)-unknown-linux-gnu --features full \
-		-- -D warnings
-	/usr/bin/cargo test -Zbuild-std --target $(MACHINE)-unknown-linux-gnu --features full \
-		--no-fail-fast --test access --test contract --test cursor --test id
-	@echo "SKIPPED: tests/system on $(MACHINE), because it starts itself anew, and this kernel" \
-		"cannot start programs for $(MACHINE)"
+	/usr/bin/cargo clippy $(EMULATED) --lib -- -D warnings
+	@if tests/cross/emulated $(MACHINE) true; then \
+		tests/cross/emulated $(MACHINE) /usr/bin/cargo test $(EMULATED) --tests --no-fail-fast; \
+	else \
+		echo "SKIPPED: second processes on $(MACHINE), because this kernel cannot start programs" \
+			"for it; without them:"; \
+		env CARGO_TARGET_$$(tr a-z- A-Z_ <<<$(TRIPLE))_RUNNER="qemu-$(MACHINE) -L /usr/$(MACHINE)-linux-gnu" \
+			/usr/bin/cargo test $(EMULATED) --no-fail-fast \
+			--test access --test contract --test cursor --test id; \
+	fi
+
+# Linked by zig, which comes with what it needs to link for most systems. It is fetched from PyPI.
+ZIG_FOLDER := $(OUT)/zig
+$(ZIG_FOLDER)/ziglang/zig:
+	python3 -m pip install --quiet --root-user-action=ignore --target $(ZIG_FOLDER) ziglang==0.17.1
+musl: export ZIG := $(ZIG_FOLDER)/ziglang/zig
+
+.PHONY: musl
+musl: export ZIG_TARGET := x86_64-linux-musl
+musl: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := $(abspath tests/cross/zig-cc)
+musl: export RUSTFLAGS := -Clink-self-contained=no
+musl: MUSL := -Zbuild-std --target x86_64-unknown-linux-musl --features full
+musl: $(ZIG_FOLDER)/ziglang/zig ## Lints and all tests with musl, linked statically
+	/usr/bin/cargo clippy $(MUSL) --lib -- -D warnings
+	/usr/bin/cargo test $(MUSL) --tests --no-fail-fast
 
 # Only what belongs to this prefix is ended: the server and what runs in it.
 .PHONY: wine

@@ -19,6 +19,16 @@ pub(crate) fn skip(reason: impl ToString) -> Outcome {
     Ok(Completion::ignored_with(reason))
 }
 
+/// Whether the programs run as they are, and not in an emulator of another machine
+/// (`tests/cross/emulated`), which cannot do this; as the outcome of a test if not.
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+pub(crate) fn natively(cannot: &str) -> Result<(), Outcome> {
+    match std::env::var_os("SHMEM_TEST_EMULATED") {
+        None => Ok(()),
+        Some(_) => Err(skip(format!("not in an emulator, {cannot}"))),
+    }
+}
+
 /// Why this error, of the first segment that is made, means that the host lacks the mechanism or has
 /// no room for it, if it does.
 pub(crate) fn lacking(error: &Error) -> Option<String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shmem_providers::{Error, MmapShMemProvider, ShMem, ShMemId, ShMemProvider};
 
+use crate::limits::permissions_are_told;
 use crate::peer::{ALL, LASTING, Peer, assert_nothing_left, here};
 use crate::support::{DONE, Outcome, name_exists, skip};
 
@@ -64,6 +65,9 @@ pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
 /// Of System V segments some are left, those of creators that were killed between two calls, until
 /// the next process makes one. Not POSIX, whose names stay.
 pub(crate) fn killed_while_making_segments() -> Outcome {
+    if let Err(skipped) = permissions_are_told() {
+        return skipped;
+    }
     let mut dead = Vec::new();
     for round in 0..40 {
         for mechanism in here(LASTING) {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::peer::{ALL, Peer, assert_nothing_left, can_start_by, here};
-use crate::support::{DONE, Outcome, skip};
+use crate::support::{DONE, Outcome, natively, skip};
 use crate::users::namespaces;
 
 /// A peer in namespaces of its own, after some lines of shell there.
@@ -89,6 +89,9 @@ pub(crate) fn as_many_system_v_segments_as_there_may_be() -> Outcome {
 /// Segments that killed creators left are removed when there is no other room; those of others, and
 /// those whose creator lives, are not.
 pub(crate) fn orphans_make_room_and_nothing_else_does() -> Outcome {
+    if let Err(skipped) = permissions_are_told() {
+        return skipped;
+    }
     let start = || peer_in("-i", "echo 4 >/proc/sys/kernel/shmmni");
     // What is ours has these permissions, and others have any.
     for (mode, by, is_orphan) in [
@@ -223,7 +226,20 @@ pub(crate) fn no_file_of_that_size() -> Outcome {
     DONE
 }
 
+/// Whether `shmctl(IPC_STAT)` tells the permissions of a segment, as the outcome of a test if not:
+/// those of orphans are their mark.
+pub(crate) fn permissions_are_told() -> Result<(), Outcome> {
+    if cfg!(target_endian = "big") {
+        natively("which tells the permissions of System V segments in the wrong byte order")
+    } else {
+        Ok(())
+    }
+}
+
 pub(crate) fn no_address_space_left() -> Outcome {
+    if let Err(skipped) = natively("which knows no RLIMIT_AS") {
+        return skipped;
+    }
     // AddressSanitizer reserves terabytes, and cannot work when it may have no more.
     if address_space() > 1 << 30 {
         return skip("this program itself takes more address space than the test leaves it");

@@ -11,7 +11,10 @@ use shmem_providers::{
 use crate::any::Tuned;
 use crate::peer::Peer;
 use crate::smaps::{Smaps, shared_mappings};
-use crate::support::{DONE, Outcome, skip};
+use crate::support::{DONE, Outcome, natively, skip};
+
+/// What qemu does not show of its memory.
+const KEEPS_TO_ITSELF: &str = "whose /proc/self/smaps is empty";
 
 const EVERYTHING: ShMemOptions = ShMemOptions::new()
     .try_huge_pages(HugePages::TwoMiB)
@@ -33,6 +36,9 @@ pub(crate) fn what_is_not_asked_for_is_not_granted<P: Tuned>(p: &mut P) -> Outco
 }
 
 pub(crate) fn what_is_granted_is_in_effect<P: Tuned>(p: &mut P) -> Outcome {
+    if let Err(skipped) = natively(KEEPS_TO_ITSELF) {
+        return skipped;
+    }
     let size = 1 << 20;
     let (segment, grants) = p.new_shmem_with(size, ShMemOptions::new().prefault())?;
     assert_eq!(grants.prefault, Grant::Granted);
@@ -87,6 +93,9 @@ pub(crate) fn options_change_neither_size_nor_content<P: Tuned>(p: &mut P) -> Ou
 }
 
 pub(crate) fn an_attachment_has_options_of_its_own<P: Tuned>(p: &mut P) -> Outcome {
+    if let Err(skipped) = natively(KEEPS_TO_ITSELF) {
+        return skipped;
+    }
     let size = 1 << 20;
     let segment = p.new_shmem(size)?;
     let options = ShMemOptions::new().prefault().no_dump();

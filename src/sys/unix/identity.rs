@@ -4,7 +4,8 @@
 //! would be half as many system calls again as making the segment; to remember them in an ordinary
 //! variable would give a forked child the ids of its parent. So they are remembered in a page with
 //! `MADV_WIPEONFORK` (`madvise(2)`, since Linux 4.14), which a child finds zeroed, whichever way it
-//! was forked. Where the kernel does not know it, everything is asked each time.
+//! was forked. Where the kernel does not know it, or an emulator only says that it does, everything is asked
+//! each time.
 #![allow(unsafe_code)]
 
 use core::mem::size_of;
@@ -146,7 +147,8 @@ fn map_page() -> Option<NonNull<Page>> {
     let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), len, prot, MapFlags::PRIVATE) }.ok()?;
     let page = NonNull::new(base.cast::<Page>())?;
     // SAFETY: the advice concerns our own new mapping, and does not change what it holds.
-    if unsafe { mm::madvise(base, len, Advice::LinuxWipeOnFork) }.is_err() {
+    let advised = unsafe { mm::madvise(base, len, Advice::LinuxWipeOnFork) };
+    if advised.is_err() || !super::advice_is_heeded() {
         // SAFETY: the mapping is ours, and nobody knows of it.
         unsafe { super::fd::unmap(page.cast(), len) };
         return None;

@@ -49,6 +49,8 @@ mod calls;
 mod calls;
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
+mod advice;
+#[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod ashmem;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod identity;
@@ -60,6 +62,8 @@ pub(crate) mod procfs;
 use rustix::io::Errno;
 pub(crate) use rustix::process::{Pid, getpid as pid};
 
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::advice::advice_is_heeded;
 #[cfg(feature = "std")]
 pub(crate) use self::calls::pipe;
 pub(crate) use self::errno::last_errno;

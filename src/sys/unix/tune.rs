@@ -37,7 +37,7 @@ mod linux {
     use crate::error::{Error, Result, Subject};
     use crate::mapping::Mapping;
     use crate::options::HugePages;
-    use crate::sys::failed;
+    use crate::sys::{advice_is_heeded, failed};
 
     /// No page of any machine that we run on is smaller.
     const SMALLEST_PAGE: usize = 4096;
@@ -47,8 +47,8 @@ mod linux {
         // well, because it is shared; and which, unlike writing, maps those that exist already
         // sixteen at a time.
         match advise(mapping, Advice::LinuxPopulateRead) {
-            // Before Linux 5.14.
-            Err(Errno::INVAL) => {
+            // Before Linux 5.14, or in an emulator.
+            Err(Errno::INVAL | Errno::NOSYS) => {
                 mapping.access().touch_every(SMALLEST_PAGE);
                 Ok(())
             }
@@ -88,6 +88,9 @@ mod linux {
 
     /// For advice that leaves the content as it is, and nothing else.
     fn advise(mapping: &Mapping, advice: Advice) -> Result<(), Errno> {
+        if !advice_is_heeded() {
+            return Err(Errno::NOSYS);
+        }
         let (base, len) = (mapping.base().as_ptr().cast(), mapping.len());
         // SAFETY: the pages are mapped, and the callers pass advice that changes no byte of them.
         unsafe { mm::madvise(base, len, advice) }
