@@ -5,10 +5,10 @@ HOST := x86_64-unknown-linux-gnu
 OUT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 
 # Compiled and linted here, never run.
-TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-apple-ios aarch64-linux-android \
-	x86_64-unknown-freebsd x86_64-unknown-netbsd x86_64-unknown-openbsd x86_64-unknown-dragonfly \
-	x86_64-unknown-illumos x86_64-unknown-haiku \
-	wasm32-unknown-unknown x86_64-unknown-linux-musl
+TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin x86_64-apple-darwin aarch64-apple-ios \
+	aarch64-linux-android x86_64-linux-android x86_64-unknown-freebsd x86_64-unknown-netbsd \
+	x86_64-unknown-openbsd x86_64-unknown-dragonfly x86_64-unknown-illumos x86_64-pc-solaris \
+	x86_64-unknown-haiku wasm32-unknown-unknown
 
 # One of each family, of those that nothing else stands in for.
 TARGETS_CI := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-linux-android \
@@ -123,7 +123,7 @@ aarch64 riscv64 s390x:
 ZIG_FOLDER := $(OUT)/zig
 $(ZIG_FOLDER)/ziglang/zig:
 	python3 -m pip install --quiet --root-user-action=ignore --target $(ZIG_FOLDER) ziglang==0.17.1
-musl: export ZIG := $(ZIG_FOLDER)/ziglang/zig
+musl link-%: export ZIG := $(ZIG_FOLDER)/ziglang/zig
 
 .PHONY: musl
 musl: export ZIG_TARGET := x86_64-linux-musl
@@ -133,6 +133,25 @@ musl: MUSL := -Zbuild-std --target x86_64-unknown-linux-musl --features full
 musl: $(ZIG_FOLDER)/ziglang/zig ## Lints and all tests with musl, linked statically
 	/usr/bin/cargo clippy $(MUSL) --lib -- -D warnings
 	/usr/bin/cargo test $(MUSL) --tests --no-fail-fast
+
+# By rustc's name for a system, zig's. Whether all that is called is there, is all that a link shows.
+ZIG_aarch64-apple-darwin := aarch64-macos
+ZIG_x86_64-apple-darwin := x86_64-macos
+ZIG_x86_64-unknown-freebsd := x86_64-freebsd
+ZIG_x86_64-unknown-netbsd := x86_64-netbsd
+ZIG_x86_64-unknown-openbsd := x86_64-openbsd
+LINKS := aarch64-apple-darwin x86_64-apple-darwin x86_64-unknown-freebsd x86_64-unknown-netbsd \
+	x86_64-unknown-openbsd
+
+.PHONY: link
+link: $(LINKS:%=link-%) ## Tests and examples linked for the systems that zig knows (one: make link-TRIPLE)
+	@echo "SKIPPED: running what was linked, because none of these systems is here: $(LINKS)"
+link-%: export ZIG_TARGET = $(ZIG_$*)
+link-%: export SDKROOT := $(ZIG_FOLDER)/ziglang/lib/libc/darwin
+link-%: export CARGO_PROFILE_DEV_STRIP := none
+link-%: $(ZIG_FOLDER)/ziglang/zig
+	env CARGO_TARGET_$$(tr a-z- A-Z_ <<<$*)_LINKER=$(abspath tests/cross/zig-cc) \
+		/usr/bin/cargo build -Zbuild-std --target $* --features full --tests --examples
 
 # Only what belongs to this prefix is ended: the server and what runs in it.
 .PHONY: wine

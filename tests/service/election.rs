@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lifetime::{Place, eventually};
-use crate::peer::host_of;
-use crate::process::Peer;
-use crate::support::{DONE, Outcome, skip};
+use super::lifetime::{Place, eventually};
+use super::peer::host_of;
+use super::process::Peer;
+use super::support::{DONE, Outcome, skip};
 
 /// Until somebody serves.
 fn host(place: &Place) -> u32 {
@@ -146,7 +146,7 @@ pub(crate) fn a_host_that_shares_its_descriptors() -> Outcome {
     client.ask("make 100")?;
     let mut other = place.peer();
     other.ask(format!("open {id}"))?;
-    crate::fork::kill(child)?;
+    super::fork::kill(child)?;
     // A stop does not wait for whoever has inherited the pipe by which the thread is told.
     drop((client, other));
     place.assert_nothing_left();

@@ -11,9 +11,9 @@ use std::{process, thread};
 use shmem_providers::pipes::Pipe;
 use shmem_providers::{RcShMem, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 
-use crate::lifetime::{Place, eventually};
-use crate::peer::{Answer, State};
-use crate::support::{DONE, Outcome, natively};
+use super::lifetime::{Place, eventually};
+use super::peer::{Answer, State};
+use super::support::{DONE, Outcome, natively};
 
 /// What qemu 7.2 cannot do, unless the child does next to nothing.
 const WITH_THREADS: &str = "which ends by itself when a process with threads forks";

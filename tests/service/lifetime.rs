@@ -7,9 +7,9 @@ use std::{fs, thread};
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider};
 use tempfile::TempDir;
 
-use crate::peer::Provider;
-use crate::process::Peer;
-use crate::support::{DONE, Outcome};
+use super::peer::Provider;
+use super::process::Peer;
+use super::support::{DONE, Outcome};
 
 /// A folder with an address in it.
 pub(crate) struct Place {

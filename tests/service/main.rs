@@ -3,117 +3,18 @@
 //! This program starts itself anew with the argument `peer` (`peer.rs`). Each test has an address of
 //! its own in a folder of its own, which is empty afterwards.
 
-#[path = "../support/forbid.rs"]
-mod forbid;
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-#[path = "../support/process.rs"]
-mod process;
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-#[path = "../support/mod.rs"]
-mod support;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod linux;
 
-mod attack;
-mod election;
-mod fork;
-mod lifetime;
-mod meeting;
-mod peer;
-mod raw;
-mod threads;
-
-use attack::{crowds, descriptors, frames, stopped, strangers};
-use libtest_mimic::{Arguments, Trial};
-
-/// A trial for each function named.
-macro_rules! trials {
-    ($($module:ident: [$($test:ident),* $(,)?])*) => {
-        vec![$($(Trial::ignorable_test(
-            concat!(stringify!($module), "::", stringify!($test)),
-            $module::$test,
-        ),)*)*]
-    };
+#[cfg(target_os = "linux")]
+fn main() {
+    linux::main();
 }
 
+#[cfg(not(target_os = "linux"))]
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("peer") {
-        return peer::serve();
-    }
-    let trials = trials! {
-        lifetime: [
-            ids_outlive_their_creator,
-            what_only_a_dead_client_held_is_let_go,
-            everything_is_close_on_exec,
-            the_service_maps_nothing,
-            a_stopped_service_leaves_no_file,
-            clients_survive_a_stop,
-        ]
-        meeting: [
-            programs_of_a_user_meet_by_themselves,
-            an_address_in_the_environment,
-            programs_in_different_pid_namespaces,
-            two_addresses_are_two_worlds,
-            addresses_that_cannot_be,
-            only_one_serves_at_an_address,
-        ]
-        election: [
-            the_host_is_killed_a_hundred_times,
-            a_segment_that_only_a_silent_client_holds,
-            everybody_is_killed,
-            a_host_that_shares_its_descriptors,
-        ]
-        fork: [
-            a_child_holds_what_its_parent_held,
-            a_child_that_was_not_announced,
-            a_parent_that_dies_before_its_child_speaks,
-            a_service_that_dies_between,
-            a_child_that_never_speaks,
-            a_fork_that_never_happens,
-            hundreds_of_forks,
-            children_of_children,
-            counted_providers_while_threads_use_them,
-        ]
-        threads: [
-            many_threads_share_a_provider,
-            counted_providers_of_every_kind,
-            segments_are_released_once,
-            drops_with_a_dead_service,
-        ]
-        frames: [
-            nothing_is_said,
-            one_byte_and_then_nothing,
-            one_byte_a_second,
-            random_bytes,
-            lies_about_form,
-            lies_about_ids,
-        ]
-        descriptors: [
-            with_every_frame,
-            of_what_is_no_memory,
-            of_memory_that_can_shrink,
-            that_are_never_taken,
-            a_segment_of_2_to_the_60_bytes,
-        ]
-        crowds: [
-            a_thousand_connections,
-            a_thousand_holders,
-            a_million_segments,
-            a_thousand_forks,
-            no_descriptors_left_in_the_host,
-        ]
-        stopped: [
-            clients_that_are_stopped,
-            clients_that_are_killed_at_any_moment,
-            a_host_that_is_stopped,
-        ]
-        strangers: [
-            files_of_dead_services,
-            another_user_is_turned_away,
-            another_user_takes_the_address_first,
-            folders_that_are_not_ours,
-        ]
-    };
-    process::make_public_program();
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
-    process::remove_public_program();
-    conclusion.exit();
+    println!(
+        "skipped: tests/service, because its peers are started, stopped and watched by what only Linux has"
+    );
 }

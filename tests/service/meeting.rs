@@ -6,10 +6,10 @@ use std::process::Command;
 
 use shmem_providers::{Error, ShMemProvider, ShMemService};
 
-use crate::lifetime::Place;
-use crate::peer::Provider;
-use crate::process::{Peer, can_start_by};
-use crate::support::{DONE, Outcome};
+use super::lifetime::Place;
+use super::peer::Provider;
+use super::process::{Peer, can_start_by};
+use super::support::{DONE, Outcome};
 
 /// A peer with this in its environment, and neither an address nor a folder of the session otherwise.
 fn peer_with(name: &str, value: &std::ffi::OsStr) -> Peer {

@@ -29,9 +29,9 @@ use shmem_providers::{
     ShMemService,
 };
 
-use crate::attack::knock;
-use crate::forbid::forbid;
-use crate::fork;
+use super::attack::knock;
+use super::forbid::forbid;
+use super::fork;
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;

@@ -10,9 +10,9 @@ use shmem_providers::{
     StdServedShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
-use crate::lifetime::Place;
-use crate::peer::Provider;
-use crate::support::{DONE, Outcome, lacking};
+use super::lifetime::Place;
+use super::peer::Provider;
+use super::support::{DONE, Outcome, lacking};
 
 /// These hold for every program that is compiled.
 const fn may_go_to_other_threads<T: Send + Sync>() {}

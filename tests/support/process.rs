@@ -11,7 +11,7 @@ use std::{env, fs, thread};
 #[cfg(unix)]
 use rustix::process::Pid;
 
-use crate::support::{Outcome, skip};
+use super::support::{Outcome, skip};
 
 /// How long a peer may take for an answer. None of them takes a hundredth of it.
 const DEADLINE: Duration = Duration::from_secs(60);

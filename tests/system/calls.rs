@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::peer::{Peer, can_start_by, here};
-use crate::support::{DONE, Outcome, natively, skip};
+use super::peer::{Peer, can_start_by, here};
+use super::support::{DONE, Outcome, natively, skip};
 
 pub(crate) fn the_default_takes_four_five_and_two() -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {

@@ -8,8 +8,8 @@ use std::process;
 use shmem_providers::ShMem;
 use shmem_providers::pipes::Pipe;
 
-use crate::peer::{ALL, Answer, LASTING, Peer, State, assert_nothing_left, here};
-use crate::support::{DONE, Outcome, name_exists, skip, too_few_descriptors};
+use super::peer::{ALL, Answer, LASTING, Peer, State, assert_nothing_left, here};
+use super::support::{DONE, Outcome, name_exists, skip, too_few_descriptors};
 
 pub(crate) fn a_child_that_drops_leaves_the_parents_segments() -> Outcome {
     a_child_leaves_the_parents_segments("drop")

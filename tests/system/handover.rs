@@ -7,8 +7,8 @@ use std::process::Command;
 
 use shmem_providers::{Error, ShMem, ShMemProvider, StdShMemProvider};
 
-use crate::peer::{ALL, Peer, here, provider};
-use crate::support::{DONE, Outcome};
+use super::peer::{ALL, Peer, here, provider};
+use super::support::{DONE, Outcome};
 
 const NAME: &str = "SHMEM_TEST_MAP";
 

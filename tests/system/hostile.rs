@@ -13,9 +13,9 @@ use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use shmem_providers::{Error, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
 
-use crate::peer::{ALL, Answer, LASTING, Peer, State, can_start_by, here};
-use crate::support::{DONE, Outcome, skip};
-use crate::users::namespaces;
+use super::peer::{ALL, Answer, LASTING, Peer, State, can_start_by, here};
+use super::support::{DONE, Outcome, skip};
+use super::users::namespaces;
 
 /// The creator drops its segment and opens something else, which gets the same descriptor.
 pub(crate) fn a_descriptor_that_leads_elsewhere_by_now() -> Outcome {

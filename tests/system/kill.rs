@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use shmem_providers::{Error, MmapShMemProvider, ShMem, ShMemId, ShMemProvider};
 
-use crate::limits::permissions_are_told;
-use crate::peer::{ALL, LASTING, Peer, assert_nothing_left, here};
-use crate::support::{DONE, Outcome, name_exists, skip};
+use super::limits::permissions_are_told;
+use super::peer::{ALL, LASTING, Peer, assert_nothing_left, here};
+use super::support::{DONE, Outcome, name_exists, skip};
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
     for mechanism in here(LASTING) {

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::peer::{ALL, Peer, assert_nothing_left, can_start_by, here};
-use crate::support::{DONE, Outcome, natively, skip};
-use crate::users::namespaces;
+use super::peer::{ALL, Peer, assert_nothing_left, can_start_by, here};
+use super::support::{DONE, Outcome, natively, skip};
+use super::users::namespaces;
 
 /// A peer in namespaces of its own, after some lines of shell there.
 pub(crate) fn peer_in(which: &str, shell: &str) -> Result<Peer, Outcome> {

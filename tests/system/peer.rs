@@ -20,10 +20,10 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
 
-use crate::forbid::forbid;
-pub(crate) use crate::process::*;
-use crate::support::{lacking, open_files, system_v_segments};
-use crate::{fork, hostile};
+use super::forbid::forbid;
+pub(crate) use super::process::*;
+use super::support::{lacking, open_files, system_v_segments};
+use super::{fork, hostile};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -34,7 +34,7 @@ pub(crate) type Answer = Result<String, Box<dyn Error>>;
 pub(crate) fn assert_nothing_left(pids: &[u32], ids: &[&str]) {
     assert_eq!(system_v_segments(pids), Vec::<String>::new());
     for id in ids {
-        assert!(!crate::support::name_exists(id), "{id} is left in /dev/shm");
+        assert!(!super::support::name_exists(id), "{id} is left in /dev/shm");
         let opened = StdShMemProvider::default().shmem_from_id(ShMemId::from_string(id));
         assert!(opened.is_err(), "{id} can still be opened");
     }

@@ -1,8 +1,8 @@
 //! `/proc` that is missing, hides processes, or shows other numbers.
 
-use crate::limits::peer_in;
-use crate::peer::{ALL, Peer, can_start_by, here};
-use crate::support::{DONE, Outcome, skip};
+use super::limits::peer_in;
+use super::peer::{ALL, Peer, can_start_by, here};
+use super::support::{DONE, Outcome, skip};
 
 pub(crate) fn without_proc() -> Outcome {
     if !here(ALL).contains(&"sysv") {

@@ -1,8 +1,8 @@
 //! Kernels and sandboxes without the system calls, by a real seccomp filter.
 
-use crate::limits::peer_in;
-use crate::peer::{ALL, Peer, here};
-use crate::support::{DONE, Outcome, skip};
+use super::limits::peer_in;
+use super::peer::{ALL, Peer, here};
+use super::support::{DONE, Outcome, skip};
 
 pub(crate) fn without_memfd_create() -> Outcome {
     if !here(ALL).contains(&"sysv") {

@@ -6,8 +6,8 @@ use std::{fs, process};
 
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 
-use crate::peer::{ALL, LASTING, Peer, assert_nothing_left, can_start_by, here, provider};
-use crate::support::{DONE, Outcome, skip};
+use super::peer::{ALL, LASTING, Peer, assert_nothing_left, can_start_by, here, provider};
+use super::support::{DONE, Outcome, skip};
 
 /// Runs a command as the other user.
 pub(crate) const AS_OTHER: &[&str] = &[
@@ -118,7 +118,7 @@ pub(crate) fn an_unprivileged_user_among_itself() -> Outcome {
     }
     // A program that others may read but that is not ours alone is dumpable; ours is such.
     assert_eq!(
-        fs::metadata(crate::peer::public_program())?
+        fs::metadata(super::peer::public_program())?
             .permissions()
             .mode()
             & 0o777,

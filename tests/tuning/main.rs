@@ -2,163 +2,17 @@
 //!
 //! Whether an option is in effect is read from `/proc/self/smaps`, not from what the crate says.
 //! Second processes are real: this program starts itself anew with the argument `peer`.
-#![allow(unsafe_code)]
 
-#[path = "../support/process.rs"]
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-mod process;
-#[path = "../support/mod.rs"]
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-mod support;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod linux;
 
-mod any;
-mod options;
-mod peer;
-mod pool;
-mod slab;
-mod smaps;
-mod snapshot;
-mod sparse;
-mod wake;
-
-use libtest_mimic::{Arguments, Trial};
-use shmem_providers::{
-    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, ShMem, ShMemProvider,
-    StdShMemProvider, UnixShMemProvider,
-};
-
-use crate::support::{Outcome, lacking, open_files, skip, system_v_segments};
-
-/// Runs every one of these over every mechanism.
-macro_rules! over_all {
-    ($trials:ident: $($module:ident: [$($test:ident),* $(,)?])*) => {
-        $($(
-            $trials.extend([
-                over_all!($module, $test, "default", StdShMemProvider::new()),
-                over_all!($module, $test, "memfd", MemfdShMemProvider::new()),
-                over_all!($module, $test, "system_v", UnixShMemProvider::new()),
-                over_all!($module, $test, "posix", MmapShMemProvider::new()),
-                over_all!(
-                    $module, $test, "default_by_system_v",
-                    Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV))
-                ),
-            ]);
-        )*)*
-    };
-    ($module:ident, $test:ident, $mechanism:literal, $provider:expr) => {
-        Trial::ignorable_test(
-            concat!($mechanism, "::", stringify!($test)),
-            || watched($provider, |provider| $module::$test(provider)),
-        )
-    };
-}
-
-/// Runs every one of these once.
-macro_rules! once {
-    ($trials:ident: $($module:ident: [$($test:ident),* $(,)?])*) => {
-        $trials.extend([$($(Trial::ignorable_test(
-            concat!(stringify!($module), "::", stringify!($test)),
-            $module::$test,
-        ),)*)*])
-    };
-}
-
+#[cfg(target_os = "linux")]
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some("peer") {
-        return peer::serve();
-    }
-    let mut arguments = Arguments::from_args();
-    // Descriptors are counted before and after each test.
-    arguments.test_threads = Some(1);
-    let mut trials = Vec::new();
-    over_all! { trials:
-        options: [
-            what_is_not_asked_for_is_not_granted,
-            what_is_granted_is_in_effect,
-            options_change_neither_size_nor_content,
-            an_attachment_has_options_of_its_own,
-            content_is_there_from_the_start,
-            huge_pages_are_huge_or_refused,
-        ]
-        sparse: [
-            a_cleared_segment_is_zero_everywhere,
-            what_was_touched_is_found,
-            what_is_trimmed_is_zero_for_everybody,
-            a_released_segment_has_nothing_to_clear,
-        ]
-    }
-    once! { trials:
-        slab: [
-            objects_are_apart_and_zeroed,
-            another_process_finds_an_object,
-            sizes_that_no_slab_can_have,
-            threads_share_a_slab,
-        ]
-        snapshot: [
-            views_are_of_the_moment_and_private,
-            other_processes_have_views_of_their_own,
-            nobody_can_change_a_snapshot,
-            it_lives_as_long_as_somebody_holds_it,
-            it_takes_memory_for_what_was_touched,
-            what_is_no_snapshot,
-        ]
-        pool: [
-            what_was_dropped_is_used_again,
-            what_another_process_holds_is_not,
-            what_a_forked_child_inherited_is_not,
-            a_forked_child_makes_its_own,
-            what_is_attached_here_is_not,
-            what_cannot_be_counted_is_made_anew,
-            it_keeps_no_more_than_it_may,
-            threads_share_it,
-            who_comes_late_kills_nobody,
-        ]
-        wake: [
-            processes_wake_each_other,
-            all_who_sleep_are_woken,
-            the_time_is_up,
-            signals_do_not_end_a_sleep,
-            a_killed_sleeper_is_not_missed,
-        ]
-        sparse: [
-            to_clear_a_large_map_touches_nothing_new,
-            to_trim_gives_memory_back,
-            huge_pages_are_not_trimmed,
-        ]
-        options: [
-            what_cannot_be_required_leaves_nothing,
-            a_refusal_names_the_limit,
-            parts_of_huge_pages_are_given_back_whole,
-            transparent_huge_pages_are_aligned,
-            through_the_service_nothing_is_granted,
-        ]
-    }
-    libtest_mimic::run(&arguments, trials).exit();
+    linux::main();
 }
 
-/// Runs a test unless the host lacks the mechanism, and compares what is open before and after.
-fn watched<P: ShMemProvider>(
-    provider: Result<P, Error>,
-    test: impl FnOnce(&mut P) -> Outcome,
-) -> Outcome {
-    let mut provider = provider?;
-    let probe = provider
-        .new_shmem(1)
-        .and_then(|made| provider.shmem_from_id(made.id()));
-    if let Err(error) = probe {
-        return lacking(&error).map_or_else(|| Err(error.into()), skip);
-    }
-    let before = open();
-    let outcome = test(&mut provider)?;
-    assert_eq!(open(), before, "left open");
-    Ok(outcome)
-}
-
-/// What this process has open: descriptors, System V segments, shared mappings.
-fn open() -> impl PartialEq + core::fmt::Debug {
-    (
-        open_files(),
-        system_v_segments(&[std::process::id()]),
-        smaps::shared_mappings(),
-    )
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("skipped: tests/tuning, because what may be tuned is Linux's");
 }

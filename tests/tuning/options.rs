@@ -8,10 +8,10 @@ use shmem_providers::{
     ShMemProvider, StdShMemProvider,
 };
 
-use crate::any::Tuned;
-use crate::peer::Peer;
-use crate::smaps::{Smaps, shared_mappings};
-use crate::support::{DONE, Outcome, natively, skip};
+use super::any::Tuned;
+use super::peer::Peer;
+use super::smaps::{Smaps, shared_mappings};
+use super::support::{DONE, Outcome, natively, skip};
 
 /// What qemu does not show of its memory.
 const KEEPS_TO_ITSELF: &str = "whose /proc/self/smaps is empty";
@@ -173,7 +173,7 @@ pub(crate) fn huge_pages_are_huge_or_refused<P: Tuned>(p: &mut P) -> Outcome {
 pub(crate) fn what_cannot_be_required_leaves_nothing() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let before = p.new_shmem(1)?.mechanism();
-    let files = crate::open();
+    let files = super::open();
     // Not even 1 GiB pages that exist would do.
     let options = ShMemOptions::new().require_huge_pages(HugePages::OneGiB);
     let memfd = StdShMemProvider::with_mechanism(shmem_providers::Mechanism::Memfd);
@@ -187,7 +187,7 @@ pub(crate) fn what_cannot_be_required_leaves_nothing() -> Outcome {
         let _ = p.new_shmem_with(4096, options);
         let _ = p.new_shmem_with(1 << 30, options);
     }
-    assert_eq!(crate::open(), files);
+    assert_eq!(super::open(), files);
     assert_eq!(p.new_shmem(1)?.mechanism(), before);
     DONE
 }
@@ -251,7 +251,7 @@ pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
 pub(crate) fn transparent_huge_pages_are_aligned() -> Outcome {
     let mut p = MemfdShMemProvider::new()?;
     let options = ShMemOptions::new().transparent_huge_pages();
-    let files = crate::open();
+    let files = super::open();
     for size in [2 << 20, (2 << 20) + 1, 8 << 20] {
         let (segment, grants) = p.new_shmem_with(size, options)?;
         if let Grant::Refused(reason) = grants.transparent_huge_pages {
@@ -262,7 +262,7 @@ pub(crate) fn transparent_huge_pages_are_aligned() -> Outcome {
         let (attached, _) = p.shmem_from_id_with(segment.id(), None, options)?;
         assert_eq!(attached.as_ptr().addr() % HugePages::TwoMiB.bytes(), 0);
         drop((segment, attached));
-        assert_eq!(crate::open(), files);
+        assert_eq!(super::open(), files);
     }
     let (_, grants) = p.new_shmem_with((2 << 20) - 1, options)?;
     assert!(matches!(grants.transparent_huge_pages, Grant::Refused(_)));

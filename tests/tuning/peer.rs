@@ -6,8 +6,8 @@ use std::io;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use shmem_providers::{Grant, ShMemOptions, ShMemProvider, StdShMemProvider};
 
-pub(crate) use crate::process::*;
-use crate::{pool, slab, snapshot, wake};
+pub(crate) use super::process::*;
+use super::{pool, slab, snapshot, wake};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;

@@ -10,8 +10,8 @@ use shmem_providers::{
     StdShMemProvider, UnixShMemProvider,
 };
 
-use crate::peer::{Answer, Peer};
-use crate::support::{DONE, Outcome, open_files, skip};
+use super::peer::{Answer, Peer};
+use super::support::{DONE, Outcome, open_files, skip};
 
 const SIZE: usize = 65536;
 

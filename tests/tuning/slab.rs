@@ -8,8 +8,8 @@ use shmem_providers::{
     UnixShMemProvider,
 };
 
-use crate::peer::{Answer, Peer};
-use crate::support::{DONE, Outcome};
+use super::peer::{Answer, Peer};
+use super::support::{DONE, Outcome};
 
 pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
     for size in [1, 63, 64, 65, 5000] {

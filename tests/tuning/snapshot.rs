@@ -8,15 +8,15 @@ use shmem_providers::{
     UnixShMemProvider,
 };
 
-use crate::peer::{Answer, Peer};
-use crate::smaps::Smaps;
-use crate::support::{DONE, Outcome};
+use super::peer::{Answer, Peer};
+use super::smaps::Smaps;
+use super::support::{DONE, Outcome};
 
 const SIZE: usize = (1 << 20) + 100;
 
 pub(crate) fn views_are_of_the_moment_and_private() -> Outcome {
     let mut p = StdShMemProvider::new()?;
-    let before = crate::open();
+    let before = super::open();
     let mut segment = p.new_shmem(SIZE)?;
     segment[5000..].fill(3);
     let snapshot = p.snapshot(&segment)?;
@@ -43,7 +43,7 @@ pub(crate) fn views_are_of_the_moment_and_private() -> Outcome {
     }
     assert!(segment.iter().all(|&byte| byte == 9));
     drop((segment, snapshot, first, second));
-    assert_eq!(crate::open(), before);
+    assert_eq!(super::open(), before);
     DONE
 }
 

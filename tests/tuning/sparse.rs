@@ -2,9 +2,9 @@
 
 use shmem_providers::{Error, HugePages, MemfdShMemProvider, ShMem, ShMemOptions, ShMemProvider};
 
-use crate::any::Tuned;
-use crate::smaps::Smaps;
-use crate::support::{DONE, Outcome, skip};
+use super::any::Tuned;
+use super::smaps::Smaps;
+use super::support::{DONE, Outcome, skip};
 
 const PAGE: usize = 4096;
 

@@ -9,8 +9,8 @@ use shmem_providers::{
     ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider, UnixShMemProvider,
 };
 
-use crate::peer::{Answer, Peer};
-use crate::support::{DONE, Outcome, skip};
+use super::peer::{Answer, Peer};
+use super::support::{DONE, Outcome, skip};
 
 /// Longer than any test takes: who waits this long has missed something.
 const LONG: Duration = Duration::from_secs(50);

@@ -8,8 +8,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
 use super::Scene;
 use super::descriptors::memory;
-use crate::raw::{self, FORK, HELLO, REGISTER, Raw, frame};
-use crate::support::{DONE, Outcome, skip};
+use super::raw::{self, FORK, HELLO, REGISTER, Raw, frame};
+use super::support::{DONE, Outcome, skip};
 
 /// Lets this process have as many descriptors, if it may.
 fn need_descriptors(count: u64) -> Result<(), Outcome> {

@@ -9,9 +9,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::Scene;
-use crate::lifetime::eventually;
-use crate::raw::{self, FORK, HELLO, OPEN, REGISTER, RELEASE, Raw, frame};
-use crate::support::{DONE, Outcome};
+use super::lifetime::eventually;
+use super::raw::{self, FORK, HELLO, OPEN, REGISTER, RELEASE, Raw, frame};
+use super::support::{DONE, Outcome};
 
 /// Memory of this size, sealed against resizing, as an honest client's.
 pub(crate) fn memory(size: u64) -> io::Result<OwnedFd> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rustix::fd::AsFd;
 
+use super::raw::{self, FORK, HELLO, OPEN, REGISTER, RELEASE, Raw, frame};
+use super::support::{DONE, Outcome};
 use super::{Dice, Scene};
-use crate::raw::{self, FORK, HELLO, OPEN, REGISTER, RELEASE, Raw, frame};
-use crate::support::{DONE, Outcome};
 
 use super::descriptors::memory;
 

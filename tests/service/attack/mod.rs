@@ -9,10 +9,11 @@ pub(crate) mod strangers;
 
 use std::path::Path;
 
-use crate::lifetime::{Place, eventually};
-use crate::peer::Answer;
-use crate::process::Peer;
-use crate::raw::{self, Raw};
+use super::{lifetime, peer, process, raw, support};
+use lifetime::{Place, eventually};
+use peer::Answer;
+use process::Peer;
+use raw::Raw;
 
 /// How many descriptors the service may have: as many as most systems allow at first.
 pub(crate) const FILES: u32 = 1024;

@@ -5,9 +5,9 @@ use std::{fs, io, thread};
 
 use rustix::process::{Signal, kill_process};
 
+use super::process::Peer;
+use super::support::{DONE, Outcome};
 use super::{Dice, Scene};
-use crate::process::Peer;
-use crate::support::{DONE, Outcome};
 
 fn go_on(peer: &Peer) -> io::Result<()> {
     Ok(kill_process(peer.process(), Signal::CONT)?)

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use shmem_providers::{Error, ShMemProvider, ShMemService};
 
-use crate::lifetime::Place;
-use crate::peer::Provider;
-use crate::process::{Peer, can_start_by};
-use crate::support::{DONE, Outcome, skip};
+use super::lifetime::Place;
+use super::peer::Provider;
+use super::process::{Peer, can_start_by};
+use super::support::{DONE, Outcome, skip};
 
 /// Runs a command as another user, who has nothing anywhere.
 const AS_OTHER: &[&str] = &[

@@ -1,0 +1,106 @@
+//! The tests of this program.
+
+#[path = "../support/forbid.rs"]
+mod forbid;
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+#[path = "../support/process.rs"]
+mod process;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod calls;
+mod fork;
+mod handover;
+mod hostile;
+mod kill;
+mod limits;
+mod peer;
+mod procfs;
+mod seccomp;
+mod users;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A trial for each function named.
+macro_rules! trials {
+    ($($module:ident: [$($test:ident),* $(,)?])*) => {
+        vec![$($(Trial::ignorable_test(
+            concat!(stringify!($module), "::", stringify!($test)),
+            $module::$test,
+        ),)*)*]
+    };
+}
+
+pub(crate) fn main() {
+    if std::env::args().nth(1).as_deref() == Some("peer") {
+        return peer::serve();
+    }
+    let trials = trials! {
+        handover: [
+            a_command_hands_over_id_and_size,
+            without_a_size_all_is_attached,
+            the_environment_of_the_process_hands_over,
+            what_the_environment_may_contain,
+            names_that_no_variable_can_have,
+            descriptors_are_not_inherited,
+        ]
+        kill: [
+            ids_outlive_their_creator,
+            the_last_of_a_long_line_of_holders,
+            killed_while_making_segments,
+            a_killed_creator_leaves_a_posix_name_that_can_be_removed,
+            persisted_and_named_posix_segments,
+        ]
+        fork: [
+            a_child_that_drops_leaves_the_parents_segments,
+            a_child_that_exits_leaves_the_parents_segments,
+            a_child_holds_what_it_inherited,
+            parent_and_child_make_different_ids,
+        ]
+        hostile: [
+            a_descriptor_that_leads_elsewhere_by_now,
+            a_memfd_that_is_not_sealed,
+            a_forged_memfd_among_the_holders,
+            a_peer_cannot_shrink_a_segment,
+            posix_names_that_are_no_segments,
+            a_shmid_that_was_given_to_another_segment,
+        ]
+        users: [
+            another_user_gets_nothing,
+            what_another_user_made_is_refused,
+            a_name_taken_by_another_user,
+            an_unprivileged_user_among_itself,
+        ]
+        limits: [
+            a_full_dev_shm,
+            signals_do_not_stop_a_reservation,
+            as_many_system_v_segments_as_there_may_be,
+            orphans_make_room_and_nothing_else_does,
+            a_system_v_segment_larger_than_allowed,
+            no_descriptor_left,
+            no_descriptor_left_at_each_step,
+            no_file_of_that_size,
+            no_address_space_left,
+        ]
+        seccomp: [
+            without_memfd_create,
+            without_memfd_and_system_v,
+            without_anything,
+        ]
+        calls: [
+            the_default_takes_four_five_and_two,
+            system_v_takes_three_two_and_one,
+            who_holds_it_looks_through_no_other_process,
+        ]
+        procfs: [
+            without_proc,
+            with_hidden_processes,
+            a_process_that_cannot_be_dumped,
+            another_pid_namespace,
+        ]
+    };
+    peer::make_public_program();
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    peer::remove_public_program();
+    conclusion.exit();
+}
