@@ -171,8 +171,8 @@ wine: ## Lints and tests on Windows, or what Wine makes of it
 
 # Linux with the rules of another system, which are in the library by these switches. It is built into
 # a folder of its own.
-.PHONY: apple-rules android-rules
-apple-rules android-rules: export CARGO_TARGET_DIR := $(OUT)/rules
+.PHONY: apple-rules android-rules freebsd-rules
+apple-rules android-rules freebsd-rules: export CARGO_TARGET_DIR := $(OUT)/rules
 apple-rules: export RUSTFLAGS := --cfg shmem_apple_rules
 apple-rules: ## Contract and service by Apple's rules
 	cargo clippy --lib --features full -- -D warnings
@@ -185,6 +185,12 @@ android-rules: ## Contract by Android's rules, with a stand-in for its library, 
 	LD_LIBRARY_PATH=$(OUT)/rules/lib SHMEM_TEST_MEMORY=/memfd:libandroid \
 		cargo test --features full --no-fail-fast --test contract
 	SHMEM_TEST_MEMORY=/memfd:shmem- cargo test --features full --no-fail-fast --test contract
+
+freebsd-rules: export RUSTFLAGS := --cfg shmem_freebsd_rules
+freebsd-rules: ## Contract over the memfd of FreeBSD, and what its service has to check
+	cargo clippy --lib --test contract --features full -- -D warnings
+	cargo test --features full --no-fail-fast --test contract
+	cargo test --features full --no-fail-fast --test service -- descriptors::
 
 .PHONY: ashmem
 ashmem: export MACHINE := $(OUT)/machine

@@ -5,7 +5,10 @@
 //! there is nothing of the kind, the default is served, if the system tells the service who its
 //! clients are.
 
-#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
+#[cfg(all(
+    target_os = "linux",
+    not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
+))]
 mod platform {
     pub use crate::providers::ladder::{StdShMem, StdShMemProvider};
     #[cfg(feature = "std")]
@@ -43,7 +46,6 @@ mod platform {
 #[cfg(any(
     target_vendor = "apple",
     target_os = "dragonfly",
-    target_os = "freebsd",
     target_os = "illumos",
     target_os = "netbsd",
     target_os = "openbsd",
@@ -55,6 +57,14 @@ mod platform {
     pub use super::served::*;
     #[cfg(feature = "std")]
     pub(super) use crate::providers::MmapShMemProvider as Memory;
+}
+
+#[cfg(any(target_os = "freebsd", shmem_freebsd_rules))]
+mod platform {
+    #[cfg(feature = "std")]
+    pub use super::served::*;
+    #[cfg(feature = "std")]
+    pub(super) use crate::providers::memfd_freebsd::MemfdShMemProvider as Memory;
 }
 
 /// Haiku does not tell who is on the other side of a socket; of other systems nothing is known yet.
@@ -91,7 +101,8 @@ mod platform {
         target_os = "openbsd",
         target_os = "solaris",
         shmem_android_rules,
-        shmem_apple_rules
+        shmem_apple_rules,
+        shmem_freebsd_rules
     )
 ))]
 mod served {

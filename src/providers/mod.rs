@@ -5,10 +5,15 @@
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod ashmem;
-#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
+#[cfg(all(
+    target_os = "linux",
+    not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
+))]
 pub(crate) mod ladder;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod memfd;
+#[cfg(any(target_os = "freebsd", shmem_freebsd_rules))]
+pub(crate) mod memfd_freebsd;
 #[cfg(all(unix, not(target_os = "android")))]
 mod posix;
 #[cfg(all(unix, feature = "std"))]
@@ -20,10 +25,15 @@ mod win32;
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub use self::ashmem::{AshmemShMem, AshmemShMemProvider};
-#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
+#[cfg(all(
+    target_os = "linux",
+    not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
+))]
 pub use self::ladder::Mechanism;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub use self::memfd::{MemfdShMem, MemfdShMemProvider};
+#[cfg(target_os = "freebsd")]
+pub use self::memfd_freebsd::{MemfdShMem, MemfdShMemProvider};
 #[cfg(all(unix, not(target_os = "android")))]
 pub use self::posix::{MmapShMem, MmapShMemProvider};
 #[cfg(all(unix, feature = "std"))]

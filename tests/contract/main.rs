@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
 use libtest_mimic::{Arguments, Trial};
-#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_freebsd_rules))))]
 use shmem_providers::AshmemShMemProvider;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_freebsd_rules)))]
 use shmem_providers::MemfdShMemProvider;
 use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 #[cfg(unix)]
@@ -83,7 +83,10 @@ const KEPT: Rules = Rules {
     rounded_to: 1,
 };
 
-#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_android_rules))))]
+#[cfg(all(
+    target_os = "linux",
+    not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
+))]
 fn trials() -> Vec<Trial> {
     use shmem_providers::Mechanism;
 
@@ -123,6 +126,24 @@ fn trials() -> Vec<Trial> {
         "posix", named => MmapShMemProvider::new();
         "system_v", KEPT => UnixShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
+    }
+    trials
+}
+
+/// As on FreeBSD: the default is a memfd that takes the service.
+#[cfg(shmem_freebsd_rules)]
+fn trials() -> Vec<Trial> {
+    let named = Rules {
+        id_outlives_creator: false,
+        ..KEPT
+    };
+    let mut trials = Vec::new();
+    contracts! { trials:
+        "default", KEPT => StdShMemProvider::new();
+        "posix", named => MmapShMemProvider::new();
+        "system_v", KEPT => UnixShMemProvider::new();
         "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
