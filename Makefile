@@ -160,7 +160,7 @@ wine: export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER = $(WINE)/wine64
 wine: WINE := env WINEPREFIX=$(OUT)/cross/wine WINEDEBUG=-all DISPLAY= /usr/lib/wine
 wine: WINDOWS := -Zbuild-std --target x86_64-pc-windows-gnu --features full
 wine: ## Lints and tests on Windows, or what Wine makes of it
-	/usr/bin/cargo clippy $(WINDOWS) --lib --test contract --test windows -- -D warnings
+	/usr/bin/cargo clippy $(WINDOWS) --all-targets -- -D warnings
 	mkdir -p $(OUT)/cross/wine
 	$(WINE)/wine64 wineboot --init >/dev/null 2>&1
 	x86_64-w64-mingw32-gcc -shared -O2 tests/windows/bcryptprimitives.c -ladvapi32 \

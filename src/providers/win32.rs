@@ -45,8 +45,9 @@ use crate::text::Text;
 /// # Security
 ///
 /// A section is made with the default access rights of its creator: the same user, the system, and
-/// administrators if its creator is one. Who runs under another user is refused by the kernel.
-/// Nobody can resize a segment, and what is attached is checked to be memory that is there.
+/// administrators if its creator is one. Who runs under another user is refused by the kernel, and
+/// what another user owns is refused here, even if it is open to us; with an administrator's full rights,
+/// what is made belongs to all administrators (`GetKernelObjectSecurity`, `TokenOwner`). Nobody can resize a segment, and what is attached is checked to be memory that is there.
 ///
 /// # Platform notes
 ///
@@ -90,6 +91,9 @@ const TRIES: usize = 4;
 
 /// To read and to write.
 const READ_WRITE: u32 = FILE_MAP_READ | FILE_MAP_WRITE;
+
+/// To be told the owner (`winnt.h`).
+const READ_CONTROL: u32 = 0x0002_0000;
 
 /// The names of one session.
 const LOCAL: &str = r"Local\";
@@ -156,18 +160,24 @@ impl Room for Win32 {
     fn open(&self, id: &ShMemId) -> Result<OwnedHandle> {
         let name = Name::of(id)?;
         // SAFETY: the name ends with a zero.
-        let raw = unsafe { OpenFileMappingA(READ_WRITE, 0, name.as_ptr()) };
+        let raw = unsafe { OpenFileMappingA(READ_WRITE | READ_CONTROL, 0, name.as_ptr()) };
         let error = last_error();
         // SAFETY: it is null, or a new handle that is ours.
         let handle = unsafe { OwnedHandle::from_raw(raw) };
-        handle.ok_or_else(|| match error {
+        let handle = handle.ok_or_else(|| match error {
             ERROR_FILE_NOT_FOUND | ERROR_PATH_NOT_FOUND => Error::Gone { id: *id },
             ERROR_ACCESS_DENIED => Error::OtherUser { owner: None },
             ERROR_INVALID_HANDLE => Error::Foreign {
                 found: "it is no section",
             },
             _ => failed("OpenFileMapping", error, Subject::Id(*id)),
-        })
+        })?;
+        // The name may have been taken since it was ours, by somebody who lets us in.
+        if sys::is_ours(&handle)? {
+            Ok(handle)
+        } else {
+            Err(Error::OtherUser { owner: None })
+        }
     }
 
     fn duplicate(&self, handle: &OwnedHandle) -> Result<OwnedHandle> {

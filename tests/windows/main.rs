@@ -52,6 +52,8 @@ fn main() {
             names_that_cannot_be,
             names_of_all_sessions,
             a_name_that_is_closed_to_us,
+            a_section_of_another_owner,
+            a_section_of_our_own,
             a_section_that_is_only_reserved,
             a_section_that_cannot_be_written,
             five_gigabytes,

@@ -1,7 +1,7 @@
 //! Sections: names, sizes, and sections that others have made.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::{process, ptr};
 
@@ -12,14 +12,16 @@ use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, ERROR_INVALID_HANDLE, INVALID_HANDLE_VALUE,
 };
 use windows_sys::Win32::Security::{
-    ACL, ACL_REVISION, InitializeAcl, InitializeSecurityDescriptor, SECURITY_ATTRIBUTES,
-    SECURITY_DESCRIPTOR, SetSecurityDescriptorDacl,
+    ACL, ACL_REVISION, CreateWellKnownSid, GetTokenInformation, InitializeAcl,
+    InitializeSecurityDescriptor, PSID, SECURITY_ATTRIBUTES, SECURITY_DESCRIPTOR,
+    SetSecurityDescriptorDacl, SetSecurityDescriptorOwner, TOKEN_QUERY, TokenOwner, TokenUser,
+    WinWorldSid,
 };
 use windows_sys::Win32::System::Memory::{
     CreateFileMappingA, FILE_MAP_WRITE, MEM_COMMIT, MapViewOfFile, PAGE_READONLY, PAGE_READWRITE,
     SEC_RESERVE, UnmapViewOfFile, VirtualAlloc,
 };
-use windows_sys::Win32::System::Threading::CreateMutexA;
+use windows_sys::Win32::System::Threading::{CreateMutexA, GetCurrentProcess, OpenProcessToken};
 
 use crate::peer::Peer;
 use crate::support::{DONE, Outcome, lacking, open_files, skip};
@@ -178,6 +180,94 @@ pub(crate) fn a_name_that_is_closed_to_us() -> Outcome {
         let error = assert_refused(named(100, &name), ERROR_ACCESS_DENIED).to_string();
         let names_it = error.contains("SeCreateGlobalPrivilege");
         assert_eq!(names_it, space == "Global", "{error}");
+    }
+    DONE
+}
+
+/// A section that belongs to this owner, and is open to everybody.
+fn section_of(owner: PSID, name: &CStr) -> std::io::Result<OwnedHandle> {
+    let mut descriptor = SECURITY_DESCRIPTOR::default();
+    let descriptor = (&raw mut descriptor).cast();
+    // SAFETY: the pointer is valid for the write of a descriptor.
+    let made = unsafe { InitializeSecurityDescriptor(descriptor, 1) };
+    assert_ne!(made, 0);
+    // SAFETY: the descriptor is initialised, and the SID lives longer.
+    let made = unsafe { SetSecurityDescriptorOwner(descriptor, owner, 0) };
+    assert_ne!(made, 0);
+    // SAFETY: the descriptor is initialised; no list of rights gives all of them to everybody.
+    let made = unsafe { SetSecurityDescriptorDacl(descriptor, 1, ptr::null(), 0) };
+    assert_ne!(made, 0);
+    let attributes = SECURITY_ATTRIBUTES {
+        nLength: u32::try_from(size_of::<SECURITY_ATTRIBUTES>()).unwrap_or(0),
+        lpSecurityDescriptor: descriptor,
+        bInheritHandle: 0,
+    };
+    let file = INVALID_HANDLE_VALUE;
+    let name = name.as_ptr().cast();
+    // SAFETY: the attributes are valid, and the name ends with a zero.
+    let made =
+        unsafe { CreateFileMappingA(file, &raw const attributes, PAGE_READWRITE, 0, 4096, name) };
+    if made.is_null() {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the handle is new and ours.
+    Ok(unsafe { OwnedHandle::from_raw_handle(made) })
+}
+
+/// Another user takes the name once we have let it go, and lets us in.
+pub(crate) fn a_section_of_another_owner() -> Outcome {
+    // Of everybody, whom we are part of, but not.
+    let mut everybody = [0_u64; 16];
+    let mut size = u32::try_from(size_of_val(&everybody))?;
+    let place = everybody.as_mut_ptr().cast();
+    // SAFETY: the pointers are valid for writes, the first for as many bytes.
+    let made = unsafe { CreateWellKnownSid(WinWorldSid, ptr::null_mut(), place, &raw mut size) };
+    assert_ne!(made, 0);
+    let name = CString::new(name("Local", 'f'))?;
+    let section = match section_of(place, &name) {
+        Ok(section) => section,
+        Err(error) => return skip(format!("nothing is made for another owner here: {error}")),
+    };
+    let mut provider = StdShMemProvider::new()?;
+    let before = open_files();
+    let id = ShMemId::from_string(name.to_str()?);
+    for opened in [
+        provider.shmem_from_id(id),
+        provider.shmem_from_id_and_size(id, 1),
+    ] {
+        let error = opened.expect_err("somebody else made it");
+        assert_eq!(error, Error::OtherUser { owner: None });
+    }
+    assert_eq!(open_files(), before);
+    drop(section);
+    DONE
+}
+
+/// What this process makes belongs to its user or, with an administrator's rights, to all of them.
+pub(crate) fn a_section_of_our_own() -> Outcome {
+    // SAFETY: the function has no preconditions.
+    let process = unsafe { GetCurrentProcess() };
+    let mut token = ptr::null_mut();
+    // SAFETY: the pointer is valid for the write of a handle.
+    let opened = unsafe { OpenProcessToken(process, TOKEN_QUERY, &raw mut token) };
+    assert_ne!(opened, 0);
+    // SAFETY: the handle is new and ours.
+    let token = unsafe { OwnedHandle::from_raw_handle(token) };
+    let name = CString::new(name("Local", 'u'))?;
+    for class in [TokenUser, TokenOwner] {
+        let mut answer = [0_u64; 16];
+        let mut size = u32::try_from(size_of_val(&answer))?;
+        let place = answer.as_mut_ptr().cast();
+        // SAFETY: the pointers are valid for writes, the first for as many bytes.
+        let told = unsafe {
+            GetTokenInformation(token.as_raw_handle(), class, place, size, &raw mut size)
+        };
+        assert_ne!(told, 0);
+        // SAFETY: either answer starts with a pointer to the SID.
+        let owner = unsafe { place.cast::<PSID>().read() };
+        let _section = section_of(owner, &name)?;
+        let id = ShMemId::from_string(name.to_str()?);
+        assert_eq!(StdShMemProvider::new()?.shmem_from_id(id)?.len(), 4096);
     }
     DONE
 }

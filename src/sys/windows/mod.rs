@@ -3,11 +3,13 @@
 
 mod handle;
 mod limits;
+mod owner;
 
 use windows_sys::Win32::Foundation::{GetLastError, SetLastError};
 use windows_sys::Win32::System::Threading::GetCurrentProcessId;
 
 pub(crate) use self::handle::OwnedHandle;
+pub(crate) use self::owner::is_ours;
 use crate::error::{Error, Result, Subject};
 
 /// The number of a process.
