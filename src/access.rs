@@ -120,7 +120,6 @@ impl<'a> Access<'a> {
     }
 
     /// Touches one byte of every `step` for writing, and leaves it as it is.
-    #[cfg(unix)]
     pub(crate) fn touch_every(&self, step: usize) {
         for byte in self.bytes.iter().step_by(step) {
             byte.fetch_or(0, core::sync::atomic::Ordering::Relaxed);
