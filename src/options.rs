@@ -19,8 +19,8 @@ use crate::shmem::check_size;
 ///
 /// # Platform notes
 ///
-/// On Linux memfd, System V and POSIX segments know the options. Elsewhere, and through the service,
-/// nothing is granted.
+/// On Linux memfd, System V and POSIX segments know the options, and so do served ones of such memory.
+/// Elsewhere nothing is granted.
 ///
 /// # Examples
 ///

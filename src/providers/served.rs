@@ -8,6 +8,7 @@
 //! it had been opened by itself.
 
 use alloc::sync::Arc;
+use core::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
@@ -16,6 +17,7 @@ use crate::ShMemId;
 use crate::error::Result;
 use crate::id::base64;
 use crate::mapping::Mapping;
+use crate::options::{Grants, ShMemOptions};
 use crate::segment::{End, Fresh, Provider, Room, Segment};
 use crate::service::client::{Client, Held};
 use crate::shmem::extent;
@@ -116,21 +118,38 @@ impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     }
 }
 
-impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
-    type Handle = Held;
-
-    fn create(&self, size: usize) -> Result<Fresh<Held>> {
-        let fresh = self.memory.create(size)?;
+impl<R: Room<Handle = OwnedFd>> Served<R> {
+    /// Hands what the memory's room has made to the service.
+    fn register(&self, fresh: Fresh<OwnedFd>) -> Result<Fresh<Held>> {
         if fresh.end == End::Unlinked {
             self.memory.unlink(&fresh.handle, &fresh.id)?;
         }
-        let handle = self.client.register(size, fresh.handle)?;
+        let handle = self.client.register(fresh.mapping.len(), fresh.handle)?;
         Ok(Fresh {
             id: handle.id(),
             handle,
             mapping: fresh.mapping,
             end: End::WithLastHolder,
         })
+    }
+}
+
+/// What can be done to the memory can be done to a served segment, but that nobody can tell who else holds
+/// it: the service always does.
+impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
+    type Handle = Held;
+
+    fn create(&self, size: usize) -> Result<Fresh<Held>> {
+        self.register(self.memory.create(size)?)
+    }
+
+    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<Held>, Grants)> {
+        let (fresh, grants) = self.memory.create_with(size, options)?;
+        Ok((self.register(fresh)?, grants))
+    }
+
+    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<Held>> {
+        self.register(self.memory.create_from(bytes)?)
     }
 
     fn open(&self, id: &ShMemId) -> Result<Held> {
@@ -151,6 +170,43 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
         // Some systems make sizes whole pages, and tell them so.
         let len = extent(handle.size(), len)?;
         self.memory.map(handle.fd(), Some(len))
+    }
+
+    fn map_with(
+        &self,
+        handle: &Held,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        let len = extent(handle.size(), len)?;
+        self.memory.map_with(handle.fd(), Some(len), options)
+    }
+
+    fn next_touched(&self, handle: &Held, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+        self.memory.next_touched(handle.fd(), from, len)
+    }
+
+    fn trim(&self, handle: &Held, range: Range<usize>) -> Result<()> {
+        self.memory.trim(handle.fd(), range)
+    }
+
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Held, ShMemId)> {
+        let (image, _) = self.memory.create_image(bytes, ranges)?;
+        let handle = self.client.register(bytes.len(), image)?;
+        let id = handle.id();
+        Ok((handle, id))
+    }
+
+    fn map_private(&self, handle: &Held) -> Result<Mapping> {
+        self.memory.map_private(handle.fd())
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        self.memory.reset(mapping)
     }
 
     fn unlink(&self, _handle: &Held, _id: &ShMemId) -> Result<()> {

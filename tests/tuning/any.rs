@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use shmem_providers::{
-    CommonUnixShMemProvider, Error, Grants, MemfdShMemProvider, MmapShMemProvider, ShMemId,
-    ShMemOptions, ShMemProvider, StdShMemProvider,
+    CommonUnixShMemProvider, Error, Grants, MemfdShMemProvider, MmapShMemProvider,
+    ServedShMemProvider, ShMemId, ShMemOptions, ShMemProvider, StdShMemProvider,
 };
 
 /// A provider over a mechanism.
@@ -74,5 +74,6 @@ tuned!(
     StdShMemProvider,
     MemfdShMemProvider,
     CommonUnixShMemProvider,
-    MmapShMemProvider
+    MmapShMemProvider,
+    ServedShMemProvider<MemfdShMemProvider>
 );

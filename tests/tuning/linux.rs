@@ -20,8 +20,8 @@ mod wake;
 
 use libtest_mimic::{Arguments, Trial};
 use shmem_providers::{
-    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, ShMem, ShMemProvider,
-    StdShMemProvider, UnixShMemProvider,
+    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem,
+    ShMemProvider, ShMemService, StdShMemProvider, UnixShMemProvider,
 };
 
 use self::support::{Outcome, lacking, open_files, skip, system_v_segments};
@@ -35,6 +35,10 @@ macro_rules! over_all {
                 over_all!($module, $test, "memfd", MemfdShMemProvider::new()),
                 over_all!($module, $test, "system_v", UnixShMemProvider::new()),
                 over_all!($module, $test, "posix", MmapShMemProvider::new()),
+                over_all!(
+                    $module, $test, "served_memfd",
+                    ServedShMemProvider::<MemfdShMemProvider>::new()
+                ),
                 over_all!(
                     $module, $test, "default_by_system_v",
                     Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV))
@@ -65,6 +69,9 @@ pub(crate) fn main() {
         return peer::serve();
     }
     let mut arguments = Arguments::from_args();
+    let folder = tempfile::tempdir().expect("room for a folder");
+    // SAFETY: this program has a single thread so far.
+    unsafe { std::env::set_var(ShMemService::ENV, folder.path().join("service")) };
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
     let mut trials = Vec::new();
@@ -98,6 +105,7 @@ pub(crate) fn main() {
             it_lives_as_long_as_somebody_holds_it,
             it_takes_memory_for_what_was_touched,
             what_is_no_snapshot,
+            through_the_service,
         ]
         pool: [
             what_was_dropped_is_used_again,
@@ -127,10 +135,11 @@ pub(crate) fn main() {
             a_refusal_names_the_limit,
             parts_of_huge_pages_are_given_back_whole,
             transparent_huge_pages_are_aligned,
-            through_the_service_nothing_is_granted,
         ]
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(folder);
+    conclusion.exit();
 }
 
 /// Runs a test unless the host lacks the mechanism, and compares what is open before and after.

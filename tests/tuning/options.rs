@@ -4,8 +4,8 @@ use std::fs;
 
 use shmem_providers::error::Limit;
 use shmem_providers::{
-    Error, Grant, Grants, HugePages, MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemOptions,
-    ShMemProvider, StdShMemProvider,
+    Error, Grant, Grants, HugePages, MemfdShMemProvider, ShMem, ShMemOptions, ShMemProvider,
+    StdShMemProvider,
 };
 
 use super::any::Tuned;
@@ -266,18 +266,6 @@ pub(crate) fn transparent_huge_pages_are_aligned() -> Outcome {
     }
     let (_, grants) = p.new_shmem_with((2 << 20) - 1, options)?;
     assert!(matches!(grants.transparent_huge_pages, Grant::Refused(_)));
-    DONE
-}
-
-pub(crate) fn through_the_service_nothing_is_granted() -> Outcome {
-    let folder = tempfile::tempdir()?;
-    let mut p = ServedShMemProvider::<MemfdShMemProvider>::at(folder.path().join("service"));
-    let (segment, grants) = p.new_shmem_with(65536, EVERYTHING)?;
-    assert_eq!(grants.refusals().count(), 5);
-    assert!(segment.iter().all(|&byte| byte == 0));
-    let (attached, grants) = p.shmem_from_id_with(segment.id(), None, EVERYTHING)?;
-    assert_eq!((attached.len(), grants.refusals().count()), (65536, 5));
-    assert_eq!(p.shmem_from_bytes(b"content")?[..], *b"content");
     DONE
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use shmem_providers::{
-    Error, MemfdShMemProvider, MmapShMemProvider, ShMem, ShMemId, ShMemProvider, StdShMemProvider,
-    UnixShMemProvider,
+    Error, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem, ShMemId,
+    ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::peer::{Answer, Peer};
@@ -168,6 +168,38 @@ pub(crate) fn what_is_no_snapshot() -> Outcome {
         let refused = p.snapshot(&segment).expect_err("there are none");
         assert!(matches!(refused, Error::Unsupported { .. }), "{refused:?}");
     }
+    DONE
+}
+
+pub(crate) fn through_the_service() -> Outcome {
+    let mut maker = ServedShMemProvider::<MemfdShMemProvider>::new()?;
+    // A connection of its own, like another process's.
+    let mut other = ServedShMemProvider::<MemfdShMemProvider>::new()?;
+    let mut segment = maker.new_shmem(SIZE)?;
+    segment[5000..].fill(3);
+    let snapshot = maker.snapshot(&segment)?;
+    segment.fill(9);
+    let mut view = other.view_from_id(snapshot.id())?;
+    view.fill(5);
+    view.reset()?;
+    assert!(view[..5000].iter().all(|&b| b == 0) && view[5000..].iter().all(|&b| b == 3));
+    // It is no segment, and a segment is no snapshot.
+    for refused in [
+        other.shmem_from_id(snapshot.id()).err(),
+        other.view_from_id(segment.id()).err(),
+    ] {
+        assert!(
+            matches!(refused, Some(Error::Foreign { .. })),
+            "{refused:?}"
+        );
+    }
+    // Whoever has a view holds it.
+    let id = snapshot.id();
+    drop(snapshot);
+    drop(maker.view_from_id(id)?);
+    drop(view);
+    let gone = maker.view_from_id(id).expect_err("nobody holds it");
+    assert_eq!(gone, Error::Gone { id });
     DONE
 }
 
