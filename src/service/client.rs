@@ -1,40 +1,31 @@
-//! The other side: one connection per provider and its clones, made when it is needed, made anew
-//! when the service has died, and again in a forked child.
+//! The other side: what a provider and its clones hold, over one connection that is made when it is
+//! needed, made anew when the service has died, and again in a forked child.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::num::NonZeroU64;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Instant;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::{self, Errno};
-use rustix::process::geteuid;
 
 use super::address::{Address, problem};
-use super::closer::Closer;
+use super::connection::{Absent, Broken, Connection};
 use super::host::ShMemService;
-use super::protocol::{Ask, Opcode, Reply, Request, Token, Verdict};
-use super::wire::{self, Arrival, Assembly, Parcel};
+use super::keeper::{Keeper, Watch};
+use super::protocol::{Ask, Reply, Request, Token, Verdict};
 use crate::ShMemId;
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Result};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
-use crate::sys::fork_fd::ForkFd;
 use crate::sys::site::Site;
 use crate::sys::{self, socket};
 use crate::text::Text;
 
 /// How long is tried to reach a service, or to start one.
 const DEADLINE: Duration = Duration::from_secs(3);
-
-/// How long the service may take to answer. A new one may wait half a second for what it is asked for.
-const ANSWER: Duration = Duration::from_secs(2);
-
-/// How long a service may take to answer the first frame, which needs nothing but that it runs.
-const GREETING: Duration = Duration::from_millis(500);
 
 /// How long to wait before looking again whether somebody who starts a service is done.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -85,53 +76,6 @@ struct State {
     service: Option<ShMemService>,
     /// Of the fork that is about to happen, or has just happened.
     token: Option<Token>,
-}
-
-/// A socket on whose other side there is a service of this user.
-#[derive(Debug)]
-struct Connection {
-    fd: ForkFd,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // A forked child may have a copy of the socket.
-        if let Some(fd) = self.fd.as_fd_of_owner() {
-            socket::shut_down(fd);
-        }
-    }
-}
-
-/// The thread that notices when the service dies, and hands in what this process holds to the next
-/// one.
-struct Keeper {
-    /// Tells it that there is something new.
-    wake: OwnedFd,
-    /// The end that it reads from.
-    woken: Arc<ForkFd>,
-    thread: JoinHandle<()>,
-}
-
-/// Why a request was not answered.
-enum Broken {
-    /// The service is gone, or has thrown us out.
-    Lost,
-    /// It does not answer in time.
-    Silent,
-    /// What it answers is nonsense.
-    Nonsense,
-}
-
-/// Why there is no connection.
-enum Absent {
-    /// Nobody serves there.
-    Nobody,
-    /// Too many want to connect at once.
-    Crowded,
-    /// Somebody listens there and does not answer.
-    Silent,
-    /// There is no use in trying again.
-    Error(Error),
 }
 
 impl Client {
@@ -246,7 +190,8 @@ impl Client {
         segment.holds += 1;
         if state.keeper.is_none() {
             // Without one, the next request notices what has happened.
-            state.keeper = Keeper::start(&self.shared).ok();
+            let shared = Arc::clone(&self.shared);
+            state.keeper = Keeper::start(move |lost| shared.restore(lost)).ok();
         }
         Held {
             id,
@@ -370,10 +315,7 @@ impl Shared {
 
     /// What the keeper does when the connection has hung up. Returns what it has to watch from now
     /// on, and how long, if it has to look again.
-    fn restore(
-        &self,
-        lost: Option<&Arc<Connection>>,
-    ) -> (Option<Arc<Connection>>, Option<Duration>) {
+    fn restore(&self, lost: Option<&Arc<Connection>>) -> Watch {
         let mut state = self.state();
         let is_lost = |now: &Arc<Connection>| lost.is_some_and(|lost| Arc::ptr_eq(now, lost));
         if state.connection.as_ref().is_some_and(is_lost) {
@@ -433,8 +375,7 @@ impl Drop for Client {
         }
         let mut state = self.shared.state();
         if let Some(connection) = state.connection.take() {
-            let fd = connection.fd.as_fd();
-            state.is_deserted |= fd.is_some_and(socket::is_hung_up);
+            state.is_deserted |= connection.as_fd().is_some_and(socket::is_hung_up);
         }
         if state.service.take().is_none() && state.is_deserted {
             self.shared.tidy();
@@ -471,12 +412,10 @@ impl State {
             return;
         }
         if let Some(connection) = self.connection.take() {
-            connection.fd.close_in_child();
+            connection.close_in_child();
         }
         if let Some(keeper) = self.keeper.take() {
-            keeper.woken.close_in_child();
-            // There is no such thread here.
-            core::mem::forget(keeper.thread);
+            keeper.leave_to_parent();
         }
         self.service = None;
         self.is_deserted = false;
@@ -508,181 +447,6 @@ impl State {
             connection.ask(request, Some(segment.fd.as_fd()))?;
         }
         Ok(())
-    }
-}
-
-impl Connection {
-    /// Connects to the service at the path, and says hello. Whether it knew the token.
-    fn open(path: &Path, token: Option<Token>) -> Result<(Self, bool), Absent> {
-        let os = |call, errno| Absent::Error(sys::failed(call, errno, Subject::Nothing));
-        let fd = match socket::connect(path, GREETING) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(Absent::Nobody),
-            Err(Errno::AGAIN) => return Err(Absent::Crowded),
-            Err(Errno::ACCESS | Errno::PERM) => {
-                return Err(Absent::Error(Error::OtherUser { owner: None }));
-            }
-            Err(errno) => return Err(os("connect", errno)),
-        };
-        let other = socket::other(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
-        let user = other.user;
-        if user != geteuid().as_raw() {
-            return Err(Absent::Error(Error::OtherUser { owner: Some(user) }));
-        }
-        let connection = Self {
-            fd: ForkFd::new(fd),
-        };
-        let ask = Ask::Hello(token);
-        let reply = match connection.ask(Request { number: 0, ask }, None) {
-            Ok((reply, _)) => reply,
-            Err(Broken::Lost) => return Err(Absent::Crowded),
-            Err(Broken::Silent) => return Err(Absent::Silent),
-            Err(Broken::Nonsense) => {
-                return Err(Absent::Error(problem(path, "answers what is no answer")));
-            }
-        };
-        if reply.verdict == Verdict::Full {
-            return Err(Absent::Error(problem(
-                path,
-                "has as many clients as it may: raise RLIMIT_NOFILE (`ulimit -n`) of the program \
-                 that hosts it",
-            )));
-        }
-        if let Some(fd) = connection.fd.as_fd() {
-            socket::set_patience(fd, ANSWER)
-                .map_err(|errno| os("setsockopt(SO_RCVTIMEO)", errno))?;
-        }
-        Ok((
-            connection,
-            token.is_some() && reply.verdict == Verdict::Done,
-        ))
-    }
-
-    fn send(&self, request: Request, passed: Option<BorrowedFd<'_>>) -> Result<(), Broken> {
-        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
-        let frame = request.encode();
-        retry_on_signals(|| wire::send(fd, &frame, passed)).map_err(|errno| match errno {
-            Errno::AGAIN => Broken::Silent,
-            _ => Broken::Lost,
-        })
-    }
-
-    /// Sends a request and waits for its answer.
-    fn ask(
-        &self,
-        request: Request,
-        passed: Option<BorrowedFd<'_>>,
-    ) -> Result<(Reply, Option<OwnedFd>), Broken> {
-        self.send(request, passed)?;
-        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
-        let deadline = Instant::now() + ANSWER;
-        let mut assembly = Assembly::new();
-        loop {
-            match assembly.receive(fd) {
-                Arrival::Frame(frame, parcel) => {
-                    let reply = Reply::decode(&frame);
-                    let reply = reply.filter(|reply| {
-                        reply.number == request.number && reply.to == request.ask.opcode()
-                    });
-                    return understood(reply, parcel);
-                }
-                Arrival::End | Arrival::Broken => return Err(Broken::Lost),
-                Arrival::Interrupted | Arrival::Part if Instant::now() < deadline => {}
-                Arrival::Interrupted | Arrival::Part | Arrival::Nothing => {
-                    return Err(Broken::Silent);
-                }
-                Arrival::Rubbish(parcel) => return understood(None, parcel),
-            }
-        }
-    }
-}
-
-/// The reply with its descriptor, if it has one just where one is due.
-fn understood(reply: Option<Reply>, parcel: Parcel) -> Result<(Reply, Option<OwnedFd>), Broken> {
-    let mut descriptors = parcel.descriptors;
-    let due = reply.is_some_and(|reply| reply.to == Opcode::Open && reply.verdict == Verdict::Done);
-    match reply {
-        Some(reply) if descriptors.len() == usize::from(due) => Ok((reply, descriptors.pop())),
-        _ => {
-            Closer::default().close(descriptors);
-            Err(Broken::Nonsense)
-        }
-    }
-}
-
-fn retry_on_signals(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            done => return done,
-        }
-    }
-}
-
-impl Keeper {
-    fn start(shared: &Arc<Shared>) -> io::Result<Self> {
-        let (woken, wake) = sys::pipe()?;
-        let woken = Arc::new(ForkFd::new(woken));
-        let (shared, theirs) = (Arc::clone(shared), Arc::clone(&woken));
-        let work = move || keep(&shared, &theirs);
-        let thread = sys::thread::spawn("shmem-keeper", work).map_err(|_| Errno::AGAIN)?;
-        Ok(Self {
-            wake,
-            woken,
-            thread,
-        })
-    }
-
-    fn wake(&self) {
-        // It fails if the keeper has ended, and then nobody has to be woken.
-        let _ = io::write(&self.wake, &[LOOK]);
-    }
-
-    /// Waits until it has ended.
-    fn end(self) {
-        // To close the pipe would not do: a child may have a copy.
-        let _ = io::write(&self.wake, &[END]);
-        // It does not panic, and if it did, there is nothing more to be done about it.
-        let _ = self.thread.join();
-    }
-}
-
-/// What a keeper is told: to look at its client anew, and to end.
-const LOOK: u8 = 0;
-const END: u8 = 1;
-
-/// What the keeper does until its client is gone.
-fn keep(shared: &Shared, woken: &ForkFd) {
-    let mut lost: Option<Arc<Connection>> = None;
-    loop {
-        let (connection, patience) = shared.restore(lost.take().as_ref());
-        let Some(woken) = woken.as_fd() else {
-            return;
-        };
-        let watched = connection
-            .as_ref()
-            .and_then(|connection| connection.fd.as_fd());
-        match socket::hung_up(watched, woken, patience) {
-            Ok(happened) => {
-                if happened.woken && has_to_end(woken) {
-                    return;
-                }
-                if happened.hung_up {
-                    lost = connection;
-                }
-            }
-            Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Reads what the keeper is told.
-fn has_to_end(woken: BorrowedFd<'_>) -> bool {
-    let mut told = [LOOK; 64];
-    match io::read(woken, &mut told) {
-        Ok(0) | Err(_) => true,
-        Ok(count) => told.iter().take(count).any(|&told| told == END),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `protocol` and `registry` are its core: bytes and bookkeeping, no input and no output. `wire`
 //! moves frames through sockets and knows no bookkeeping; `server` is the loop that joins the two,
-//! `client` the other side. `address` says where they meet. What needs `unsafe` is in `sys`.
+//! `client` the other side, with its `connection` and the `keeper` that notices when a service dies.
+//! `address` says where they meet. What needs `unsafe` is in `sys`.
 #![forbid(unsafe_code)]
 
 // Public to the fuzzers, and without `std` used by nobody else.
@@ -17,10 +18,14 @@ mod address;
 pub(crate) mod client;
 #[cfg(all(unix, feature = "std"))]
 mod closer;
+#[cfg(all(unix, feature = "std"))]
+mod connection;
 #[cfg(feature = "std")]
 pub(crate) mod dummy;
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod host;
+#[cfg(all(unix, feature = "std"))]
+mod keeper;
 #[cfg(all(unix, feature = "std"))]
 mod server;
 #[cfg(all(unix, feature = "std"))]

@@ -1,0 +1,103 @@
+//! A client's second thread: notices when the service dies, and has its client find the next one.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+use std::thread::JoinHandle;
+
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::io::{self, Errno};
+
+use super::connection::Connection;
+use crate::sys::fork_fd::ForkFd;
+use crate::sys::{self, socket};
+
+/// What there is to be watched: the connection, if there is one, and how long, if it is to be looked for
+/// anew then.
+pub(super) type Watch = (Option<Arc<Connection>>, Option<Duration>);
+
+/// The thread that notices when the service dies, and hands in what this process holds to the next
+/// one.
+pub(super) struct Keeper {
+    /// Tells it that there is something new.
+    wake: OwnedFd,
+    /// The end that it reads from.
+    woken: Arc<ForkFd>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// `restore` is told which connection has hung up, if one has, and says what to watch next.
+    pub(super) fn start(
+        restore: impl Fn(Option<&Arc<Connection>>) -> Watch + Send + 'static,
+    ) -> io::Result<Self> {
+        let (woken, wake) = sys::pipe()?;
+        let woken = Arc::new(ForkFd::new(woken));
+        let theirs = Arc::clone(&woken);
+        let work = move || keep(restore, &theirs);
+        let thread = sys::thread::spawn("shmem-keeper", work).map_err(|_| Errno::AGAIN)?;
+        Ok(Self {
+            wake,
+            woken,
+            thread,
+        })
+    }
+
+    /// Has it look anew.
+    pub(super) fn wake(&self) {
+        // It fails if the keeper has ended, and then nobody has to be woken.
+        let _ = io::write(&self.wake, &[LOOK]);
+    }
+
+    /// In a forked child, where there is no such thread.
+    pub(super) fn leave_to_parent(self) {
+        self.woken.close_in_child();
+        core::mem::forget(self.thread);
+    }
+
+    /// Waits until it has ended.
+    pub(super) fn end(self) {
+        // To close the pipe would not do: a child may have a copy.
+        let _ = io::write(&self.wake, &[END]);
+        // It does not panic, and if it did, there is nothing more to be done about it.
+        let _ = self.thread.join();
+    }
+}
+
+/// What a keeper is told: to look at its client anew, and to end.
+const LOOK: u8 = 0;
+const END: u8 = 1;
+
+/// What the keeper does until its client is gone.
+fn keep(restore: impl Fn(Option<&Arc<Connection>>) -> Watch, woken: &ForkFd) {
+    let mut lost: Option<Arc<Connection>> = None;
+    loop {
+        let (connection, patience) = restore(lost.take().as_ref());
+        let Some(woken) = woken.as_fd() else {
+            return;
+        };
+        let watched = connection
+            .as_ref()
+            .and_then(|connection| connection.as_fd());
+        match socket::hung_up(watched, woken, patience) {
+            Ok(happened) => {
+                if happened.woken && has_to_end(woken) {
+                    return;
+                }
+                if happened.hung_up {
+                    lost = connection;
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Reads what the keeper is told.
+fn has_to_end(woken: BorrowedFd<'_>) -> bool {
+    let mut told = [LOOK; 64];
+    match io::read(woken, &mut told) {
+        Ok(0) | Err(_) => true,
+        Ok(count) => told.iter().take(count).any(|&told| told == END),
+    }
+}
