@@ -13,6 +13,8 @@
 //! these seals is mapped: so no peer can cause a SIGBUS. Not chosen: `pidfd_getfd(2)`, which needs
 //! the right to attach as a debugger, and which Yama and Docker's seccomp profile deny.
 
+mod place;
+
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -20,14 +22,14 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
+pub(super) use self::place::can_be_found;
+use self::place::{Place, Refused};
 use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
-use crate::id::base64;
 use crate::mapping::Mapping;
 use crate::options::{Grant, Grants, HugePages, Need, ShMemOptions};
 use crate::segment::{End, Fresh, Provider, Room, Segment};
 use crate::sys::{self, Facts, PageSize, failed, identity, procfs};
-use crate::text::Text;
 
 /// Makes segments with `memfd_create(2)`.
 ///
@@ -153,10 +155,8 @@ impl Room for Memfd {
     fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
         let place = Place::of(id)
             .ok_or_else(|| id.invalid("a memfd's id is `m` and 18 characters of base64url"))?;
-        let nonce = nonce_digits(place.nonce);
-        let link = Text::<64>::joined(&[b"/memfd:", NAME, &nonce, b" (deleted)"]);
         place
-            .open(link.as_bytes())
+            .open(|fd| check(fd).is_ok())
             .map_err(|refused| match refused {
                 Refused::Nobody if procfs::is_mounted() => Error::Gone { id: *id },
                 Refused::Nobody => Error::Unsupported {
@@ -296,19 +296,15 @@ fn make_open(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
     if me.sizes_limited {
         sys::limits::check_file_size(size)?;
     }
-    let name = Text::<32>::joined(&[NAME, &nonce_digits(me.nonce)]);
     let fd = create(
-        name.as_bytes(),
+        place::name(me.nonce).as_bytes(),
         MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | pages,
     )?;
     fs::ftruncate(&fd, size as u64)
         .map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
     let number = u32::try_from(fd.as_raw_fd()).ok();
-    let place = Place {
-        found: me.pid.zip(number),
-        nonce: me.nonce,
-    };
-    Ok((fd, place.id()))
+    let id = Place::new(me.pid.zip(number), me.nonce).id();
+    Ok((fd, id))
 }
 
 /// What [`make`] has made, once it is mapped.
@@ -344,9 +340,6 @@ fn map(fd: &OwnedFd, len: usize, pages: PageSize, options: ShMemOptions) -> Resu
     let aligned = options.transparent_huge_pages && pages == PageSize::Ordinary && len >= huge;
     sys::map_fd_aligned(fd, len, pages, aligned.then_some(huge))
 }
-
-/// What the name of every segment's memfd starts with.
-const NAME: &[u8] = b"shmem-";
 
 /// `memfd_create`, not executable where the kernel knows that flag (6.3; later ones can demand it).
 fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
@@ -387,99 +380,4 @@ fn writable(fd: &OwnedFd) -> Result<Facts> {
         }),
         (facts, _) => Ok(facts),
     }
-}
-
-/// Whether others can open the segment of this id without looking through all processes.
-pub(super) fn can_be_found(id: &ShMemId) -> bool {
-    !id.as_array().starts_with(b"mAAAAAAA")
-}
-
-/// What an id says: where the segment was made, and what its memfd is called.
-///
-/// 106 of the 108 bits of 18 characters: 22 for the process, 20 for the descriptor, and 64 for the
-/// nonce, which so fills the last 11 characters, as it does in the name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    /// Process and descriptor, unless one of them does not fit, or others cannot look there.
-    found: Option<(u32, u32)>,
-    nonce: u64,
-}
-
-/// Linux has no process numbers beyond this (`PID_MAX_LIMIT`).
-const PID_BITS: u32 = 22;
-/// Descriptors beyond this need `fs.nr_open` raised far above its default, 2^20.
-const FD_BITS: u32 = 20;
-const NONCE_CHARS: usize = 11;
-
-/// Why no holder could be opened.
-enum Refused {
-    Nobody,
-    Forbidden,
-    Os(Errno),
-}
-
-impl Place {
-    fn of(id: &ShMemId) -> Option<Self> {
-        let (place, nonce) = id.as_str().strip_prefix('m')?.split_at_checked(7)?;
-        if nonce.len() != NONCE_CHARS {
-            return None;
-        }
-        let place = base64::number(place)?;
-        // 11 characters have room for 66 bits; what does not fit was not made here.
-        let nonce = base64::number(nonce)?;
-        let pid = u32::try_from(place >> FD_BITS).ok()?;
-        let number = u32::try_from(place & ((1 << FD_BITS) - 1)).ok()?;
-        Some(Self {
-            found: (pid != 0).then_some((pid, number)),
-            nonce,
-        })
-    }
-
-    fn id(self) -> ShMemId {
-        let fits = |&(pid, number): &(u32, u32)| pid >> PID_BITS == 0 && number >> FD_BITS == 0;
-        let (pid, number) = self.found.filter(fits).unwrap_or((0, 0));
-        let place = base64::digits::<7>(u64::from(pid) << FD_BITS | u64::from(number));
-        let text = Text::<20>::joined(&[b"m", &place, &nonce_digits(self.nonce)]);
-        ShMemId::holding(text.as_bytes())
-    }
-
-    /// Opens it with the creator, or with whoever holds it.
-    fn open(self, link: &[u8]) -> Result<OwnedFd, Refused> {
-        let mut forbidden = false;
-        if let Some((pid, number)) = self.found {
-            match procfs::open(pid, number, link) {
-                Ok(Some(fd)) => return Ok(fd),
-                Err(Errno::ACCESS | Errno::PERM) => forbidden = true,
-                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-                    return Err(Refused::Os(errno));
-                }
-                // No such process or descriptor any more, or it leads to something else.
-                Ok(None) | Err(_) => {}
-            }
-        }
-        // Who has it already need not look far.
-        if let Ok(Some(fd)) = procfs::find_here(link, |fd| check(fd).is_ok()) {
-            return Ok(fd);
-        }
-        // A second look, because the last holder may have passed the segment on, while we looked,
-        // to a process that we had already looked at.
-        for _ in 0..2 {
-            match procfs::find(link, |fd| check(fd).is_ok()) {
-                Ok(Some(fd)) => return Ok(fd),
-                Ok(None) => {}
-                Err(Errno::NOENT) => break,
-                Err(errno) => return Err(Refused::Os(errno)),
-            }
-        }
-        Err(if forbidden {
-            Refused::Forbidden
-        } else {
-            Refused::Nobody
-        })
-    }
-}
-
-/// The nonce as it is written in ids and names.
-fn nonce_digits(nonce: u64) -> [u8; NONCE_CHARS] {
-    base64::digits(nonce)
 }

@@ -1,0 +1,117 @@
+//! What the id of a memfd says, and how that leads to it.
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+use crate::ShMemId;
+use crate::id::base64;
+use crate::sys::procfs;
+use crate::text::Text;
+
+/// Whether others can open the segment of this id without looking through all processes.
+pub(in crate::providers) fn can_be_found(id: &ShMemId) -> bool {
+    !id.as_array().starts_with(b"mAAAAAAA")
+}
+
+/// What an id says: where the segment was made, and what its memfd is called.
+///
+/// 106 of the 108 bits of 18 characters: 22 for the process, 20 for the descriptor, and 64 for the
+/// nonce, which so fills the last 11 characters, as it does in the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Process and descriptor, unless one of them does not fit, or others cannot look there.
+    found: Option<(u32, u32)>,
+    nonce: u64,
+}
+
+/// Linux has no process numbers beyond this (`PID_MAX_LIMIT`).
+const PID_BITS: u32 = 22;
+/// Descriptors beyond this need `fs.nr_open` raised far above its default, 2^20.
+const FD_BITS: u32 = 20;
+const NONCE_CHARS: usize = 11;
+
+/// Why no holder could be opened.
+pub(super) enum Refused {
+    Nobody,
+    Forbidden,
+    Os(Errno),
+}
+
+impl Place {
+    /// Of a segment with this nonce, which this process and descriptor lead to.
+    pub(super) fn new(found: Option<(u32, u32)>, nonce: u64) -> Self {
+        Self { found, nonce }
+    }
+
+    pub(super) fn of(id: &ShMemId) -> Option<Self> {
+        let (place, nonce) = id.as_str().strip_prefix('m')?.split_at_checked(7)?;
+        if nonce.len() != NONCE_CHARS {
+            return None;
+        }
+        let place = base64::number(place)?;
+        // 11 characters have room for 66 bits; what does not fit was not made here.
+        let nonce = base64::number(nonce)?;
+        let pid = u32::try_from(place >> FD_BITS).ok()?;
+        let number = u32::try_from(place & ((1 << FD_BITS) - 1)).ok()?;
+        Some(Self {
+            found: (pid != 0).then_some((pid, number)),
+            nonce,
+        })
+    }
+
+    pub(super) fn id(self) -> ShMemId {
+        let fits = |&(pid, number): &(u32, u32)| pid >> PID_BITS == 0 && number >> FD_BITS == 0;
+        let (pid, number) = self.found.filter(fits).unwrap_or((0, 0));
+        let place = base64::digits::<7>(u64::from(pid) << FD_BITS | u64::from(number));
+        let text = Text::<20>::joined(&[b"m", &place, &nonce_digits(self.nonce)]);
+        ShMemId::holding(text.as_bytes())
+    }
+
+    /// Opens it with the creator, or with whoever holds it: what has the name, and is one of ours.
+    pub(super) fn open(self, is_ours: impl Fn(&OwnedFd) -> bool) -> Result<OwnedFd, Refused> {
+        let name = name(self.nonce);
+        let link = Text::<64>::joined(&[b"/memfd:", name.as_bytes(), b" (deleted)"]);
+        let link = link.as_bytes();
+        let mut forbidden = false;
+        if let Some((pid, number)) = self.found {
+            match procfs::open(pid, number, link) {
+                Ok(Some(fd)) => return Ok(fd),
+                Err(Errno::ACCESS | Errno::PERM) => forbidden = true,
+                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
+                    return Err(Refused::Os(errno));
+                }
+                // No such process or descriptor any more, or it leads to something else.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        // Who has it already need not look far.
+        if let Ok(Some(fd)) = procfs::find_here(link, &is_ours) {
+            return Ok(fd);
+        }
+        // A second look, because the last holder may have passed the segment on, while we looked,
+        // to a process that we had already looked at.
+        for _ in 0..2 {
+            match procfs::find(link, &is_ours) {
+                Ok(Some(fd)) => return Ok(fd),
+                Ok(None) => {}
+                Err(Errno::NOENT) => break,
+                Err(errno) => return Err(Refused::Os(errno)),
+            }
+        }
+        Err(if forbidden {
+            Refused::Forbidden
+        } else {
+            Refused::Nobody
+        })
+    }
+}
+
+/// What the memfd of a segment with this nonce is called.
+pub(super) fn name(nonce: u64) -> Text<32> {
+    Text::joined(&[b"shmem-", &nonce_digits(nonce)])
+}
+
+/// The nonce as it is written in ids and names.
+fn nonce_digits(nonce: u64) -> [u8; NONCE_CHARS] {
+    base64::digits(nonce)
+}
