@@ -358,11 +358,7 @@ fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
 /// What is to be known before it is mapped: that it is ours, and cannot shrink.
 fn check(fd: &OwnedFd) -> Result<(Facts, SealFlags)> {
     let facts = Facts::of(fd)?;
-    if !sys::is_me(facts.owner) {
-        return Err(Error::OtherUser {
-            owner: Some(facts.owner),
-        });
-    }
+    sys::check_owner(facts.owner)?;
     // What is no memfd has no seals, and says so with EINVAL.
     match fs::fcntl_get_seals(fd) {
         Ok(seals) if seals.contains(NEEDED) => Ok((facts, seals)),

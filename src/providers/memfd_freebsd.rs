@@ -75,11 +75,7 @@ impl Room for Memfd {
 
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
         let facts = Facts::of(handle)?;
-        if !sys::is_me(facts.owner) {
-            return Err(Error::OtherUser {
-                owner: Some(facts.owner),
-            });
-        }
+        sys::check_owner(facts.owner)?;
         // What is no memfd has no seals, and says so with EINVAL.
         match fs::fcntl_get_seals(handle) {
             Ok(seals) if seals.contains(NEEDED) => sys::map_fd(handle, facts.extent(len)?),

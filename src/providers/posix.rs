@@ -205,11 +205,7 @@ impl Room for Posix {
 
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
         let facts = Facts::of(handle)?;
-        if !sys::is_me(facts.owner) {
-            return Err(Error::OtherUser {
-                owner: Some(facts.owner),
-            });
-        }
+        sys::check_owner(facts.owner)?;
         sys::map_fd(handle, facts.extent(len)?)
     }
 

@@ -144,11 +144,7 @@ impl Room for SystemV {
         // Asked before, the number could have been given to another segment since; now that we are
         // attached it cannot.
         let facts = facts(*handle).map_err(|errno| refused("shmctl(IPC_STAT)", errno, id))?;
-        if !sys::is_me(facts.owner) {
-            return Err(Error::OtherUser {
-                owner: Some(facts.owner),
-            });
-        }
+        sys::check_owner(facts.owner)?;
         let len = facts.extent(len)?;
         // SAFETY: the segment that we are attached to has as many bytes, and `detach` asks for
         // none.

@@ -11,23 +11,17 @@ mod process;
 #[allow(dead_code, reason = "some of it is for the other test programs")]
 #[path = "../support/mod.rs"]
 mod support;
+#[cfg(target_os = "linux")]
+#[macro_use]
+#[path = "../support/trials.rs"]
+mod trials;
 
 #[cfg(target_os = "linux")]
 mod regions;
 
 #[cfg(target_os = "linux")]
 fn main() {
-    use libtest_mimic::{Arguments, Trial};
-
-    /// A trial for each function named.
-    macro_rules! trials {
-        ($($module:ident: [$($test:ident),* $(,)?])*) => {
-            vec![$($(Trial::ignorable_test(
-                concat!(stringify!($module), "::", stringify!($test)),
-                $module::$test,
-            ),)*)*]
-        };
-    }
+    use libtest_mimic::Arguments;
 
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return regions::serve();

@@ -8,6 +8,9 @@ mod process;
 #[allow(dead_code, reason = "some of it is for the other test programs")]
 #[path = "../support/mod.rs"]
 mod support;
+#[macro_use]
+#[path = "../support/trials.rs"]
+mod trials;
 
 mod attack;
 mod election;
@@ -19,17 +22,7 @@ mod raw;
 mod threads;
 
 use attack::{crowds, descriptors, frames, stopped, strangers};
-use libtest_mimic::{Arguments, Trial};
-
-/// A trial for each function named.
-macro_rules! trials {
-    ($($module:ident: [$($test:ident),* $(,)?])*) => {
-        vec![$($(Trial::ignorable_test(
-            concat!(stringify!($module), "::", stringify!($test)),
-            $module::$test,
-        ),)*)*]
-    };
-}
+use libtest_mimic::Arguments;
 
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {

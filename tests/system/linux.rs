@@ -7,6 +7,9 @@ mod forbid;
 mod process;
 #[path = "../support/mod.rs"]
 mod support;
+#[macro_use]
+#[path = "../support/trials.rs"]
+mod trials;
 
 mod calls;
 mod fork;
@@ -19,17 +22,7 @@ mod procfs;
 mod seccomp;
 mod users;
 
-use libtest_mimic::{Arguments, Trial};
-
-/// A trial for each function named.
-macro_rules! trials {
-    ($($module:ident: [$($test:ident),* $(,)?])*) => {
-        vec![$($(Trial::ignorable_test(
-            concat!(stringify!($module), "::", stringify!($test)),
-            $module::$test,
-        ),)*)*]
-    };
-}
+use libtest_mimic::Arguments;
 
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {

@@ -7,6 +7,9 @@ mod process;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "some of it is for the other test programs")]
 mod support;
+#[macro_use]
+#[path = "../support/trials.rs"]
+mod trials;
 
 mod any;
 mod options;
@@ -54,16 +57,6 @@ macro_rules! over_all {
     };
 }
 
-/// Runs every one of these once.
-macro_rules! once {
-    ($trials:ident: $($module:ident: [$($test:ident),* $(,)?])*) => {
-        $trials.extend([$($(Trial::ignorable_test(
-            concat!(stringify!($module), "::", stringify!($test)),
-            $module::$test,
-        ),)*)*])
-    };
-}
-
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -91,7 +84,7 @@ pub(crate) fn main() {
             a_released_segment_has_nothing_to_clear,
         ]
     }
-    once! { trials:
+    trials.extend(trials! {
         slab: [
             objects_are_apart_and_zeroed,
             another_process_finds_an_object,
@@ -136,7 +129,7 @@ pub(crate) fn main() {
             parts_of_huge_pages_are_given_back_whole,
             transparent_huge_pages_are_aligned,
         ]
-    }
+    });
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(folder);
     conclusion.exit();

@@ -11,6 +11,10 @@ mod process;
 #[allow(dead_code, reason = "some of it is for the other test programs")]
 #[path = "../support/windows.rs"]
 mod support;
+#[cfg(windows)]
+#[macro_use]
+#[path = "../support/trials.rs"]
+mod trials;
 
 #[cfg(windows)]
 mod holders;
@@ -21,17 +25,7 @@ mod sections;
 
 #[cfg(windows)]
 fn main() {
-    use libtest_mimic::{Arguments, Trial};
-
-    /// A trial for each function named.
-    macro_rules! trials {
-        ($($module:ident: [$($test:ident),* $(,)?])*) => {
-            vec![$($(Trial::ignorable_test(
-                concat!(stringify!($module), "::", stringify!($test)),
-                $module::$test,
-            ),)*)*]
-        };
-    }
+    use libtest_mimic::Arguments;
 
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();

@@ -78,7 +78,7 @@ pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
 pub(crate) use self::tune::tune;
-pub(crate) use self::user::is_me;
+pub(crate) use self::user::check_owner;
 use crate::error::{Error, Result, Subject};
 
 /// The error for a call that the system refused, with the limit behind it.

@@ -10,7 +10,8 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{self, Errno};
 
-use super::{Pid, is_me, pid};
+use super::user::is_me;
+use super::{Pid, pid};
 use crate::fork_lock::ForkLock;
 
 /// The right to serve at a path, until dropped or until this process ends, however it ends.

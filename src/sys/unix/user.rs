@@ -3,6 +3,17 @@
 
 use rustix::process::geteuid;
 
+use crate::error::{Error, Result};
+
+/// An error for what belongs to another user.
+pub(crate) fn check_owner(uid: u32) -> Result<()> {
+    if is_me(uid) {
+        Ok(())
+    } else {
+        Err(Error::OtherUser { owner: Some(uid) })
+    }
+}
+
 /// Whether `uid` is the user this process acts for, or, on Linux, the one it was started for.
 ///
 /// The second is known without a system call, and is as trustworthy: it started this process.
