@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::access::Access;
 use crate::error::Result;
 use crate::segment::{Provider, Room, Segment};
+use crate::sys::{self, Pid};
 use crate::{Error, ShMem, ShMemDescription};
 
 /// Objects start at multiples of this, in bytes, so that none shares a cache line with another one.
@@ -25,8 +26,8 @@ const ALIGN: usize = 64;
 ///
 /// The segment lives as long as the slab, an object of it, or another process that attached to it. An
 /// object that is dropped makes room for another one: who was told its [`Place`] sees the next object
-/// there, zeroed first. A child that is forked has copies of the objects it inherits, and allocates
-/// from its own copy of the list of free places: let one side allocate.
+/// there, zeroed first. A child that is forked can use the objects that it inherits, and dropping them
+/// there frees nothing: only the process that made the slab allocates.
 ///
 /// # Examples
 ///
@@ -70,6 +71,7 @@ pub struct Place {
 struct Shared<R: Room> {
     segment: Segment<R>,
     object_size: usize,
+    owner: Pid,
     /// The offsets of the free places, the next one last.
     free: Mutex<Vec<usize>>,
 }
@@ -97,26 +99,28 @@ impl<R: Room> Slab<R> {
             shared: Arc::new(Shared {
                 segment,
                 object_size,
+                owner: sys::pid(),
                 free: Mutex::new(free),
             }),
         })
     }
 
-    /// A new object, all of its bytes zero, or `None` if there is no room.
+    /// A new object, all of its bytes zero, or `None` if there is no room, or if this is a child that
+    /// was forked.
     #[must_use]
     pub fn allocate(&self) -> Option<SlabObject<R>> {
         let object = SlabObject {
-            offset: self.shared.free(Vec::pop)?,
+            offset: self.shared.free(Vec::pop)??,
             shared: Arc::clone(&self.shared),
         };
         object.access().fill(0);
         Some(object)
     }
 
-    /// For how many more objects there is room.
+    /// For how many more objects there is room: none in a child that was forked.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.shared.free(|free| free.len())
+        self.shared.free(|free| free.len()).unwrap_or(0)
     }
 
     /// The segment, to attach to once.
@@ -127,8 +131,12 @@ impl<R: Room> Slab<R> {
 }
 
 impl<R: Room> Shared<R> {
-    fn free<T>(&self, work: impl FnOnce(&mut Vec<usize>) -> T) -> T {
-        work(&mut self.free.lock().unwrap_or_else(PoisonError::into_inner))
+    /// What `work` does with the list of what is free; `None` in a child that was forked, whose copy of
+    /// it says nothing of what its parent uses, and in which the lock may be held by a thread that does
+    /// not exist.
+    fn free<T>(&self, work: impl FnOnce(&mut Vec<usize>) -> T) -> Option<T> {
+        let is_owner = self.owner == sys::pid();
+        is_owner.then(|| work(&mut self.free.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 

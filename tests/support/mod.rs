@@ -96,6 +96,26 @@ pub(crate) fn name_exists(id: &str) -> bool {
     fs::symlink_metadata(format!("/dev/shm{id}")).is_ok()
 }
 
+/// `fork()`, of a child that ends by SIGALRM after 40 seconds if nobody ends it before, so that a test that
+/// fails leaves no process.
+///
+/// # Safety
+///
+/// That of `fork(2)` in a program with threads: the child may not rely on what another one of them was
+/// changing.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+pub(crate) unsafe fn fork() -> libc::pid_t {
+    // SAFETY: as of this function.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: no preconditions.
+        unsafe { libc::alarm(40) };
+    }
+    child
+}
+
 /// The shared mappings of this process.
 #[allow(dead_code, reason = "some of it is for the other test programs")]
 pub(crate) fn mappings() -> Vec<String> {

@@ -9,7 +9,7 @@ use shmem_providers::ShMem;
 use shmem_providers::pipes::Pipe;
 
 use super::peer::{ALL, Answer, LASTING, Peer, State, assert_nothing_left, here};
-use super::support::{DONE, Outcome, name_exists, skip, too_few_descriptors};
+use super::support::{DONE, Outcome, fork, name_exists, skip, too_few_descriptors};
 
 pub(crate) fn a_child_that_drops_leaves_the_parents_segments() -> Outcome {
     a_child_leaves_the_parents_segments("drop")
@@ -101,7 +101,7 @@ pub(crate) fn parent_and_child_make_different_ids() -> Outcome {
 pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     let mut pipe = Pipe::new()?;
     // SAFETY: this program has a single thread, so the child may do whatever the parent may.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { fork() };
     if child == 0 {
         pipe.close_read_end();
         match what {
@@ -146,7 +146,7 @@ pub(crate) fn litter(by: &str, mode: i32, count: usize) -> Answer {
     };
     if by == "child" {
         // SAFETY: this program has a single thread, so the child may do whatever the parent may.
-        let child = unsafe { libc::fork() };
+        let child = unsafe { fork() };
         if child == 0 {
             let failed = i32::from(!make());
             // SAFETY: no preconditions.

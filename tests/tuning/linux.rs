@@ -90,6 +90,7 @@ pub(crate) fn main() {
             another_process_finds_an_object,
             sizes_that_no_slab_can_have,
             threads_share_a_slab,
+            a_child_leaves_the_slab_to_its_parent,
         ]
         snapshot: [
             views_are_of_the_moment_and_private,

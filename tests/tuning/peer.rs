@@ -31,6 +31,7 @@ fn obey(order: &[&str]) -> Answer {
         ["hold", id] => pool::hold(id),
         ["forks"] => pool::forks(),
         ["child-makes"] => pool::child_makes(),
+        ["child-allocates"] => slab::child_allocates(),
         ["knock", id] => pool::knock(id),
         ["view", id, expected] => snapshot::view(id, expected.parse()?),
         ["object", ref place @ ..] => slab::object(place),

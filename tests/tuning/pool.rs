@@ -11,7 +11,7 @@ use shmem_providers::{
 };
 
 use super::peer::{Answer, Peer};
-use super::support::{DONE, Outcome, open_files, skip};
+use super::support::{DONE, Outcome, fork, open_files, skip};
 
 const SIZE: usize = 65536;
 
@@ -320,12 +320,12 @@ pub(crate) fn child_makes() -> Answer {
 }
 
 /// Forks a child that does this and ends, whatever comes of it.
-fn forked(
+pub(crate) fn forked(
     work: impl FnOnce(UnixStream) -> io::Result<()>,
 ) -> io::Result<(libc::pid_t, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
-    // SAFETY: this program has one thread.
-    match unsafe { libc::fork() } {
+    // SAFETY: the other threads of this program, if there are any, change nothing that the child uses.
+    match unsafe { fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             drop(ours);
@@ -337,7 +337,7 @@ fn forked(
     }
 }
 
-fn wait(child: libc::pid_t) -> io::Result<()> {
+pub(crate) fn wait(child: libc::pid_t) -> io::Result<()> {
     // SAFETY: no pointer is passed but a null one, which is allowed.
     match unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) } {
         -1 => Err(io::Error::last_os_error()),

@@ -1,15 +1,20 @@
 //! Many small objects in one segment.
 
 use std::collections::HashSet;
+use std::error::Error;
+use std::io::{Read, Write};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use shmem_providers::{
-    Error, Place, ShMemDescription, ShMemProvider, Slab, SlabObject, StdShMemProvider,
-    UnixShMemProvider,
+    Error as ShMemError, Place, ShMemDescription, ShMemProvider, Slab, SlabObject,
+    StdShMemProvider, UnixShMemProvider,
 };
 
 use super::peer::{Answer, Peer};
-use super::support::{DONE, Outcome};
+use super::pool::{forked, wait};
+use super::support::{DONE, Outcome, natively};
 
 pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
     for size in [1, 63, 64, 65, 5000] {
@@ -20,7 +25,7 @@ pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
             assert_eq!(object.access().len(), size);
             object.access().fill(mark);
         }
-        let bytes = |object: &SlabObject<_>| -> Result<_, Error> {
+        let bytes = |object: &SlabObject<_>| -> Result<_, ShMemError> {
             let mut copy = vec![0; size];
             object.access().read_at(0, &mut copy)?;
             Ok(copy)
@@ -75,14 +80,20 @@ pub(crate) fn another_process_finds_an_object() -> Outcome {
     let mut provider = StdShMemProvider::new()?;
     let mut other = provider.new_shmem(100)?;
     let wrong = objects[0].place().within(&mut other);
-    assert!(matches!(wrong, Err(Error::InvalidId { .. })), "{wrong:?}");
+    assert!(
+        matches!(wrong, Err(ShMemError::InvalidId { .. })),
+        "{wrong:?}"
+    );
     let mut attached = provider.shmem_from_description(slab.segment())?;
     let lie = Place {
         offset: usize::MAX,
         ..objects[0].place()
     };
     let wrong = lie.within(&mut attached);
-    assert!(matches!(wrong, Err(Error::OutOfBounds { .. })), "{wrong:?}");
+    assert!(
+        matches!(wrong, Err(ShMemError::OutOfBounds { .. })),
+        "{wrong:?}"
+    );
     DONE
 }
 
@@ -121,12 +132,73 @@ pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
             Slab::new(&mut UnixShMemProvider::new()?, size, count).err(),
         ] {
             assert!(
-                matches!(refused, Some(Error::InvalidSize { .. })),
+                matches!(refused, Some(ShMemError::InvalidSize { .. })),
                 "{refused:?}"
             );
         }
     }
     DONE
+}
+
+pub(crate) fn a_child_leaves_the_slab_to_its_parent() -> Outcome {
+    if let Err(skipped) = natively("which ends by itself when a process with threads forks") {
+        return skipped;
+    }
+    Peer::start().ask("child-allocates")?;
+    DONE
+}
+
+/// What a peer does: forks children, while threads use the slab, that drop what they have inherited and
+/// want objects of their own.
+pub(crate) fn child_allocates() -> Answer {
+    let slab = Slab::new(&mut StdShMemProvider::new()?, 64, 8)?;
+    let stop = AtomicBool::new(false);
+    let allocate_and_drop = || {
+        while !stop.load(Relaxed) {
+            drop(slab.allocate());
+        }
+    };
+    thread::scope(|scope| {
+        let threads = [(); 2].map(|()| scope.spawn(allocate_and_drop));
+        let done = (0..200).try_for_each(|_| -> Result<(), Box<dyn Error>> {
+            let ours = slab.allocate().ok_or("there is room for eight")?;
+            ours.access().fill(1);
+            let mut copied = slab.allocate();
+            if let Some(object) = &copied {
+                object.access().fill(2);
+            }
+            let (child, mut stream) = forked(|mut stream| {
+                // What is shared with the parent stays as it is.
+                drop(copied.take());
+                let theirs = slab.allocate();
+                let said = [
+                    u8::from(theirs.is_some()),
+                    u8::try_from(slab.available()).unwrap_or(9),
+                ];
+                stream.write_all(&said)
+            })?;
+            let mut said = [9; 2];
+            stream.read_exact(&mut said)?;
+            wait(child)?;
+            let copied = copied.as_ref().ok_or("there is room for eight")?;
+            for (object, byte) in [(&ours, 1), (copied, 2)] {
+                let mut bytes = [0; 64];
+                object.access().read_at(0, &mut bytes)?;
+                if bytes != [byte; 64] {
+                    return Err(format!("a child has changed it: {bytes:?}").into());
+                }
+            }
+            if said != [0, 0] {
+                return Err(format!("a child has allocated: {said:?}").into());
+            }
+            Ok(())
+        });
+        stop.store(true, Relaxed);
+        for thread in threads {
+            thread.join().map_err(|_| "a thread has panicked")?;
+        }
+        done.map(|()| String::new())
+    })
 }
 
 pub(crate) fn threads_share_a_slab() -> Outcome {
