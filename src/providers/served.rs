@@ -47,7 +47,8 @@ use crate::shmem::extent;
 ///
 /// A child that was forked has a connection of its own from [`post_fork`] on, or from its first
 /// request on. Call [`pre_fork`] and [`post_fork`], so that the service knows of the child before
-/// it could lose its parent.
+/// it could lose its parent. The parent may have threads, if the allocator gets through a fork, as those
+/// of glibc and musl do: the child takes no lock that one of them could have left locked.
 ///
 /// [`pre_fork`]: crate::ShMemProvider::pre_fork
 /// [`post_fork`]: crate::ShMemProvider::post_fork
@@ -107,7 +108,8 @@ impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
         }
     }
 
-    /// The address of the service.
+    /// The address of the service. If none was chosen, the environment says once which it is, when it
+    /// is first asked for or used: see [`ShMemService::start`](crate::ShMemService::start).
     ///
     /// # Errors
     ///

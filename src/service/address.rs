@@ -12,28 +12,67 @@ use rustix::process::geteuid;
 
 use super::host::ENV;
 use crate::error::{Error, Result, Subject};
+use crate::fork_lock::ForkLock;
 use crate::sys;
 
 /// Where to meet: as somebody chose, or where all programs of the user do.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Address {
     chosen: Option<PathBuf>,
+    /// Read once: the lock that the standard library has for the environment may be held by another
+    /// thread when the process forks, and then the child could never read it.
+    environment: ForkLock<Option<Environment>>,
+}
+
+/// What the environment says about where to meet.
+#[derive(Clone)]
+struct Environment {
+    chosen: Option<PathBuf>,
+    /// `XDG_RUNTIME_DIR`.
+    runtime: Option<PathBuf>,
+    temporary: PathBuf,
 }
 
 impl Address {
     pub(crate) fn chosen(path: &Path) -> Self {
         Self {
             chosen: Some(path.to_owned()),
+            ..Self::default()
         }
+    }
+
+    /// Reads the environment, if it has a say and was not read before.
+    pub(crate) fn look_up(&self) {
+        if self.chosen.is_none() {
+            self.environment();
+        }
+    }
+
+    fn environment(&self) -> Environment {
+        let mut environment = self.environment.lock();
+        environment.get_or_insert_with(Environment::read).clone()
     }
 
     /// The path of the socket. The user's own folder is made if need be, and checked each time.
     pub(crate) fn path(&self) -> Result<PathBuf> {
-        let from_env = || env::var_os(ENV).filter(|path| !path.is_empty());
-        let chosen = self.chosen.clone().or_else(|| from_env().map(Into::into));
-        match chosen {
+        if let Some(path) = &self.chosen {
+            return checked(path.clone());
+        }
+        let environment = self.environment();
+        match environment.chosen {
             Some(path) => checked(path),
-            None => checked(own_folder()?.join("service")),
+            None => checked(own_folder(environment)?.join("service")),
+        }
+    }
+}
+
+impl Environment {
+    fn read() -> Self {
+        let chosen = env::var_os(ENV).filter(|path| !path.is_empty());
+        Self {
+            chosen: chosen.map(Into::into),
+            runtime: env::var_os("XDG_RUNTIME_DIR").map(Into::into),
+            temporary: env::temp_dir(),
         }
     }
 }
@@ -51,18 +90,18 @@ fn checked(path: PathBuf) -> Result<PathBuf> {
 
 /// A folder that only this user can enter: in `$XDG_RUNTIME_DIR`, or where that usually is, or else
 /// where temporary files are.
-fn own_folder() -> Result<PathBuf> {
+fn own_folder(environment: Environment) -> Result<PathBuf> {
     let user = geteuid().as_raw();
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let usual = PathBuf::from(format!("/run/user/{user}"));
-    let private = runtime.into_iter().chain([usual]);
+    let private = environment.runtime.into_iter().chain([usual]);
     for base in private {
         // Programs started by `sudo` and the like see that of somebody else.
         if base.is_absolute() && is_private(&base).is_ok_and(|fault| fault.is_none()) {
             return made(base.join("shmem_providers"));
         }
     }
-    made(env::temp_dir().join(format!("shmem_providers-{user}")))
+    let folder = format!("shmem_providers-{user}");
+    made(environment.temporary.join(folder))
 }
 
 /// The folder, after it was made, or if it is safe to use.

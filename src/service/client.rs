@@ -131,6 +131,7 @@ impl Client {
     /// Tells the service that a child will be forked, and keeps the state together until
     /// [`post_fork`](Self::post_fork).
     pub(crate) fn pre_fork(&self) -> Result<()> {
+        self.shared.address.look_up();
         let mut state = self.shared.state();
         if state.connection.is_some() || !state.held.is_empty() {
             let token = random_text(b't')?;
@@ -188,11 +189,7 @@ impl Client {
             holds: 0,
         });
         segment.holds += 1;
-        if state.keeper.is_none() {
-            // Without one, the next request notices what has happened.
-            let shared = Arc::clone(&self.shared);
-            state.keeper = Keeper::start(move |lost| shared.restore(lost)).ok();
-        }
+        self.shared.watch_over(state);
         Held {
             id,
             size,
@@ -234,7 +231,7 @@ impl Shared {
 
     /// Asks, and asks again if the service died over it. Not for requests without a reply.
     fn request(
-        &self,
+        self: &Arc<Self>,
         state: &mut State,
         ask: Ask,
         passed: Option<BorrowedFd<'_>>,
@@ -268,9 +265,18 @@ impl Shared {
         }
     }
 
+    /// Has somebody notice the death of the service, for as long as something is held.
+    fn watch_over(self: &Arc<Self>, state: &mut State) {
+        if state.keeper.is_none() && !state.held.is_empty() {
+            // Without one, the next request notices what has happened.
+            let shared = Arc::clone(self);
+            state.keeper = Keeper::start(move |lost| shared.restore(lost)).ok();
+        }
+    }
+
     /// Connects if there is no connection, becomes the host if nobody serves, and hands in what
     /// this process holds.
-    fn ensure_connected(&self, state: &mut State, deadline: Instant) -> Result<()> {
+    fn ensure_connected(self: &Arc<Self>, state: &mut State, deadline: Instant) -> Result<()> {
         if state.connection.is_some() {
             return Ok(());
         }
@@ -283,8 +289,10 @@ impl Shared {
                     if adopted || state.hand_in(&connection).is_ok() {
                         state.connection = Some(Arc::new(connection));
                         state.is_deserted = false;
-                        if let Some(keeper) = &state.keeper {
-                            keeper.wake();
+                        match &state.keeper {
+                            Some(keeper) => keeper.wake(),
+                            // A child has none for what it inherited.
+                            None => self.watch_over(state),
                         }
                         return Ok(());
                     }
@@ -315,7 +323,7 @@ impl Shared {
 
     /// What the keeper does when the connection has hung up. Returns what it has to watch from now
     /// on, and how long, if it has to look again.
-    fn restore(&self, lost: Option<&Arc<Connection>>) -> Watch {
+    fn restore(self: &Arc<Self>, lost: Option<&Arc<Connection>>) -> Watch {
         let mut state = self.state();
         let is_lost = |now: &Arc<Connection>| lost.is_some_and(|lost| Arc::ptr_eq(now, lost));
         if state.connection.as_ref().is_some_and(is_lost) {

@@ -35,6 +35,6 @@ impl Closer {
 fn start() -> Option<Sender<OwnedFd>> {
     let (sender, receiver) = mpsc::channel();
     let work = move || receiver.into_iter().for_each(drop::<OwnedFd>);
-    sys::thread::spawn("shmem-closer", work).ok()?;
+    sys::thread::spawn(c"shmem-closer", work).ok()?;
     Some(sender)
 }

@@ -6,12 +6,12 @@ use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::thread::JoinHandle;
 
 use super::address::{Address, problem};
 use super::server::Server;
 use crate::error::{Error, Result, Subject};
 use crate::sys::site::Denied;
+use crate::sys::thread::Thread;
 use crate::sys::{self, Pid};
 
 /// The variable with the address, see [`ShMemService::ENV`].
@@ -106,7 +106,7 @@ pub struct ShMemService {
     address: PathBuf,
     /// The end to write to, of a pipe that the thread looks at.
     stop: Option<File>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
     owner: Pid,
 }
 
@@ -167,8 +167,7 @@ impl ShMemService {
     /// Serves until the process ends, or until the service does because the system has failed it.
     pub fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread ends the service as well.
-            let _ = thread.join();
+            thread.join();
         }
     }
 
@@ -182,7 +181,7 @@ impl ShMemService {
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
         let (report, reported) = mpsc::channel();
         let address = path.to_owned();
-        let thread = sys::thread::spawn("shmem-service", move || {
+        let thread = sys::thread::spawn(c"shmem-service", move || {
             let (stopping, theirs) = match sys::thread::own_descriptors(stopping.as_fd()) {
                 Some(own) => (own, Some(stopping)),
                 None => (stopping, None),
@@ -197,12 +196,8 @@ impl ShMemService {
                 server.serve();
             }
         });
-        let thread = thread.map_err(|error| Error::Os {
-            call: "pthread_create",
-            errno: error.raw_os_error().unwrap_or(0),
-            subject: Subject::Nothing,
-            limit: None,
-        })?;
+        let thread =
+            thread.map_err(|errno| sys::failed("pthread_create", errno, Subject::Nothing))?;
         let service = Self {
             address: path.to_owned(),
             stop: Some(stop.into()),
@@ -225,7 +220,9 @@ impl Drop for ShMemService {
     fn drop(&mut self) {
         if self.owner != sys::pid() {
             // A forked child: the thread is its parent's.
-            core::mem::forget(self.thread.take());
+            if let Some(thread) = self.thread.take() {
+                thread.leave_to_parent();
+            }
             return;
         }
         if let Some(mut stop) = self.stop.take() {
@@ -233,7 +230,7 @@ impl Drop for ShMemService {
             let _ = stop.write_all(&[0]);
         }
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            thread.join();
         }
     }
 }

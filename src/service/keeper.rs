@@ -2,13 +2,13 @@
 
 use alloc::sync::Arc;
 use core::time::Duration;
-use std::thread::JoinHandle;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 
 use super::connection::Connection;
 use crate::sys::fork_fd::ForkFd;
+use crate::sys::thread::Thread;
 use crate::sys::{self, socket};
 
 /// What there is to be watched: the connection, if there is one, and how long, if it is to be looked for
@@ -22,7 +22,7 @@ pub(super) struct Keeper {
     wake: OwnedFd,
     /// The end that it reads from.
     woken: Arc<ForkFd>,
-    thread: JoinHandle<()>,
+    thread: Thread,
 }
 
 impl Keeper {
@@ -34,7 +34,7 @@ impl Keeper {
         let woken = Arc::new(ForkFd::new(woken));
         let theirs = Arc::clone(&woken);
         let work = move || keep(restore, &theirs);
-        let thread = sys::thread::spawn("shmem-keeper", work).map_err(|_| Errno::AGAIN)?;
+        let thread = sys::thread::spawn(c"shmem-keeper", work)?;
         Ok(Self {
             wake,
             woken,
@@ -51,15 +51,14 @@ impl Keeper {
     /// In a forked child, where there is no such thread.
     pub(super) fn leave_to_parent(self) {
         self.woken.close_in_child();
-        core::mem::forget(self.thread);
+        self.thread.leave_to_parent();
     }
 
     /// Waits until it has ended.
     pub(super) fn end(self) {
         // To close the pipe would not do: a child may have a copy.
         let _ = io::write(&self.wake, &[END]);
-        // It does not panic, and if it did, there is nothing more to be done about it.
-        let _ = self.thread.join();
+        self.thread.join();
     }
 }
 

@@ -5,15 +5,19 @@
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 use std::{process, thread};
 
 use shmem_providers::pipes::Pipe;
-use shmem_providers::{RcShMem, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
+use shmem_providers::{
+    RcShMem, RcShMemProvider, ShMem, ShMemProvider, ShMemService, StdShMemProvider,
+};
 
 use super::lifetime::{Place, eventually};
 use super::peer::{Answer, State};
-use super::support::{DONE, Outcome, natively};
+use super::process::Peer;
+use super::support::{DONE, Outcome, fork, natively};
 
 /// What qemu 7.2 cannot do, unless the child does next to nothing.
 const WITH_THREADS: &str = "which ends by itself when a process with threads forks";
@@ -116,6 +120,30 @@ pub(crate) fn a_service_that_dies_between() -> Outcome {
     DONE
 }
 
+pub(crate) fn a_service_that_dies_afterwards() -> Outcome {
+    if let Err(skipped) = natively(WITH_THREADS) {
+        return skipped;
+    }
+    let place = Place::new()?;
+    let host = place.host();
+    let mut parent = place.peer();
+    let id = parent.ask("make 100")?;
+    // The child asks for nothing of its own.
+    let told = parent.ask("fork idle")?;
+    let child = told.split(' ').next().ok_or("a number")?;
+    parent.kill();
+    host.kill();
+    thread::sleep(Duration::from_millis(300));
+    let mut other = place.peer();
+    other.ask(format!("try {id}"))?;
+    kill(child)?;
+    let gone = format!("no process holds segment {id} any more");
+    eventually(&mut other, &format!("try {id}"), &gone);
+    drop(other);
+    place.assert_nothing_left();
+    DONE
+}
+
 pub(crate) fn a_child_that_never_speaks() -> Outcome {
     let place = Place::new()?;
     let mut host = place.host();
@@ -211,6 +239,10 @@ pub(crate) fn counted_providers_while_threads_use_them() -> Outcome {
     for kind in ["served", "announced", "plain"] {
         parent.ask(format!("fork counted-{kind}"))?;
     }
+    drop(parent);
+    // By an address that is not chosen, but found in the environment.
+    let mut parent = Peer::started(Peer::command().env(ShMemService::ENV, &place.address));
+    parent.ask("fork counted-served")?;
     drop((parent, host));
     place.assert_nothing_left();
     DONE
@@ -230,6 +262,9 @@ pub(crate) fn kill(child: &str) -> Result<(), Box<dyn std::error::Error>> {
     }
     Err(format!("process {child} does not end").into())
 }
+
+/// Children that wait to be killed when they have done what they are for.
+const STAYING: [&str; 3] = ["stay", "plain", "idle"];
 
 /// What a peer does.
 pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
@@ -251,16 +286,13 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     }
     // SAFETY: the child uses nothing that another thread could have been changing, or the allocator,
     // which looks after itself.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { fork() };
     if child == 0 {
         pipe.close_read_end();
         let told = as_child(state, what, parent, &mut pipe);
         let _ = pipe.write_all(told.unwrap_or_else(|error| error.to_string()).as_bytes());
         pipe.close_write_end();
-        if what == "stay" || what == "plain" || what == "orphan" {
-            // If the test has failed, nobody will.
-            // SAFETY: no preconditions.
-            unsafe { libc::alarm(60) };
+        if STAYING.contains(&what) || what == "orphan" {
             loop {
                 // SAFETY: no preconditions.
                 unsafe { libc::pause() };
@@ -278,7 +310,7 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     }
     let mut told = String::new();
     pipe.read_to_string(&mut told)?;
-    if what == "stay" || what == "plain" {
+    if STAYING.contains(&what) {
         return Ok(format!("{child} {told}"));
     }
     let mut status = 0;
@@ -287,8 +319,8 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     Ok(told)
 }
 
-/// Forks a hundred children while four threads use the provider. Each child uses it as well, and what
-/// its parent held.
+/// Forks fifty children while four threads use the provider and two more do nothing but what takes
+/// locks of the standard library. Each child uses the provider as well, and what its parent held.
 fn counted<P>(mut provider: RcShMemProvider<P>, announced: bool) -> Answer
 where
     P: ShMemProvider + Send,
@@ -308,9 +340,35 @@ where
                 Ok(())
             }
         };
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(work())).collect();
+        let start_others = || {
+            while !stop.load(Relaxed) {
+                // So many at once that the library's list of them has to grow, under its lock.
+                let all_there = Arc::new(Barrier::new(20));
+                let many = (0..20).map(|_| {
+                    let all_there = Arc::clone(&all_there);
+                    thread::spawn(move || all_there.wait())
+                });
+                for one in many.collect::<Vec<_>>() {
+                    let _ = one.join();
+                }
+            }
+            Ok(())
+        };
+        let change_environment = || {
+            while !stop.load(Relaxed) {
+                for _ in 0..100 {
+                    // SAFETY: this program reads the environment by the standard library alone.
+                    unsafe { std::env::set_var("SHMEM_TEST_NOISE", "1") };
+                }
+                thread::sleep(Duration::from_micros(50));
+            }
+            Ok(())
+        };
+        let mut threads: Vec<_> = (0..4).map(|_| scope.spawn(work())).collect();
+        threads.push(scope.spawn(start_others));
+        threads.push(scope.spawn(change_environment));
         let mut forks = provider.clone();
-        let done = (0..100).try_for_each(|_| fork_once(&mut forks, &kept, announced));
+        let done = (0..50).try_for_each(|_| fork_once(&mut forks, &kept, announced));
         stop.store(true, Relaxed);
         for thread in threads {
             thread.join().map_err(|_| "a thread has panicked")??;
@@ -329,7 +387,7 @@ fn fork_once<P: ShMemProvider>(
     }
     // SAFETY: the child uses the provider, which is made for that, and the allocator, which looks after
     // itself.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { fork() };
     if child == 0 {
         let mut uses_it = || -> Result<bool, shmem_providers::Error> {
             if announced {
@@ -366,6 +424,10 @@ fn as_child(state: &mut State, what: &str, parent: u32, pipe: &mut Pipe) -> Answ
             return Ok(String::new());
         }
         "plain" => {}
+        "idle" => {
+            state.provider.post_fork(true)?;
+            return Ok(String::new());
+        }
         "orphan" => {
             pipe.close_write_end();
             while std::os::unix::process::parent_id() == parent {
@@ -392,7 +454,7 @@ fn line(state: &mut State, generations: u32) -> Answer {
     let mut pipe = Pipe::new()?;
     state.provider.pre_fork()?;
     // SAFETY: as above.
-    let child = unsafe { libc::fork() };
+    let child = unsafe { fork() };
     if child == 0 {
         pipe.close_read_end();
         let told = line(state, generations - 1).unwrap_or_else(|error| error.to_string());

@@ -56,6 +56,7 @@ pub(crate) fn main() {
             a_child_that_was_not_announced,
             a_parent_that_dies_before_its_child_speaks,
             a_service_that_dies_between,
+            a_service_that_dies_afterwards,
             a_child_that_never_speaks,
             a_fork_that_never_happens,
             hundreds_of_forks,

@@ -2,28 +2,156 @@
 //! descriptors.
 #![allow(unsafe_code)]
 
-use core::mem::MaybeUninit;
+use alloc::boxed::Box;
+use core::ffi::{CStr, c_void};
+use core::mem::{self, MaybeUninit};
+use core::panic::AssertUnwindSafe;
 use core::ptr;
-use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::panic;
 
 use rustix::fd::OwnedFd;
+use rustix::io::{self, Errno};
+
+/// A thread that goes on by itself when this is dropped.
+///
+/// Why not one of the standard library? Because those take a lock of the whole process when they start
+/// and when they end (`std::sys::…::stack_overflow::thread_info`). If another thread has that lock
+/// while the process forks, nobody ever opens it in the child, and there the next thread would wait for
+/// ever. With bare ones, a child of a program with threads can be a client and host the service.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    handle: libc::pthread_t,
+}
+
+// SAFETY: `pthread_t` is a name for the thread, which any thread may use (POSIX).
+unsafe impl Send for Thread {}
+// SAFETY: nothing is done through a reference.
+unsafe impl Sync for Thread {}
+
+/// What a new thread is given.
+struct Start {
+    name: &'static CStr,
+    work: Box<dyn FnOnce() + Send>,
+}
 
 /// Starts a thread that no signal is delivered to: the program's handlers belong to its own
-/// threads.
-pub(crate) fn spawn<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
+/// threads. If the work panics, the thread ends.
+///
+/// Of the name, systems show 15 characters.
+pub(crate) fn spawn(
+    name: &'static CStr,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<Thread> {
+    /// In bytes. Where it does not do, because the program has more than that in variables of each
+    /// thread, the system chooses.
     const STACK: usize = 256 << 10;
-    Builder::new()
-        .name(name.into())
-        .stack_size(STACK)
-        .spawn(|| {
-            block_signals();
-            work()
-        })
+    let work = Box::new(work);
+    let start = Box::into_raw(Box::new(Start { name, work })).cast();
+    let created = create(STACK, start).or_else(|errno| match errno {
+        Errno::INVAL => create(0, start),
+        _ => Err(errno),
+    });
+    if created.is_err() {
+        // SAFETY: it came from a box, and no thread has it.
+        drop(unsafe { Box::from_raw(start.cast::<Start>()) });
+    }
+    created
 }
+
+/// Starts a thread with a stack of so many bytes, or as many as is usual here, for 0. Only if there is
+/// one, `start` belongs to it.
+fn create(stack: usize, start: *mut c_void) -> io::Result<Thread> {
+    let checked = |code| match code {
+        0 => Ok(()),
+        code => Err(Errno::from_raw_os_error(code)),
+    };
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: the pointer is valid for the write of attributes.
+    checked(unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) })?;
+    let sized = if stack == 0 {
+        Ok(())
+    } else {
+        // SAFETY: they are initialised.
+        checked(unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack) })
+    };
+    let mut handle = MaybeUninit::uninit();
+    let created = sized.and_then(|()| {
+        // SAFETY: the attributes are initialised, the handle is valid for a write, and `begin` takes
+        // what `start` is.
+        checked(unsafe {
+            libc::pthread_create(handle.as_mut_ptr(), attributes.as_ptr(), begin, start)
+        })
+    });
+    // SAFETY: they are initialised, and not used any more.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    created.map(|()| Thread {
+        // SAFETY: there is a thread, so its handle was written.
+        handle: unsafe { handle.assume_init() },
+    })
+}
+
+/// What a new thread does.
+extern "C" fn begin(start: *mut c_void) -> *mut c_void {
+    // SAFETY: it came from a box in `spawn`, which leaves it to this thread.
+    let start = unsafe { Box::from_raw(start.cast::<Start>()) };
+    block_signals();
+    set_name(start.name);
+    // The hook of the program has told of a panic, and nobody asks for the result.
+    let _ = panic::catch_unwind(AssertUnwindSafe(start.work));
+    ptr::null_mut()
+}
+
+impl Thread {
+    /// Waits until it has ended.
+    pub(crate) fn join(self) {
+        // SAFETY: the thread was neither joined nor detached: this is the only handle, and it is given
+        // up below.
+        unsafe { libc::pthread_join(self.handle, ptr::null_mut()) };
+        mem::forget(self);
+    }
+
+    /// In a forked child, where there is no such thread.
+    pub(crate) fn leave_to_parent(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // SAFETY: as above; this is the last that is done with the handle.
+        unsafe { libc::pthread_detach(self.handle) };
+    }
+}
+
+/// For who looks at the program from outside.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+fn set_name(name: &CStr) {
+    // Without a name the thread has that of the program.
+    let _ = rustix::thread::set_name(name);
+}
+
+#[cfg(target_vendor = "apple")]
+fn set_name(name: &CStr) {
+    // SAFETY: it ends with a zero.
+    unsafe { libc::pthread_setname_np(name.as_ptr()) };
+}
+
+#[cfg(any(target_os = "dragonfly", target_os = "freebsd", target_os = "openbsd"))]
+fn set_name(name: &CStr) {
+    // SAFETY: it is the calling thread, and the name ends with a zero.
+    unsafe { libc::pthread_set_name_np(libc::pthread_self(), name.as_ptr()) };
+}
+
+/// The others do without, or have calls of other forms.
+#[cfg(not(any(
+    target_os = "android",
+    target_os = "linux",
+    target_vendor = "apple",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "openbsd"
+)))]
+fn set_name(_name: &CStr) {}
 
 fn block_signals() {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
