@@ -121,10 +121,12 @@ aarch64 riscv64 s390x:
 			--test access --test contract --test cursor --test id; \
 	fi
 
-# Linked by zig, which comes with what it needs to link for most systems. It is fetched from PyPI.
-ZIG_FOLDER := $(OUT)/zig
+# Linked by zig, which comes with what it needs to link for most systems. It is fetched from PyPI. The
+# later versions put an allocator of their own into musl, whose locks a forked child finds held for ever.
+ZIG_VERSION := 0.15.2
+ZIG_FOLDER := $(OUT)/zig-$(ZIG_VERSION)
 $(ZIG_FOLDER)/ziglang/zig:
-	python3 -m pip install --quiet --root-user-action=ignore --target $(ZIG_FOLDER) ziglang==0.17.1
+	python3 -m pip install --quiet --root-user-action=ignore --target $(ZIG_FOLDER) ziglang==$(ZIG_VERSION)
 musl link-%: export ZIG := $(ZIG_FOLDER)/ziglang/zig
 
 .PHONY: musl
