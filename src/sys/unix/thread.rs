@@ -138,8 +138,10 @@ fn set_name(name: &CStr) {
 
 #[cfg(any(target_os = "dragonfly", target_os = "freebsd", target_os = "openbsd"))]
 fn set_name(name: &CStr) {
+    // SAFETY: no preconditions.
+    let this = unsafe { libc::pthread_self() };
     // SAFETY: it is the calling thread, and the name ends with a zero.
-    unsafe { libc::pthread_set_name_np(libc::pthread_self(), name.as_ptr()) };
+    unsafe { libc::pthread_set_name_np(this, name.as_ptr()) };
 }
 
 /// The others do without, or have calls of other forms.
