@@ -122,19 +122,21 @@ aarch64 riscv64 s390x:
 	fi
 
 # Linked by zig, which comes with what it needs to link for most systems. It is fetched from PyPI. The
-# later versions put an allocator of their own into musl, whose locks a forked child finds held for ever.
-ZIG_VERSION := 0.15.2
-ZIG_FOLDER := $(OUT)/zig-$(ZIG_VERSION)
-$(ZIG_FOLDER)/ziglang/zig:
-	python3 -m pip install --quiet --root-user-action=ignore --target $(ZIG_FOLDER) ziglang==$(ZIG_VERSION)
-musl link-%: export ZIG := $(ZIG_FOLDER)/ziglang/zig
+# later version knows more systems, but puts an allocator of its own into musl, whose locks a forked child
+# may find held for ever.
+.PRECIOUS: $(OUT)/zig-%/ziglang/zig
+$(OUT)/zig-%/ziglang/zig:
+	python3 -m pip install --quiet --root-user-action=ignore --target $(OUT)/zig-$* ziglang==$*
+ZIG_FOR_MUSL := $(OUT)/zig-0.15.2/ziglang
+ZIG_FOR_LINKS := $(OUT)/zig-0.17.1/ziglang
 
 .PHONY: musl
+musl: export ZIG := $(ZIG_FOR_MUSL)/zig
 musl: export ZIG_TARGET := x86_64-linux-musl
 musl: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := $(abspath tests/cross/zig-cc)
 musl: export RUSTFLAGS := -Clink-self-contained=no
 musl: MUSL := -Zbuild-std --target x86_64-unknown-linux-musl --features full
-musl: $(ZIG_FOLDER)/ziglang/zig ## Lints and all tests with musl, linked statically
+musl: $(ZIG_FOR_MUSL)/zig ## Lints and all tests with musl, linked statically
 	/usr/bin/cargo clippy $(MUSL) --lib -- -D warnings
 	/usr/bin/cargo test $(MUSL) --tests --no-fail-fast
 
@@ -150,10 +152,11 @@ LINKS := aarch64-apple-darwin x86_64-apple-darwin x86_64-unknown-freebsd x86_64-
 .PHONY: link
 link: $(LINKS:%=link-%) ## Tests and examples linked for the systems that zig knows (one: make link-TRIPLE)
 	@echo "SKIPPED: running what was linked, because none of these systems is here: $(LINKS)"
+link-%: export ZIG := $(ZIG_FOR_LINKS)/zig
 link-%: export ZIG_TARGET = $(ZIG_$*)
-link-%: export SDKROOT := $(ZIG_FOLDER)/ziglang/lib/libc/darwin
+link-%: export SDKROOT := $(ZIG_FOR_LINKS)/lib/libc/darwin
 link-%: export CARGO_PROFILE_DEV_STRIP := none
-link-%: $(ZIG_FOLDER)/ziglang/zig
+link-%: $(ZIG_FOR_LINKS)/zig
 	env CARGO_TARGET_$$(tr a-z- A-Z_ <<<$*)_LINKER=$(abspath tests/cross/zig-cc) \
 		/usr/bin/cargo build -Zbuild-std --target $* --features full --tests --examples
 

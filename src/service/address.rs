@@ -13,14 +13,13 @@ use rustix::process::geteuid;
 use super::host::ENV;
 use crate::error::{Error, Result, Subject};
 use crate::fork_lock::ForkLock;
-use crate::sys;
+use crate::sys::{self, Pid};
 
 /// Where to meet: as somebody chose, or where all programs of the user do.
 #[derive(Debug, Default)]
 pub(crate) struct Address {
     chosen: Option<PathBuf>,
-    /// Read once: the lock that the standard library has for the environment may be held by another
-    /// thread when the process forks, and then the child could never read it.
+    /// Once it was asked.
     environment: ForkLock<Option<Environment>>,
 }
 
@@ -49,8 +48,11 @@ impl Address {
     }
 
     fn environment(&self) -> Environment {
-        let mut environment = self.environment.lock();
-        environment.get_or_insert_with(Environment::read).clone()
+        if let Some(known) = self.environment.lock().clone() {
+            return known;
+        }
+        let environment = Environment::of_this_process();
+        self.environment.lock().get_or_insert(environment).clone()
     }
 
     /// The path of the socket. The user's own folder is made if need be, and checked each time.
@@ -66,7 +68,24 @@ impl Address {
     }
 }
 
+/// What was read last, and by which process.
+static LAST: ForkLock<Option<(Pid, Environment)>> = ForkLock::new(None);
+
 impl Environment {
+    /// In a forked child, what its parent read last, if it did: a thread of the parent may have had the
+    /// lock of the standard library for the environment, and then the child could never read it.
+    fn of_this_process() -> Self {
+        let last = LAST.lock().clone();
+        match last {
+            Some((owner, environment)) if owner != sys::pid() => environment,
+            _ => {
+                let environment = Self::read();
+                *LAST.lock() = Some((sys::pid(), environment.clone()));
+                environment
+            }
+        }
+    }
+
     fn read() -> Self {
         let chosen = env::var_os(ENV).filter(|path| !path.is_empty());
         Self {

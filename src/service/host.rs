@@ -117,7 +117,8 @@ impl ShMemService {
 
     /// Starts the service at the address in `SHMEM_SERVICE`, or else at the one where all programs
     /// of this user meet: `shmem_providers/service` in `$XDG_RUNTIME_DIR` or `/run/user/UID`, or
-    /// `shmem_providers-UID/service` in `$TMPDIR` or `/tmp`.
+    /// `shmem_providers-UID/service` in `$TMPDIR` or `/tmp`. A child that was forked and has executed no
+    /// other program goes by the variables that its parent found.
     ///
     /// # Errors
     ///
