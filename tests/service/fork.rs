@@ -20,7 +20,7 @@ use super::process::Peer;
 use super::support::{DONE, Outcome, fork, natively};
 
 /// What qemu 7.2 cannot do, unless the child does next to nothing.
-const WITH_THREADS: &str = "which ends by itself when a process with threads forks";
+pub(crate) const WITH_THREADS: &str = "which ends by itself when a process with threads forks";
 
 pub(crate) fn a_child_holds_what_its_parent_held() -> Outcome {
     if let Err(skipped) = natively(WITH_THREADS) {
@@ -75,6 +75,9 @@ pub(crate) fn a_child_that_was_not_announced() -> Outcome {
 }
 
 pub(crate) fn a_parent_that_dies_before_its_child_speaks() -> Outcome {
+    if let Err(skipped) = natively(WITH_THREADS) {
+        return skipped;
+    }
     let place = Place::new()?;
     let host = place.host();
     let mut parent = place.peer();
@@ -185,6 +188,9 @@ pub(crate) fn a_fork_that_never_happens() -> Outcome {
 }
 
 pub(crate) fn hundreds_of_forks() -> Outcome {
+    if let Err(skipped) = natively(WITH_THREADS) {
+        return skipped;
+    }
     for hosted_by_parent in [true, false] {
         let place = Place::new()?;
         let host = (!hosted_by_parent).then(|| place.host());

@@ -6,10 +6,11 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 
+use super::super::fork::WITH_THREADS;
 use super::Scene;
 use super::descriptors::memory;
 use super::raw::{self, FORK, HELLO, REGISTER, Raw, frame};
-use super::support::{DONE, Outcome, skip};
+use super::support::{DONE, Outcome, natively, skip};
 
 /// Lets this process have as many descriptors, if it may.
 fn need_descriptors(count: u64) -> Result<(), Outcome> {
@@ -120,6 +121,9 @@ pub(crate) fn a_million_segments() -> Outcome {
 }
 
 pub(crate) fn a_thousand_forks() -> Outcome {
+    if let Err(skipped) = natively(WITH_THREADS) {
+        return skipped;
+    }
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
     let client = Raw::introduced(scene.address())?;
