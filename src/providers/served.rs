@@ -48,7 +48,7 @@ use crate::shmem::extent;
 /// A child that was forked has a connection of its own from [`post_fork`] on, or from its first
 /// request on. Call [`pre_fork`] and [`post_fork`], so that the service knows of the child before
 /// it could lose its parent. The parent may have threads, if the allocator gets through a fork, as those
-/// of glibc and musl do: the child takes no lock that one of them could have left locked.
+/// of glibc and musl do: a child that was announced takes no lock that one of them could have left locked.
 ///
 /// [`pre_fork`]: crate::ShMemProvider::pre_fork
 /// [`post_fork`]: crate::ShMemProvider::post_fork

@@ -43,9 +43,7 @@ pub(crate) fn a_child_holds_what_its_parent_held() -> Outcome {
         other.ask(format!("open {id}"))?;
         assert_eq!(other.ask("get 0")?, "5");
         other.ask("drop")?;
-        kill(child)?;
-        let gone = format!("no process holds segment {id} any more");
-        eventually(&mut other, &format!("try {id}"), &gone);
+        the_child_was_the_last(&mut other, child, &id)?;
         drop((other, host));
         place.assert_nothing_left();
     }
@@ -66,9 +64,7 @@ pub(crate) fn a_child_that_was_not_announced() -> Outcome {
     parent.kill();
     // It has handed in what it inherited, with its first request.
     other.ask(format!("try {id}"))?;
-    kill(child)?;
-    let gone = format!("no process holds segment {id} any more");
-    eventually(&mut other, &format!("try {id}"), &gone);
+    the_child_was_the_last(&mut other, child, &id)?;
     drop(other);
     place.assert_nothing_left();
     DONE
@@ -92,9 +88,7 @@ pub(crate) fn a_parent_that_dies_before_its_child_speaks() -> Outcome {
     other.ask("drop")?;
     thread::sleep(Duration::from_millis(500));
     other.ask(format!("try {id}"))?;
-    kill(&child)?;
-    let gone = format!("no process holds segment {id} any more");
-    eventually(&mut other, &format!("try {id}"), &gone);
+    the_child_was_the_last(&mut other, &child, &id)?;
     drop((other, host));
     place.assert_nothing_left();
     DONE
@@ -115,9 +109,7 @@ pub(crate) fn a_service_that_dies_between() -> Outcome {
     thread::sleep(Duration::from_millis(300));
     let mut other = place.peer();
     eventually(&mut other, &format!("try {id}"), "");
-    kill(&child)?;
-    let gone = format!("no process holds segment {id} any more");
-    eventually(&mut other, &format!("try {id}"), &gone);
+    the_child_was_the_last(&mut other, &child, &id)?;
     drop(other);
     place.assert_nothing_left();
     DONE
@@ -139,9 +131,7 @@ pub(crate) fn a_service_that_dies_afterwards() -> Outcome {
     thread::sleep(Duration::from_millis(300));
     let mut other = place.peer();
     other.ask(format!("try {id}"))?;
-    kill(child)?;
-    let gone = format!("no process holds segment {id} any more");
-    eventually(&mut other, &format!("try {id}"), &gone);
+    the_child_was_the_last(&mut other, child, &id)?;
     drop(other);
     place.assert_nothing_left();
     DONE
@@ -252,6 +242,18 @@ pub(crate) fn counted_providers_while_threads_use_them() -> Outcome {
     drop((parent, host));
     place.assert_nothing_left();
     DONE
+}
+
+/// Kills the child, with which its segment goes.
+fn the_child_was_the_last(
+    other: &mut Peer,
+    child: &str,
+    id: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    kill(child)?;
+    let gone = format!("no process holds segment {id} any more");
+    eventually(other, &format!("try {id}"), &gone);
+    Ok(())
 }
 
 /// Ends a process by SIGKILL and waits until it has. It is a child of a peer, so it is looked up.
