@@ -94,8 +94,10 @@ pub enum Error {
     Service {
         /// The path that it is about.
         address: alloc::string::String,
-        /// What is wrong.
-        problem: &'static str,
+        /// What is wrong, and where the address comes from if that matters.
+        problem: alloc::borrow::Cow<'static, str>,
+        /// The error number, if a refused call is what this error is about.
+        errno: Option<i32>,
     },
     /// This system, or the state it is in, has no way to do it.
     Unsupported {
@@ -122,6 +124,8 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
+            #[cfg(feature = "std")]
+            Self::Service { errno, .. } => *errno,
             _ => None,
         }
     }
@@ -188,7 +192,9 @@ impl fmt::Display for Error {
                 write!(f, "environment variable {name:?}: {problem}")
             }
             #[cfg(feature = "std")]
-            Self::Service { address, problem } => {
+            Self::Service {
+                address, problem, ..
+            } => {
                 write!(f, "the service at {address:?}: {problem}")
             }
             Self::Unsupported { what } => f.write_str(what),
@@ -227,6 +233,9 @@ impl From<Error> for std::io::Error {
             Error::OtherUser { .. } => ErrorKind::PermissionDenied,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Foreign { .. } => ErrorKind::InvalidData,
+            Error::Service {
+                errno: Some(errno), ..
+            } => std::io::Error::from_raw_os_error(*errno).kind(),
             Error::Service { .. } => ErrorKind::NotConnected,
             #[cfg(feature = "zerocopy")]
             Error::InvalidValue => ErrorKind::InvalidData,

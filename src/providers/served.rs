@@ -94,7 +94,7 @@ pub struct Served<R> {
 
 impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     /// A provider that uses the service at this address, the path of a socket, and hosts it if
-    /// nobody does. It connects when it has to.
+    /// nobody does. It connects when it has to. A relative path is made absolute now.
     ///
     /// What [`new`](crate::ShMemProvider::new) and `default` use, says
     /// [`ShMemService::start`](crate::ShMemService::start).
@@ -109,7 +109,8 @@ impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     }
 
     /// The address of the service. If none was chosen, the environment says once which it is, when it
-    /// is first asked for or used: see [`ShMemService::start`](crate::ShMemService::start).
+    /// is first asked for or used: see [`ShMemService::start`](crate::ShMemService::start). Which of the
+    /// usual directories it is can change when they come and go.
     ///
     /// # Errors
     ///

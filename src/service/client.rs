@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::address::{Address, problem};
+use super::address::Address;
 use super::connection::{Absent, Broken, Connection};
 use super::host::ShMemService;
 use super::keeper::{Keeper, Watch};
@@ -20,7 +20,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
-use crate::sys::site::Site;
+use crate::sys::site::{Place, Site};
 use crate::sys::{self, socket};
 use crate::text::Text;
 
@@ -89,7 +89,7 @@ impl Client {
     }
 
     pub(crate) fn address(&self) -> Result<PathBuf> {
-        self.shared.address.path()
+        Ok(self.shared.address.locate()?.path)
     }
 
     /// Connects, if that was not done before.
@@ -280,11 +280,11 @@ impl Shared {
         if state.connection.is_some() {
             return Ok(());
         }
-        let path = self.address.path()?;
         state.owner = Some(std::process::id());
         loop {
+            let location = self.address.locate()?;
             let token = state.token.take();
-            let absent = match Connection::open(&path, token) {
+            let absent = match Connection::open(&location, token) {
                 Ok((connection, adopted)) => {
                     if adopted || state.hand_in(&connection).is_ok() {
                         state.connection = Some(Arc::new(connection));
@@ -306,7 +306,7 @@ impl Shared {
                 Absent::Nobody | Absent::Silent => {
                     // If it is ours that does not answer, it has ended.
                     state.service = None;
-                    state.service = ShMemService::claim(&path)?;
+                    state.service = ShMemService::claim(&self.address.lookup())?;
                     if state.service.is_some() {
                         continue;
                     }
@@ -315,7 +315,7 @@ impl Shared {
                 Absent::Error(error) => return Err(error),
             }
             if Instant::now() > deadline {
-                return Err(problem(&path, "does not answer"));
+                return Err(location.problem("does not answer"));
             }
             thread::sleep(PAUSE);
         }
@@ -340,14 +340,13 @@ impl Shared {
     /// Removes what a service that has died has left, if there is none by now: the last one out can do
     /// what it could not.
     fn tidy(&self) {
+        let Ok(location) = self.address.locate() else {
+            return;
+        };
         // Otherwise there is a service, or nothing that is ours to remove.
-        if let Some(site) = self
-            .address
-            .path()
-            .ok()
-            .and_then(|path| Site::claim(&path).ok())
-        {
-            site.clear();
+        if let Ok(site) = Place::open(&location.path).and_then(Site::claim) {
+            // It removes its files, and it was in its place that the dead one had them.
+            drop(site);
         }
     }
 
@@ -369,8 +368,8 @@ impl Shared {
 
     fn problem(&self, what: &'static str) -> Error {
         self.address
-            .path()
-            .map_or_else(|error| error, |path| problem(&path, what))
+            .locate()
+            .map_or_else(|error| error, |location| location.problem(what))
     }
 }
 
@@ -385,7 +384,9 @@ impl Drop for Client {
         if let Some(connection) = state.connection.take() {
             state.is_deserted |= connection.as_fd().is_some_and(socket::is_hung_up);
         }
-        if state.service.take().is_none() && state.is_deserted {
+        // It removes its own files.
+        drop(state.service.take());
+        if state.is_deserted {
             self.shared.tidy();
         }
     }

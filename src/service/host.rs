@@ -1,15 +1,16 @@
 //! [`ShMemService`]: the service, as a thread of this process.
 
-use alloc::borrow::ToOwned;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use super::address::{Address, problem};
+use super::address::{Address, Lookup};
 use super::server::Server;
-use crate::error::{Error, Result, Subject};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{Result, Subject};
 use crate::sys::site::Denied;
 use crate::sys::thread::Thread;
 use crate::sys::{self, Pid};
@@ -112,35 +113,57 @@ pub struct ShMemService {
 
 impl ShMemService {
     /// The variable of the environment that tells a program the address, if it shall not be the
-    /// user's own: `command.env(ShMemService::ENV, service.address())`.
+    /// user's own: `command.env(ShMemService::ENV, service.address())`. A relative path is made absolute
+    /// when the variable is read. A program that runs with more rights than the user who started it
+    /// (`AT_SECURE` in `getauxval(3)`) ignores it, and the other variables as well.
     pub const ENV: &'static str = ENV;
 
     /// Starts the service at the address in `SHMEM_SERVICE`, or else at the one where all programs
-    /// of this user meet: `shmem_providers/service` in `$XDG_RUNTIME_DIR` or `/run/user/UID`, or
-    /// `shmem_providers-UID/service` in `$TMPDIR` or `/tmp`. A child that was forked and has executed no
-    /// other program goes by the variables that its parent found.
+    /// of this user meet: in the first of these directories that can be used.
+    ///
+    /// 1. `shmem_providers` in `$XDG_RUNTIME_DIR`, if only this user can enter that,
+    /// 2. `shmem_providers` in `/run/user/UID`, likewise,
+    /// 3. `shmem_providers-UID` in `$TMPDIR` or `/tmp`,
+    /// 4. `.shmem_providers` in `$HOME`, if that belongs to this user: when another user has made the one
+    ///    before first, or nothing can be made there.
+    ///
+    /// Relative paths in these variables are not used. If a directory before that of a running service becomes
+    /// usable, or its own does not exist any more, the service moves there within a second.
+    ///
+    /// A child that was forked and has executed no other program goes by the variables that its parent
+    /// found.
     ///
     /// # Errors
     ///
-    /// As [`start_at`](Self::start_at), and [`Error::Service`] if the folder is not this user's
-    /// alone.
+    /// As [`start_at`](Self::start_at), and [`Error::Service`] if none of the directories can be used.
     pub fn start() -> Result<Self, crate::Error> {
-        let service = Self::start_or_fail(&Address::default().path()?)?;
+        let service = Self::start_or_fail(&Address::default())?;
         Ok(service)
     }
 
-    /// Starts the service at this address: the path of a socket, of 103 bytes at most.
+    /// Starts the service at this address: the path of a socket, of 103 bytes at most. A relative path is
+    /// made absolute now.
     ///
     /// Beside it there will be a file with `.lock` behind its name. Both are removed when the service is
-    /// stopped. If it is killed, the next one replaces them, or the last of its clients removes them.
+    /// stopped. If its process is killed or ends by `exit` without dropping it, they are stale: the next
+    /// service replaces them, or the last of its clients removes them.
+    ///
+    /// If somebody removes socket, lock or their directory while it serves, it makes them again within a
+    /// second. If another service has come up there by then, this one ends, and its clients hand what they
+    /// hold to the other.
+    ///
+    /// The directories on the way must be such that nobody but this user and root can rename them: each
+    /// of them belongs to one of the two, and if others may write to it, it has the sticky bit, as `/tmp`
+    /// does. The directory of the socket itself should be writable for this user only.
     ///
     /// For half a second it waits for what clients of a service before it may hand in: to open an id
     /// that nobody knows takes that long then, before it is an error.
     ///
     /// # Errors
     ///
-    /// [`Error::Service`] if somebody else serves there, or if the path is no place for a socket;
-    /// [`Error::OtherUser`] if what is there is another user's; [`Error::Os`] if the system refuses.
+    /// [`Error::Service`] if somebody else serves there, if what is there belongs to another user or is no
+    /// socket, or if the path is no safe place for one; [`Error::Os`] if the system has run out of
+    /// something. After an error nothing is left there.
     ///
     /// # Limits
     ///
@@ -150,11 +173,11 @@ impl ShMemService {
     /// are too many clients, the one is let go that holds nothing and has been silent longest; it
     /// connects again when it has something to say.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
-        let service = Self::start_or_fail(&Address::chosen(path.as_ref()).path()?)?;
+        let service = Self::start_or_fail(&Address::chosen(path.as_ref()))?;
         Ok(service)
     }
 
-    /// The path of its socket.
+    /// The path of its socket, when it was started.
     #[must_use]
     pub fn address(&self) -> &Path {
         &self.address
@@ -165,29 +188,35 @@ impl ShMemService {
         drop(self);
     }
 
-    /// Serves until the process ends, or until the service does because the system has failed it.
+    /// Serves until the process ends, or until the service does because the system has failed it or
+    /// another one has come up at its address while its socket was removed.
     pub fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join();
         }
     }
 
-    fn start_or_fail(path: &Path) -> Result<Self> {
-        Self::claim(path)?.ok_or_else(|| problem(path, "another service is there already"))
+    fn start_or_fail(address: &Address) -> Result<Self> {
+        let lookup = address.lookup();
+        match Self::claim(&lookup)? {
+            Some(service) => Ok(service),
+            None => Err(lookup.locate()?.denied(Denied::Occupied)),
+        }
     }
 
     /// Starts the service, unless somebody else serves there or is about to.
-    pub(super) fn claim(path: &Path) -> Result<Option<Self>> {
+    pub(super) fn claim(lookup: &Lookup) -> Result<Option<Self>> {
+        let location = lookup.locate()?;
         let (stopping, stop) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
         let (report, reported) = mpsc::channel();
-        let address = path.to_owned();
+        let (address, lookup) = (location.path.clone(), lookup.clone());
         let thread = sys::thread::spawn(c"shmem-service", move || {
             let (stopping, theirs) = match sys::thread::own_descriptors(stopping.as_fd()) {
                 Some(own) => (own, Some(stopping)),
                 None => (stopping, None),
             };
-            let (server, outcome) = match Server::new(&address, stopping) {
+            let (server, outcome) = match Server::new(&address, lookup, stopping) {
                 Ok(server) => (Some(server), Ok(())),
                 Err(denied) => (None, Err(denied)),
             };
@@ -200,7 +229,7 @@ impl ShMemService {
         let thread =
             thread.map_err(|errno| sys::failed("pthread_create", errno, Subject::Nothing))?;
         let service = Self {
-            address: path.to_owned(),
+            address: location.path.clone(),
             stop: Some(stop.into()),
             thread: Some(thread),
             owner: sys::pid(),
@@ -208,11 +237,9 @@ impl ShMemService {
         // What the thread has sent back is closed here, in the table that it belongs to.
         match reported.recv().map(|(outcome, _theirs)| outcome) {
             Ok(Ok(())) => Ok(Some(service)),
-            Ok(Err(Denied::Occupied)) => Ok(None),
-            Ok(Err(Denied::OtherUser(owner))) => Err(Error::OtherUser { owner: Some(owner) }),
-            Ok(Err(Denied::NoSocket)) => Err(problem(path, "is no socket, and is left alone")),
-            Ok(Err(Denied::Os(call, errno))) => Err(sys::failed(call, errno, Subject::Nothing)),
-            Err(_) => Err(problem(path, "the thread of the service has ended")),
+            Ok(Err(Denied::Occupied | Denied::Served)) => Ok(None),
+            Ok(Err(denied)) => Err(location.denied(denied)),
+            Err(_) => Err(location.problem("the thread of the service has ended")),
         }
     }
 }

@@ -14,12 +14,13 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use super::address::Lookup;
 use super::closer::Closer;
 use super::protocol::{Ask, Opcode, Reply, Request, Verdict};
 use super::registry::{Client, Limits, Process, Refused, Registry};
 use super::wire::{self, Arrival, Assembly, Parcel};
 use crate::ShMemId;
-use crate::sys::site::{Denied, Site};
+use crate::sys::site::{self, Denied, File, Place, Site};
 use crate::sys::watch::Watch;
 use crate::sys::{self, Memory, socket};
 
@@ -31,6 +32,9 @@ const FORK: Duration = Duration::from_secs(10);
 
 /// How long a new service waits for the segments of one before it, which has died or was stopped.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How often the service looks whether its socket and lock are still there.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// More than the address space of any process.
 const MOST_BYTES: u64 = 1 << 47;
@@ -49,8 +53,14 @@ const FIRST_CLIENT: Client = 2;
 
 /// All of the service.
 pub(super) struct Server {
-    /// `None` only while it ends.
+    /// `None` while it ends, or while what is at the path is not its own.
     site: Option<Site>,
+    /// Where it has to be.
+    lookup: Lookup,
+    /// When to look whether it is still there.
+    next_look: Moment,
+    /// Another service has taken its place.
+    is_replaced: bool,
     listener: OwnedFd,
     stop: OwnedFd,
     /// Given up when there are no descriptors left, to accept a connection and close it.
@@ -104,17 +114,20 @@ struct Waiting {
 
 impl Server {
     /// Claims the address and listens there.
-    pub(super) fn new(path: &Path, stop: OwnedFd) -> Result<Self, Denied> {
-        let os = |call| move |errno| Denied::Os(call, errno);
-        let site = Site::claim(path)?;
+    pub(super) fn new(path: &Path, lookup: Lookup, stop: OwnedFd) -> Result<Self, Denied> {
+        let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
+        let mut site = Site::claim(Place::open(path)?)?;
         let mut watch = Watch::new().map_err(os("epoll_create1"))?;
         let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
-        let listener = socket::listen(path).map_err(os("bind"))?;
+        let listener = site.listen()?;
         watch.add(&listener, LISTENER).map_err(os("epoll_ctl"))?;
         watch.add(&stop, STOP).map_err(os("epoll_ctl"))?;
         let room = Room::of_this_process();
         Ok(Self {
             site: Some(site),
+            lookup,
+            next_look: millis(LOOK),
+            is_replaced: false,
             listener,
             stop,
             spare: Some(spare),
@@ -128,7 +141,7 @@ impl Server {
             most_connections: room.connections,
             expected: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            due: None,
+            due: Some(millis(LOOK)),
             next: FIRST_CLIENT,
             turn: 0,
             start: Instant::now(),
@@ -164,6 +177,9 @@ impl Server {
             if self.due.is_some_and(|due| due <= self.now()) {
                 self.expire();
             }
+            if self.is_replaced {
+                break;
+            }
         }
         self.end();
     }
@@ -176,9 +192,8 @@ impl Server {
             let mut frames = 0..FRAMES_AT_THE_END;
             while frames.next().is_some() && self.hear(client) {}
         }
-        if let Some(site) = self.site.take() {
-            site.clear();
-        }
+        // Removes the files.
+        self.site = None;
         // What is still unread on the connections is strangers'.
         let connections = core::mem::take(&mut self.connections);
         let sockets = connections.into_values().map(|connection| {
@@ -186,6 +201,46 @@ impl Server {
             connection.socket
         });
         self.closer.close(sockets.collect());
+    }
+
+    /// Looks whether clients find this service, and makes what was removed: the folder of a session is
+    /// emptied, old files are cleaned up, a directory that comes first has become usable.
+    fn look_after_site(&mut self) {
+        let Ok((location, is_directory_made)) = self.lookup.restore() else {
+            return;
+        };
+        if let Some(site) = &mut self.site {
+            if site.is_found_at(&location.path) {
+                site.keep_lock();
+                return;
+            }
+        }
+        // What is left of it, perhaps elsewhere.
+        self.site = None;
+        let claimed = Place::open(&location.path)
+            .and_then(Site::claim)
+            .and_then(|mut site| {
+                if is_directory_made {
+                    site.own_directory();
+                }
+                let listener = site.listen()?;
+                Ok((site, listener))
+            });
+        match claimed {
+            Ok((site, listener)) => {
+                self.watch.remove(&self.listener);
+                if self.watch.add(&listener, LISTENER).is_ok() {
+                    self.listener = listener;
+                    self.site = Some(site);
+                }
+            }
+            // Its clients hand in there what they hold.
+            Err(Denied::Occupied | Denied::Served) if site::is_served(&location.path) => {
+                self.is_replaced = true;
+            }
+            // The next time.
+            Err(_) => {}
+        }
     }
 
     fn now(&self) -> Moment {
@@ -453,10 +508,15 @@ impl Server {
             self.reply(client, number, Opcode::Open, Verdict::Unknown);
         }
         self.registry.expire(now);
+        if self.next_look <= now {
+            self.look_after_site();
+            self.next_look = self.now() + millis(LOOK);
+        }
         let expected = self.expected.values().copied();
         let waiting = self.waiting.values().map(|waiting| waiting.until);
         let forks = self.registry.next_expiry();
-        self.due = expected.chain(waiting).chain(forks).min();
+        let look = Some(self.next_look);
+        self.due = expected.chain(waiting).chain(forks).chain(look).min();
     }
 
     /// Lets a client go that has done what it must not. There may be more from it in the socket.

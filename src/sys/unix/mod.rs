@@ -18,8 +18,10 @@ mod sparse;
 pub(crate) mod system_v;
 #[cfg(feature = "std")]
 pub(crate) mod thread;
+#[cfg(feature = "std")]
+pub(crate) mod trust;
 mod tune;
-mod user;
+pub(crate) mod user;
 #[cfg(feature = "std")]
 pub(crate) mod watch;
 
@@ -105,4 +107,29 @@ pub(crate) fn nonce() -> Result<u64> {
     let mut nonce = [0; size_of::<u64>()];
     super::random(&mut nonce)?;
     Ok(u64::from_ne_bytes(nonce))
+}
+
+/// Whether this process runs: it has neither ended nor, where that can be told, become a zombie. `None` if
+/// that is not known.
+#[cfg(feature = "std")]
+pub(crate) fn process_runs(process: u32) -> Option<bool> {
+    use rustix::process::test_kill_process;
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw)?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::process::{PidfdFlags, pidfd_open};
+        if let Ok(fd) = pidfd_open(process, PidfdFlags::empty()) {
+            // It can be read when the process has ended.
+            let mut ended = [PollFd::new(&fd, PollFlags::IN)];
+            return poll(&mut ended, Some(&Timespec::default()))
+                .ok()
+                .map(|ready| ready == 0);
+        }
+    }
+    match test_kill_process(process) {
+        Err(Errno::SRCH) => Some(false),
+        // It exists, and may be another user's by now.
+        Ok(()) | Err(_) => Some(true),
+    }
 }

@@ -1,0 +1,175 @@
+//! Whether a path leads to the same thing later: nobody else may replace a directory on the way.
+
+use alloc::vec::Vec;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{self, FileType, Mode, Stat};
+use rustix::io::Errno;
+
+use super::user::is_me;
+
+/// As many as the kernel follows (`path_resolution(7)`).
+const MOST_LINKS: usize = 40;
+
+/// Why a path is not trusted.
+#[derive(Debug)]
+pub(crate) struct Untrusted {
+    /// The part of it that is to blame.
+    pub(crate) path: PathBuf,
+    pub(crate) reason: Reason,
+}
+
+/// What is wrong with a part of a path.
+#[derive(Debug)]
+pub(crate) enum Reason {
+    /// It belongs to this other user.
+    Owner(u32),
+    /// Other users may rename what is in it.
+    Writable,
+    /// It has to be a directory.
+    NotADirectory,
+    /// It cannot be looked at.
+    Os(&'static str, Errno),
+}
+
+/// Checks that nobody but this user and the system can change what an absolute path leads to.
+///
+/// Every directory and every symbolic link on the way has to belong to one of them, the last one included;
+/// and what is in a directory must not be renamed by others, who may if they can write to it and it does not
+/// have the sticky bit. From the root downwards each step is safe because those before it are, so the
+/// same path can be given to calls that take no directory descriptor (`bind`, `connect`).
+///
+/// Returns what is known of the last part, or `None` if it does not exist and all before it is safe.
+pub(crate) fn check(path: &Path) -> Result<Option<Stat>, Untrusted> {
+    let root = fs::lstat("/").ok();
+    let system = root.map(|root| root.st_uid);
+    let mut here = PathBuf::from("/");
+    let mut last = root;
+    let mut rest = parts(path);
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        if name == OsStr::new("..") {
+            here.pop();
+            last = fs::lstat(&here).ok();
+            continue;
+        }
+        let untrusted = |path: &Path, reason| {
+            let path = path.into();
+            Err(Untrusted { path, reason })
+        };
+        if last.as_ref().is_some_and(others_may_rename) {
+            return untrusted(&here, Reason::Writable);
+        }
+        let next = here.join(name);
+        let facts = match fs::lstat(&next) {
+            Ok(facts) => facts,
+            // If it leads nowhere, the calls to come say so. A security module may hide it, too.
+            Err(Errno::ACCESS | Errno::PERM) => {
+                (here, last) = (next, None);
+                continue;
+            }
+            Err(Errno::NOENT) if rest.is_empty() => return Ok(None),
+            Err(errno) => return untrusted(&next, Reason::Os("lstat", errno)),
+        };
+        let owner = facts.st_uid;
+        // Who owns the root directory can change everything. It is not always 0 in a user namespace.
+        if !is_me(owner) && !is_of_system(owner) && Some(owner) != system {
+            return untrusted(&next, Reason::Owner(owner));
+        }
+        match FileType::from_raw_mode(facts.st_mode) {
+            FileType::Directory => (here, last) = (next, Some(facts)),
+            FileType::Symlink => {
+                links += 1;
+                if links > MOST_LINKS {
+                    return untrusted(&next, Reason::Os("lstat", Errno::LOOP));
+                }
+                let target = match fs::readlink(&next, Vec::new()) {
+                    Ok(target) => PathBuf::from(OsString::from_vec(target.into_bytes())),
+                    Err(errno) => return untrusted(&next, Reason::Os("readlink", errno)),
+                };
+                if target.is_absolute() {
+                    (here, last) = ("/".into(), root);
+                }
+                rest.extend(parts(&target));
+            }
+            _ => return untrusted(&next, Reason::NotADirectory),
+        }
+    }
+    match last {
+        Some(_) => Ok(last),
+        None => Ok(fs::lstat(&here).ok()),
+    }
+}
+
+/// Whether a user or group is the system itself. On Android those below 10000 are (`AID_APP_START` in
+/// `android_filesystem_config.h`): `/data` belongs to 1000.
+fn is_of_system(id: u32) -> bool {
+    if cfg!(target_os = "android") {
+        id < 10_000
+    } else {
+        id == 0
+    }
+}
+
+/// The parts of a path below the root, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.into()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    let mut parts: Vec<OsString> = parts.collect();
+    parts.reverse();
+    parts
+}
+
+/// Whether other users may rename what is in this directory.
+fn others_may_rename(directory: &Stat) -> bool {
+    let mode = Mode::from_raw_mode(directory.st_mode);
+    // Many systems give each user a group of its own with the same number, in which there is nobody else.
+    let group = directory.st_gid;
+    let private = is_of_system(group) || group == directory.st_uid;
+    !mode.contains(Mode::SVTX)
+        && (mode.contains(Mode::WOTH) || mode.contains(Mode::WGRP) && !private)
+}
+
+/// Whether this program runs with more rights than who started it, who chose the environment
+/// (`getauxval(3)`, `AT_SECURE`).
+#[cfg(any(target_os = "android", target_os = "linux"))]
+#[allow(unsafe_code)]
+pub(crate) fn has_more_rights() -> bool {
+    // SAFETY: the function reads memory that is never written, and has no preconditions.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Whether this program runs with more rights than who started it, who chose the environment
+/// (`issetugid(2)`).
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd"
+))]
+#[allow(unsafe_code)]
+pub(crate) fn has_more_rights() -> bool {
+    // SAFETY: no preconditions.
+    unsafe { libc::issetugid() != 0 }
+}
+
+/// Whether this program runs with more rights than who started it, who chose the environment.
+#[cfg(not(any(
+    target_vendor = "apple",
+    target_os = "android",
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "linux",
+    target_os = "netbsd",
+    target_os = "openbsd"
+)))]
+pub(crate) fn has_more_rights() -> bool {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+    geteuid() != getuid() || getegid() != getgid()
+}
