@@ -55,6 +55,9 @@ const FIRST_CLIENT: Client = 2;
 pub(super) struct Server {
     /// `None` while it ends, or while what is at the path is not its own.
     site: Option<Site>,
+    /// Where it was before, as long as it can still be found there: by programs that were told so, or
+    /// outside the root directory that this process has by now.
+    older: Vec<(Site, OwnedFd)>,
     /// Where it has to be.
     lookup: Lookup,
     /// When to look whether it is still there.
@@ -125,6 +128,7 @@ impl Server {
         let room = Room::of_this_process();
         Ok(Self {
             site: Some(site),
+            older: Vec::new(),
             lookup,
             next_look: millis(LOOK),
             is_replaced: false,
@@ -194,6 +198,7 @@ impl Server {
         }
         // Removes the files.
         self.site = None;
+        self.older.clear();
         // What is still unread on the connections is strangers'.
         let connections = core::mem::take(&mut self.connections);
         let sockets = connections.into_values().map(|connection| {
@@ -203,21 +208,39 @@ impl Server {
         self.closer.close(sockets.collect());
     }
 
-    /// Looks whether clients find this service, and makes what was removed: the folder of a session is
+    /// Looks whether clients find this service, and makes what was removed: the directory of a session is
     /// emptied, old files are cleaned up, a directory that comes first has become usable.
     fn look_after_site(&mut self) {
         let Ok((location, is_directory_made)) = self.lookup.restore() else {
             return;
         };
-        if let Some(site) = &mut self.site {
-            if site.is_found_at(&location.path) {
+        let path = &location.path;
+        let older = core::mem::take(&mut self.older);
+        for (mut site, listener) in older {
+            if site.is_intact() {
                 site.keep_lock();
-                return;
+                self.older.push((site, listener));
+            } else {
+                self.watch.remove(&listener);
             }
         }
-        // What is left of it, perhaps elsewhere.
-        self.site = None;
-        let claimed = Place::open(&location.path)
+        if let Some(site) = &mut self.site {
+            if site.is_found_at(path) {
+                return site.keep_lock();
+            }
+        }
+        let found = self.older.iter();
+        if let Some(index) = found
+            .map(|(site, _)| site)
+            .position(|site| site.is_found_at(path))
+        {
+            let (site, listener) = self.older.swap_remove(index);
+            let before = self.site.take();
+            return self.move_to(before, site, listener);
+        }
+        // If it is not intact, what is left of it is removed before there is a new one.
+        let before = self.site.take().filter(Site::is_intact);
+        let claimed = Place::open(path)
             .and_then(Site::claim)
             .and_then(|mut site| {
                 if is_directory_made {
@@ -228,18 +251,30 @@ impl Server {
             });
         match claimed {
             Ok((site, listener)) => {
-                self.watch.remove(&self.listener);
                 if self.watch.add(&listener, LISTENER).is_ok() {
-                    self.listener = listener;
-                    self.site = Some(site);
+                    return self.move_to(before, site, listener);
                 }
             }
             // Its clients hand in there what they hold.
-            Err(Denied::Occupied | Denied::Served) if site::is_served(&location.path) => {
+            Err(Denied::Occupied | Denied::Served) if site::is_served(path) => {
                 self.is_replaced = true;
             }
             // The next time.
             Err(_) => {}
+        }
+        self.site = before;
+    }
+
+    /// From now on clients come to this listener, which is watched already.
+    fn move_to(&mut self, before: Option<Site>, site: Site, listener: OwnedFd) {
+        const MOST_OLDER: usize = 4;
+        let listener_before = core::mem::replace(&mut self.listener, listener);
+        self.site = Some(site);
+        match before {
+            Some(before) if before.is_intact() && self.older.len() < MOST_OLDER => {
+                self.older.push((before, listener_before));
+            }
+            _ => self.watch.remove(&listener_before),
         }
     }
 
@@ -254,9 +289,21 @@ impl Server {
         moment
     }
 
+    fn accept_one(&self) -> Result<OwnedFd, Errno> {
+        let older = self.older.iter().map(|(_, listener)| listener);
+        let mut accepted = Err(Errno::AGAIN);
+        for listener in core::iter::once(&self.listener).chain(older) {
+            accepted = socket::accept(listener);
+            if !matches!(accepted, Err(Errno::AGAIN)) {
+                break;
+            }
+        }
+        accepted
+    }
+
     fn accept(&mut self) {
         for _ in 0..ACCEPTED_AT_ONCE {
-            match socket::accept(&self.listener) {
+            match self.accept_one() {
                 Ok(socket) => self.admit(socket),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
@@ -321,7 +368,7 @@ impl Server {
     /// ready for ever.
     fn turn_away(&mut self) {
         self.spare = None;
-        let turned_away = socket::accept(&self.listener).is_ok();
+        let turned_away = self.accept_one().is_ok();
         self.spare = sys::duplicate_quietly(&self.stop).ok();
         if !turned_away {
             // There is nothing to be had in the whole system.

@@ -436,16 +436,66 @@ pub(crate) fn back_in_the_first_folder() -> Outcome {
     let start = || peer_with(&[("TMPDIR", temporary.path()), ("HOME", home.path())]);
     let mut before = start();
     let id = before.ask("make 100")?;
+    let address = before.ask("address")?;
     fs::remove_file(&folder)?;
     let mut after = start();
     eventually(&mut after, &format!("try {id}"), "");
     let made = after.ask("make 100")?;
     eventually(&mut before, &format!("try {made}"), "");
     assert_eq!(before.ask("address")?, after.ask("address")?);
+    assert_ne!(before.ask("address")?, address);
+    // Who was told the address from before finds it, and even when it was removed in between.
+    let host = host_of(Path::new(&address));
+    for _ in 0..3 {
+        let mut told = peer_with(&[(ShMemService::ENV, Path::new(&address))]);
+        if host.is_some() {
+            told.ask(format!("try {id}"))?;
+        }
+        drop(told);
+        // There and back.
+        fs::rename(&folder, temporary.path().join("aside"))?;
+        fs::write(&folder, "")?;
+        eventually(&mut start(), &format!("try {id}"), "");
+        fs::remove_file(&folder)?;
+        fs::rename(temporary.path().join("aside"), &folder)?;
+        eventually(&mut start(), &format!("try {id}"), "");
+    }
     drop((before, after));
     assert_empty(&folder);
     for left in entries(home.path()) {
         assert_empty(&left);
+    }
+    DONE
+}
+
+/// Programs outside go on finding a service whose process has changed its root directory.
+pub(crate) fn another_root_directory() -> Outcome {
+    if !geteuid().is_root() {
+        return skip("only root can change the root directory");
+    }
+    if has_session() {
+        return skip("there is a folder in /run/user, which comes before that of temporary files");
+    }
+    let (root, temporary) = (tempfile::tempdir()?, shared_folder()?);
+    // The same path inside, and nothing in it.
+    let below = |path: &Path| root.path().join(path.strip_prefix("/").unwrap_or(path));
+    let inside = below(temporary.path());
+    fs::create_dir_all(&inside)?;
+    let start = || peer_with(&[("TMPDIR", temporary.path())]);
+    let mut host = start();
+    host.ask("host")?;
+    let address = host.ask("address")?;
+    let mut holder = start();
+    let id = holder.ask("make 100")?;
+    host.ask(format!("root {}", root.path().display()))?;
+    let moved = below(Path::new(&address));
+    wait_until("it serves inside as well", || moved.exists());
+    assert_eq!(host_of(Path::new(&address)), Some(host.pid()));
+    let mut other = start();
+    other.ask(format!("open {id}"))?;
+    drop((other, holder, host));
+    for address in [&moved, Path::new(&address)] {
+        assert_empty(address.parent().ok_or("a directory")?);
     }
     DONE
 }
@@ -716,6 +766,26 @@ pub(crate) fn errors_about_permissions() -> Outcome {
         assert!(!text.contains("the id"), "{text}");
     }
     drop(host);
+    // Its own, and still denied.
+    let own = tempfile::tempdir()?;
+    chown(own.path(), Some(OTHER), Some(OTHER))?;
+    let address = own.path().join("service");
+    let mut host = Peer::start_by(AS_OTHER);
+    host.ask(format!("host {}", address.display()))?;
+    fs::set_permissions(&address, Permissions::from_mode(0o000))?;
+    let mut client = Peer::start_by(AS_OTHER);
+    client.ask(format!("at {}", address.display()))?;
+    let text = client.ask("make 100").expect_err("nobody may connect");
+    for part in [
+        &*address.to_string_lossy(),
+        "connect",
+        "SHMEM_SERVICE",
+        "security module",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!text.contains("another user"), "{text}");
+    drop((client, host));
     let text = other
         .ask(format!("host {}", place.address.display()))
         .expect_err("it may not make a lock there");
@@ -724,6 +794,30 @@ pub(crate) fn errors_about_permissions() -> Outcome {
         text.contains("SHMEM_SERVICE") && text.contains("ermission denied"),
         "{text}"
     );
+    place.assert_nothing_left();
+    DONE
+}
+
+/// By closing another descriptor of the file, where the service shares its descriptors.
+pub(crate) fn a_lock_that_its_own_process_loses() -> Outcome {
+    let place = Place::new()?;
+    let mut host = Peer::start();
+    if let Err(why) = host.ask("forbid ENOSYS close_range") {
+        return skip(format!("no seccomp filter here: {why}"));
+    }
+    host.ask(format!("host {}", place.address.display()))?;
+    let mut holder = place.peer();
+    let id = holder.ask("make 100")?;
+    for _ in 0..20 {
+        host.ask(format!("read {}", lock_of(&place.address).display()))?;
+        assert!(ShMemService::start_at(&place.address).is_err());
+        wait_until("it has the lock", || {
+            host_of(&place.address) == Some(host.pid())
+        });
+    }
+    place.peer().ask(format!("try {id}"))?;
+    assert_eq!(place.files(), ["service", "service.lock"]);
+    drop((holder, host));
     place.assert_nothing_left();
     DONE
 }

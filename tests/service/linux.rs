@@ -65,6 +65,7 @@ pub(crate) fn main() {
             an_old_host_beside_a_new_one,
             a_squatted_folder,
             back_in_the_first_folder,
+            another_root_directory,
             more_rights_than_the_user,
             nothing_is_left_after_errors,
             what_a_killed_host_has_left,
@@ -73,6 +74,7 @@ pub(crate) fn main() {
             sockets_of_other_programs,
             errors_about_addresses,
             errors_about_permissions,
+            a_lock_that_its_own_process_loses,
             a_read_only_folder,
         ]
         fork: [

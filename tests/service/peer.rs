@@ -11,6 +11,8 @@
 //! unhost                    ok               stops
 //! cd PATH                   ok               changes the working directory
 //! secure                    ok 0 or 1        whether the kernel says that it has more rights than its user
+//! read PATH                 ok TEXT          opens and closes a file
+//! root PATH                 ok               changes the root directory
 //! exit                                       as `exit(0)` does, while a service is running
 //! limit COUNT               ok               descriptors that it may have from now on
 //! files                     ok COUNT         descriptors of all threads together
@@ -97,6 +99,11 @@ impl State {
             }
             ["unhost"] => self.service = None,
             ["cd", path] => std::env::set_current_dir(path)?,
+            ["read", path] => return Ok(fs::read_to_string(path)?),
+            ["root", path] => {
+                rustix::process::chroot(path)?;
+                std::env::set_current_dir("/")?;
+            }
             ["secure"] => {
                 // SAFETY: no preconditions.
                 return Ok(unsafe { libc::getauxval(libc::AT_SECURE) }.to_string());

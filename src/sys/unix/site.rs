@@ -227,12 +227,20 @@ impl Site {
         Ok(fd)
     }
 
-    /// Whether who comes to this path finds the socket that was made here.
+    /// Whether the socket that was made here is still there.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.socket
+            .is_some_and(|id| self.place.has(&self.place.name, id))
+    }
+
+    /// Whether who comes to this path finds it.
     pub(crate) fn is_found_at(&self, path: &Path) -> bool {
-        let Self { place, socket, .. } = self;
-        path == place.path
-            && place.is_current()
-            && socket.is_some_and(|id| place.has(&place.name, id))
+        let leads_here = |parent: &Path| {
+            fs::stat(parent).is_ok_and(|now| FileId::of(&now) == self.place.directory_id)
+        };
+        path.file_name() == Some(&self.place.name)
+            && path.parent().is_some_and(leads_here)
+            && self.is_intact()
     }
 
     /// Takes the lock again, if it was removed or lost.
