@@ -17,7 +17,7 @@ use super::host::ENV;
 use crate::error::{Error, Result, Subject};
 use crate::fork_lock::ForkLock;
 use crate::sys::site::{Denied, File};
-use crate::sys::trust::{self, Reason, Untrusted};
+use crate::sys::trust::{self, Found, Reason, Untrusted};
 use crate::sys::user::is_me;
 use crate::sys::{self, Pid};
 
@@ -184,7 +184,7 @@ impl Lookup {
         let mut is_made = false;
         if let Self::Chosen(location) = self {
             let parent = location.path.parent().unwrap_or(&location.path);
-            if let Ok(None) = trust::check(parent) {
+            if let Ok(Found::Nothing) = trust::check(parent) {
                 is_made = fs::mkdir(parent, Mode::RWXU).is_ok();
             }
         }
@@ -250,6 +250,10 @@ impl Problem {
         }
     }
 
+    fn absent(path: &Path) -> Self {
+        Self::refused(format_args!("lstat {}", quoted(path)), Errno::NOENT)
+    }
+
     fn is_absent(&self) -> bool {
         self.errno == Some(Errno::NOENT.raw_os_error())
     }
@@ -309,7 +313,7 @@ impl Base {
         if self.kind != Kind::Shared {
             self.check_is_ours()?;
         }
-        if trust::check(&directory)?.is_none() {
+        if !matches!(trust::check(&directory)?, Found::Directory(_)) {
             match fs::mkdir(&directory, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => {
@@ -330,16 +334,17 @@ impl Base {
             return check_is_private(&self.path);
         }
         match trust::check(&self.path)? {
-            Some(facts) if !is_me(facts.st_uid) => Err(Problem::new(format!(
+            Found::Directory(facts) if is_me(facts.st_uid) => Ok(()),
+            Found::Directory(facts) => Err(Problem::new(format!(
                 "{} belongs to another user (uid {})",
                 quoted(&self.path),
                 facts.st_uid
             ))),
-            Some(_) => Ok(()),
-            None => Err(Problem::refused(
-                format_args!("lstat {}", quoted(&self.path)),
-                Errno::NOENT,
-            )),
+            Found::Nothing => Err(Problem::absent(&self.path)),
+            Found::Unknown => Err(Problem::new(format!(
+                "{} cannot be looked at",
+                quoted(&self.path)
+            ))),
         }
     }
 }
@@ -404,13 +409,18 @@ impl Location {
         let check = || {
             self.check_form()?;
             let parent = self.path.parent().unwrap_or(&self.path);
-            match trust::check(parent)? {
-                Some(_) => Ok(()),
-                None => Err(Problem::refused(
-                    format_args!("lstat {}", quoted(parent)),
-                    Errno::NOENT,
-                )),
+            if let Found::Nothing = trust::check(parent)? {
+                return Err(Problem::absent(parent));
             }
+            let facts = fs::lstat(&self.path);
+            let is_link =
+                |facts: fs::Stat| FileType::from_raw_mode(facts.st_mode) == FileType::Symlink;
+            if facts.is_ok_and(is_link) {
+                return Err(Problem::new(
+                    "a symbolic link: the path of the socket itself is needed",
+                ));
+            }
+            Ok(())
         };
         match check() {
             Ok(()) => Ok(self.clone()),
@@ -464,15 +474,12 @@ impl Location {
 
     /// Why access may have been denied.
     fn who_forbids(&self) -> String {
-        let parent = self.path.parent().unwrap_or(&self.path);
-        for path in [&*self.path, parent] {
-            match fs::lstat(path) {
-                Ok(facts) if !is_me(facts.st_uid) => {
-                    let path = quoted(path);
-                    return format!("; {path} belongs to another user (uid {})", facts.st_uid);
-                }
-                _ => {}
-            }
+        // The first one that can be seen.
+        let mut seen = self.path.ancestors();
+        let seen = seen.find_map(|path| Some((path, fs::lstat(path).ok()?.st_uid)));
+        if let Some((path, owner)) = seen.filter(|&(_, owner)| !is_me(owner)) {
+            let path = quoted(path);
+            return format!("; {path} belongs to another user (uid {owner})");
         }
         "; it belongs to this user: its permissions or a security module (AppArmor, SELinux, \
          Landlock, a sandbox) may forbid it"

@@ -694,8 +694,11 @@ pub(crate) fn errors_about_addresses() -> Outcome {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("a\nfile");
     fs::write(&file, "")?;
+    let links = tempfile::tempdir()?;
+    symlink(folder.path().join("service"), links.path().join("link"))?;
     let paths = [
         file.clone(),
+        links.path().join("link"),
         folder.path().join("x".repeat(104)),
         folder.path().join("x".repeat(300)),
         folder.path().join("missing/folder"),
@@ -765,6 +768,24 @@ pub(crate) fn errors_about_permissions() -> Outcome {
         );
         assert!(!text.contains("the id"), "{text}");
     }
+    // What cannot be seen is not said to be missing.
+    let inner = folder.join("inner");
+    fs::create_dir(&inner)?;
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    for order in ["at", "host"] {
+        let order = format!("{order} {}/service", inner.display());
+        let text = match other.ask(order) {
+            Ok(_) => other.ask("make 100").expect_err("another user's"),
+            Err(text) => text,
+        };
+        assert!(
+            text.contains("ermission denied") && text.contains("another user"),
+            "{text}"
+        );
+    }
+    other.ask(format!("at {}", place.address.display()))?;
+    fs::remove_dir(&inner)?;
+    fs::set_permissions(folder, Permissions::from_mode(0o755))?;
     drop(host);
     // Its own, and still denied.
     let own = tempfile::tempdir()?;

@@ -34,15 +34,24 @@ pub(crate) enum Reason {
     Os(&'static str, Errno),
 }
 
+/// What a safe path leads to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// A directory.
+    Directory(Stat),
+    /// Nothing, and all but the last part is there.
+    Nothing,
+    /// This is not told: a directory on the way may not be searched, or a security module forbids it.
+    Unknown,
+}
+
 /// Checks that nobody but this user and the system can change what an absolute path leads to.
 ///
 /// Every directory and every symbolic link on the way has to belong to one of them, the last one included;
 /// and what is in a directory must not be renamed by others, who may if they can write to it and it does not
 /// have the sticky bit. From the root downwards each step is safe because those before it are, so the
 /// same path can be given to calls that take no directory descriptor (`bind`, `connect`).
-///
-/// Returns what is known of the last part, or `None` if it does not exist and all before it is safe.
-pub(crate) fn check(path: &Path) -> Result<Option<Stat>, Untrusted> {
+pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
     let root = fs::lstat("/").ok();
     let system = root.map(|root| root.st_uid);
     let mut here = PathBuf::from("/");
@@ -65,12 +74,12 @@ pub(crate) fn check(path: &Path) -> Result<Option<Stat>, Untrusted> {
         let next = here.join(name);
         let facts = match fs::lstat(&next) {
             Ok(facts) => facts,
-            // If it leads nowhere, the calls to come say so. A security module may hide it, too.
+            // Whether it can be used all the same, the calls to come say.
             Err(Errno::ACCESS | Errno::PERM) => {
                 (here, last) = (next, None);
                 continue;
             }
-            Err(Errno::NOENT) if rest.is_empty() => return Ok(None),
+            Err(Errno::NOENT) if rest.is_empty() => return Ok(Found::Nothing),
             Err(errno) => return untrusted(&next, Reason::Os("lstat", errno)),
         };
         let owner = facts.st_uid;
@@ -97,10 +106,7 @@ pub(crate) fn check(path: &Path) -> Result<Option<Stat>, Untrusted> {
             _ => return untrusted(&next, Reason::NotADirectory),
         }
     }
-    match last {
-        Some(_) => Ok(last),
-        None => Ok(fs::lstat(&here).ok()),
-    }
+    Ok(last.map_or(Found::Unknown, Found::Directory))
 }
 
 /// Whether a user or group is the system itself. On Android those below 10000 are (`AID_APP_START` in
