@@ -94,9 +94,9 @@ pub enum Error {
     Service {
         /// The path that it is about.
         address: alloc::string::String,
-        /// What is wrong, and where the address comes from if that matters.
+        /// What is wrong, and which variable the address comes from.
         problem: alloc::borrow::Cow<'static, str>,
-        /// The error number, if a refused call is what this error is about.
+        /// The error number, if the system refused a call.
         errno: Option<i32>,
     },
     /// This system, or the state it is in, has no way to do it.

@@ -32,10 +32,10 @@ pub(crate) struct Address {
     environment: ForkLock<Option<Lookup>>,
 }
 
-/// What has to be looked up each time, because directories come and go.
+/// How the address is found. It is evaluated each time, because directories come and go.
 #[derive(Clone, Debug)]
 pub(crate) enum Lookup {
-    /// At this path and nowhere else.
+    /// At this path only.
     Chosen(Location),
     /// In the first of these directories that can be used.
     Usual(Vec<Base>),
@@ -49,7 +49,7 @@ pub(crate) struct Location {
     origin: Origin,
 }
 
-/// A directory in which that of the service may be.
+/// A directory that may contain the directory of the service.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     path: PathBuf,
@@ -60,11 +60,11 @@ pub(crate) struct Base {
 /// What a [`Base`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Of this user alone: the directory of a session.
+    /// Accessible to this user only: the runtime directory of a session.
     Private,
-    /// Of all users, who may not rename what is not theirs.
+    /// Shared by all users, with the sticky bit: a directory of temporary files.
     Shared,
-    /// Of this user, though others may look into it: the home directory.
+    /// Owned by this user, and perhaps readable for others: the home directory.
     Home,
 }
 
@@ -73,7 +73,7 @@ enum Kind {
 enum Origin {
     Argument,
     Variable(&'static str),
-    /// What is usual on this system.
+    /// The default of this system.
     Usual,
 }
 
@@ -91,7 +91,7 @@ impl Address {
         self.lookup();
     }
 
-    /// How to find it.
+    /// How the address is found.
     pub(crate) fn lookup(&self) -> Lookup {
         if let Some(chosen) = &self.chosen {
             return chosen.clone();
@@ -103,7 +103,8 @@ impl Address {
         self.environment.lock().get_or_insert(environment).clone()
     }
 
-    /// The socket. The user's own directory is made if need be, and checked each time.
+    /// The path of the socket. The user's own directory is created if it does not exist, and checked each
+    /// time.
     pub(crate) fn locate(&self) -> Result<Location> {
         self.lookup().locate()
     }
@@ -127,7 +128,7 @@ impl Lookup {
         }
     }
 
-    /// Reads the environment, unless it was chosen by somebody who has fewer rights than this program.
+    /// Reads the environment, unless this program has more privileges than the user who set it.
     fn read() -> Self {
         let is_ignored = trust::has_more_rights();
         let read =
@@ -147,7 +148,7 @@ impl Lookup {
             .as_ref()
             .is_some_and(|base| base.path.is_absolute())
         {
-            // A relative one would lead each program elsewhere.
+            // A relative path would differ from program to program.
             let usual = if is_ignored || temporary.is_some() {
                 "/tmp".into()
             } else {
@@ -160,8 +161,8 @@ impl Lookup {
         Self::Usual(bases)
     }
 
-    /// The socket: at the chosen path, or in the first directory that can be used, so that all programs
-    /// come to the same one.
+    /// The path of the socket: the chosen one, or in the first directory that can be used. All programs of
+    /// the user see the same directories, so they agree.
     pub(crate) fn locate(&self) -> Result<Location> {
         let bases = match self {
             Self::Chosen(location) => return location.checked(),
@@ -177,9 +178,9 @@ impl Lookup {
         Err(no_place(&problems))
     }
 
-    /// The same for who serves there already: if its directory was removed, it is made anew.
+    /// The same for a running service, which creates the directory of a chosen path again if it was removed.
     ///
-    /// Whether it was.
+    /// Also returns whether it did so.
     pub(crate) fn restore(&self) -> Result<(Location, bool)> {
         let mut is_made = false;
         if let Self::Chosen(location) = self {
@@ -194,23 +195,22 @@ impl Lookup {
 
 /// The error if none of the directories can be used.
 fn no_place(problems: &[(&Base, Problem)]) -> Error {
-    // That there is no session is usual, and worth no word.
+    // A missing session directory is normal, and not an error of the user.
     let told = problems.iter().filter(|(base, problem)| {
         base.origin != Origin::Usual || base.kind != Kind::Private || !problem.is_absent()
     });
-    let mut told = told.map(|(base, problem)| (base.directory(), base.origin, problem));
-    // The one that others meet at comes first.
     let mut texts = String::new();
     let mut address = String::new();
     let mut errno = None;
-    for (path, origin, problem) in &mut told {
+    for (base, problem) in told {
+        let (path, origin) = (base.directory(), base.origin);
         if address.is_empty() {
             address = path.to_string_lossy().into_owned();
             errno = problem.errno;
             texts = format!("{}{origin}", problem.text);
         } else {
             let path = quoted(&path);
-            texts = format!("{texts}; nor at {path}: {}{origin}", problem.text);
+            texts = format!("{texts}; and {path}: {}{origin}", problem.text);
         }
     }
     if address.is_empty() {
@@ -223,11 +223,23 @@ fn no_place(problems: &[(&Base, Problem)]) -> Error {
     }
 }
 
-/// What to do about an address that cannot be used.
+impl Origin {
+    /// How to fix an address that cannot be used.
+    fn cure(self) -> &'static str {
+        match self {
+            Self::Argument => {
+                "choose the path of a socket in a directory that only this user can change, or \
+                 give none to use that in SHMEM_SERVICE"
+            }
+            Self::Variable(_) | Self::Usual => CURE,
+        }
+    }
+}
+
 const CURE: &str = "set SHMEM_SERVICE, for all programs that share segments, to the path of a socket \
                     in a directory that only this user can change";
 
-/// What is wrong with a place.
+/// Why a path cannot be used.
 #[derive(Debug)]
 struct Problem {
     text: String,
@@ -290,7 +302,7 @@ impl fmt::Display for Origin {
 }
 
 impl Base {
-    /// The directory of the service in this one.
+    /// The directory of the service inside this one.
     fn directory(&self) -> PathBuf {
         self.path.join(match self.kind {
             Kind::Private => "shmem_providers".into(),
@@ -299,7 +311,8 @@ impl Base {
         })
     }
 
-    /// The socket in there, if it is safe. The directory is made if need be.
+    /// The path of the socket in this directory, if it is safe. Creates the directory of the service if it
+    /// does not exist.
     fn locate(&self) -> Result<Location, Problem> {
         if !self.path.is_absolute() {
             return Err(Problem::new("not an absolute path"));
@@ -328,7 +341,7 @@ impl Base {
         Ok(location)
     }
 
-    /// Programs started by `sudo` and the like see the variables of somebody else.
+    /// Programs started by `sudo` may see the variables of another user.
     fn check_is_ours(&self) -> Result<(), Problem> {
         if self.kind == Kind::Private {
             return check_is_private(&self.path);
@@ -349,7 +362,7 @@ impl Base {
     }
 }
 
-/// Nobody else can interfere with what is in there.
+/// Checks that only this user can access the directory.
 fn check_is_private(directory: &Path) -> Result<(), Problem> {
     let facts = fs::lstat(directory)
         .map_err(|errno| Problem::refused(format_args!("lstat {}", quoted(directory)), errno))?;
@@ -374,7 +387,7 @@ fn check_is_private(directory: &Path) -> Result<(), Problem> {
 
 impl Location {
     fn new(path: &Path, origin: Origin) -> Self {
-        // What cannot be made absolute stays as it is, and is found when it is checked.
+        // A path that cannot be made absolute is kept, and `check_form` reports it.
         let absolute = path::absolute(path).unwrap_or_else(|_| path.into());
         Self {
             path: absolute,
@@ -382,7 +395,7 @@ impl Location {
         }
     }
 
-    /// Whether it may be the path of a socket, whatever is there.
+    /// Checks the path itself, without looking at the file system.
     fn check_form(&self) -> Result<(), Problem> {
         let len = self.path.as_os_str().len();
         if len == 0 {
@@ -404,7 +417,7 @@ impl Location {
         Ok(())
     }
 
-    /// The path of a socket that nobody else can make lead elsewhere.
+    /// Checks that no other user can redirect the path.
     fn checked(&self) -> Result<Self> {
         let check = || {
             self.check_form()?;
@@ -428,17 +441,17 @@ impl Location {
         }
     }
 
-    /// The error about something that is at this path, or is to be there.
+    /// The error for an address that cannot be used.
     fn unusable(&self, problem: Problem) -> Error {
         let Problem { text, errno } = problem;
         Error::Service {
             address: String::from(self.path.to_string_lossy()),
-            problem: Cow::Owned(format!("{text}{}; {CURE}", self.origin)),
+            problem: Cow::Owned(format!("{text}{}; {}", self.origin, self.origin.cure())),
             errno,
         }
     }
 
-    /// The error about the service there.
+    /// The error for a service that does not work as it should.
     pub(crate) fn problem(&self, what: impl fmt::Display) -> Error {
         Error::Service {
             address: String::from(self.path.to_string_lossy()),
@@ -447,14 +460,14 @@ impl Location {
         }
     }
 
-    /// The error for a call that was refused there, with the likely reason.
+    /// The error for a call on the socket that the system refused, with the likely reason.
     pub(crate) fn refused(&self, call: &'static str, errno: Errno) -> Error {
         self.refused_on(call, File::Socket, errno)
     }
 
     fn refused_on(&self, call: &'static str, file: File, errno: Errno) -> Error {
         if is_shortage(errno) {
-            // It has nothing to do with the path.
+            // The path is not the reason.
             return sys::failed(call, errno, Subject::Nothing);
         }
         let mut path = self.path.clone();
@@ -472,9 +485,9 @@ impl Location {
         self.unusable(problem)
     }
 
-    /// Why access may have been denied.
+    /// The likely reason for denied access.
     fn who_forbids(&self) -> String {
-        // The first one that can be seen.
+        // The deepest one that is visible.
         let mut seen = self.path.ancestors();
         let seen = seen.find_map(|path| Some((path, fs::lstat(path).ok()?.st_uid)));
         if let Some((path, owner)) = seen.filter(|&(_, owner)| !is_me(owner)) {
@@ -486,7 +499,7 @@ impl Location {
             .into()
     }
 
-    /// The error for who may not serve there.
+    /// The error for a claim that was denied.
     pub(crate) fn denied(&self, denied: Denied) -> Error {
         let problem = match denied {
             Denied::Occupied | Denied::Served => {
@@ -520,12 +533,12 @@ impl Location {
     }
 }
 
-/// A path as it is shown: what could be taken for something else is escaped.
+/// The path in quotes, with special characters escaped.
 fn quoted(path: &Path) -> String {
     format!("{:?}", path.to_string_lossy())
 }
 
-/// Whether the system has run out of something.
+/// Returns `true` if the system has run out of a resource other than disk space.
 fn is_shortage(errno: Errno) -> bool {
     matches!(
         errno,

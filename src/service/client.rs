@@ -345,7 +345,7 @@ impl Shared {
         };
         // Otherwise there is a service, or nothing that is ours to remove.
         if let Ok(site) = Place::open(&location.path).and_then(Site::claim) {
-            // It removes its files, and it was in its place that the dead one had them.
+            // Dropping it removes the files.
             drop(site);
         }
     }

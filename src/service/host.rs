@@ -124,11 +124,11 @@ impl ShMemService {
     /// 1. `shmem_providers` in `$XDG_RUNTIME_DIR`, if only this user can enter that,
     /// 2. `shmem_providers` in `/run/user/UID`, likewise,
     /// 3. `shmem_providers-UID` in `$TMPDIR` or `/tmp`,
-    /// 4. `.shmem_providers` in `$HOME`, if that belongs to this user: when another user has made the one
-    ///    before first, or nothing can be made there.
+    /// 4. `.shmem_providers` in `$HOME`, if this user owns `$HOME`: for when another user has created the
+    ///    third first, or the file system is read-only.
     ///
-    /// Relative paths in these variables are not used. If a directory before that of a running service becomes
-    /// usable, or its own does not exist any more, the service moves there within a second.
+    /// Relative paths in these variables are ignored. When the first usable directory changes while the
+    /// service runs, it follows within a second, and new programs find it there.
     ///
     /// A child that was forked and has executed no other program goes by the variables that its parent
     /// found.
@@ -145,16 +145,16 @@ impl ShMemService {
     /// made absolute now.
     ///
     /// Beside it there will be a file with `.lock` behind its name. Both are removed when the service is
-    /// stopped. If its process is killed or ends by `exit` without dropping it, they are stale: the next
-    /// service replaces them, or the last of its clients removes them.
+    /// stopped. If its process is killed, or exits without dropping it (`exit` drops no statics), they are
+    /// left behind until the last of its clients or the next service at this address removes them.
     ///
-    /// If somebody removes socket, lock or their directory while it serves, it makes them again within a
-    /// second. If another service has come up there by then, this one ends, and its clients hand what they
-    /// hold to the other.
+    /// If socket, lock or their directory are removed while it serves, it creates them again within a second.
+    /// If another service has started there by then, this one ends, and its clients hand what they hold to
+    /// the other one.
     ///
-    /// The directories on the way must be such that nobody but this user and root can rename them: each
-    /// of them belongs to one of the two, and if others may write to it, it has the sticky bit, as `/tmp`
-    /// does. The directory of the socket itself should be writable for this user only.
+    /// Other users must not be able to rename any directory of the path: each has to belong to this user or
+    /// to root, and a parent that others may write to needs the sticky bit, as `/tmp` has it. The directory of
+    /// the socket itself should be writable for this user only.
     ///
     /// For half a second it waits for what clients of a service before it may hand in: to open an id
     /// that nobody knows takes that long then, before it is an error.
@@ -163,7 +163,7 @@ impl ShMemService {
     ///
     /// [`Error::Service`] if somebody else serves there, if what is there belongs to another user or is no
     /// socket, or if the path is no safe place for one; [`Error::Os`] if the system has run out of
-    /// something. After an error nothing is left there.
+    /// a resource. After an error nothing is left there.
     ///
     /// # Limits
     ///
@@ -189,7 +189,7 @@ impl ShMemService {
     }
 
     /// Serves until the process ends, or until the service does because the system has failed it or
-    /// another one has come up at its address while its socket was removed.
+    /// another service has started at its address while its socket was removed.
     pub fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join();

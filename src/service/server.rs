@@ -33,7 +33,8 @@ const FORK: Duration = Duration::from_secs(10);
 /// How long a new service waits for the segments of one before it, which has died or was stopped.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How often the service looks whether its socket and lock are still there.
+/// How often the service checks that its files are in place. Half of [`GRACE`], so that another service
+/// that has started meanwhile waits for what the clients of this one hand in.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// More than the address space of any process.
@@ -55,12 +56,12 @@ const FIRST_CLIENT: Client = 2;
 pub(super) struct Server {
     /// `None` while it ends, or while what is at the path is not its own.
     site: Option<Site>,
-    /// Where it was before, as long as it can still be found there: by programs that were told so, or
-    /// outside the root directory that this process has by now.
+    /// Earlier places that still lead here: for programs that were given that address, and for those
+    /// outside a root directory that this process has changed to.
     older: Vec<(Site, OwnedFd)>,
-    /// Where it has to be.
+    /// How its address is found.
     lookup: Lookup,
-    /// When to look whether it is still there.
+    /// When to check next that its files are in place.
     next_look: Moment,
     /// Another service has taken its place.
     is_replaced: bool,
@@ -208,8 +209,8 @@ impl Server {
         self.closer.close(sockets.collect());
     }
 
-    /// Looks whether clients find this service, and makes what was removed: the directory of a session is
-    /// emptied, old files are cleaned up, a directory that comes first has become usable.
+    /// Checks that clients find this service, and creates its files again if they do not: the directory of a
+    /// session may have been emptied, old files cleaned up, or a preferred directory become usable.
     fn look_after_site(&mut self) {
         let Ok((location, is_directory_made)) = self.lookup.restore() else {
             return;
@@ -238,7 +239,7 @@ impl Server {
             let before = self.site.take();
             return self.move_to(before, site, listener);
         }
-        // If it is not intact, what is left of it is removed before there is a new one.
+        // Unless it is intact, the rest of it is removed before a new one is claimed.
         let before = self.site.take().filter(Site::is_intact);
         let claimed = Place::open(path)
             .and_then(Site::claim)
@@ -255,17 +256,17 @@ impl Server {
                     return self.move_to(before, site, listener);
                 }
             }
-            // Its clients hand in there what they hold.
+            // The clients of this one hand in there what they hold.
             Err(Denied::Occupied | Denied::Served) if site::is_served(path) => {
                 self.is_replaced = true;
             }
-            // The next time.
+            // It is tried again the next time.
             Err(_) => {}
         }
         self.site = before;
     }
 
-    /// From now on clients come to this listener, which is watched already.
+    /// Makes this the current place. Its listener is watched already.
     fn move_to(&mut self, before: Option<Site>, site: Site, listener: OwnedFd) {
         const MOST_OLDER: usize = 4;
         let listener_before = core::mem::replace(&mut self.listener, listener);

@@ -109,8 +109,7 @@ pub(crate) fn nonce() -> Result<u64> {
     Ok(u64::from_ne_bytes(nonce))
 }
 
-/// Whether this process runs: it has neither ended nor, where that can be told, become a zombie. `None` if
-/// that is not known.
+/// Returns `true` if the process runs; on Linux a zombie does not. `None` if it is not known.
 #[cfg(feature = "std")]
 pub(crate) fn process_runs(process: u32) -> Option<bool> {
     use rustix::process::test_kill_process;
@@ -120,7 +119,7 @@ pub(crate) fn process_runs(process: u32) -> Option<bool> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         use rustix::process::{PidfdFlags, pidfd_open};
         if let Ok(fd) = pidfd_open(process, PidfdFlags::empty()) {
-            // It can be read when the process has ended.
+            // It becomes readable when the process ends.
             let mut ended = [PollFd::new(&fd, PollFlags::IN)];
             return poll(&mut ended, Some(&Timespec::default()))
                 .ok()
@@ -129,7 +128,7 @@ pub(crate) fn process_runs(process: u32) -> Option<bool> {
     }
     match test_kill_process(process) {
         Err(Errno::SRCH) => Some(false),
-        // It exists, and may be another user's by now.
+        // EPERM: it exists and belongs to another user.
         Ok(()) | Err(_) => Some(true),
     }
 }

@@ -15,7 +15,7 @@ use super::user::is_me;
 use super::{Pid, pid};
 use crate::fork_lock::ForkLock;
 
-/// A file, whatever it is called: device and inode.
+/// Identifies a file by device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId(i128, i128);
 
@@ -61,7 +61,7 @@ impl Place {
         fs::stat(parent).is_ok_and(|now| FileId::of(&now) == self.directory_id)
     }
 
-    /// The file that is locked by the process that serves here.
+    /// The name of the file that the serving process has locked.
     fn lock_name(&self) -> OsString {
         let mut name = self.name.clone();
         name.push(".lock");
@@ -76,7 +76,7 @@ impl Place {
         self.look_at(name).is_ok_and(|now| FileId::of(&now) == id)
     }
 
-    /// Removes this very file.
+    /// Removes the name if it still refers to this file.
     fn remove(&self, name: &OsStr, id: FileId) -> Result<(), Errno> {
         if self.has(name, id) {
             fs::unlinkat(&self.directory, name, AtFlags::empty())?;
@@ -84,7 +84,7 @@ impl Place {
         Ok(())
     }
 
-    /// The socket of this user, if there is one. It is an error if there is anything else.
+    /// The socket, if there is one. Anything else at the path is an error.
     fn socket(&self) -> Result<Option<FileId>, Denied> {
         let facts = match self.look_at(&self.name) {
             Err(Errno::NOENT) => return Ok(None),
@@ -103,15 +103,15 @@ impl Place {
 
 /// The right to serve at a path, until dropped or until this process ends, however it ends.
 ///
-/// It is a record lock (`fcntl(2)`, `F_SETLK`), which a forked child does not inherit. When it is dropped,
-/// socket and lock are removed: by the descriptor of their directory, and only if they are what was made
-/// here, wherever the path leads by then.
+/// It is a record lock (`fcntl(2)`, `F_SETLK`), which a forked child does not inherit. Dropping it
+/// removes socket and lock, by the descriptor of their directory and only if they are the files created here,
+/// whatever the path leads to by then.
 pub(crate) struct Site {
     place: Place,
     lock: Lock,
     /// Once it is bound.
     socket: Option<FileId>,
-    /// Somebody else serves here, whose lock this was.
+    /// The lock file belongs to another service, which has lost the lock.
     leaves_lock: bool,
     /// Whether its directory is to be removed with it.
     owns_directory: bool,
@@ -131,17 +131,17 @@ pub(crate) enum File {
 pub(crate) enum Denied {
     /// Somebody else has it.
     Occupied,
-    /// Somebody serves there without it, because the lock was removed.
+    /// A service without the lock is there: the lock was removed or lost.
     Served,
     /// Another user has put something there.
     OtherUser(File, u32),
     /// What stands at the path is no socket.
     NotSocket,
-    /// What stands beside it is no lock.
+    /// What stands beside it is not a lock file.
     NotLock,
-    /// Another program listens there, by a socket of another kind.
+    /// A socket of another type is there, and another program listens on it.
     OtherProgram,
-    /// The path leads to another directory than a moment ago.
+    /// The directory was replaced during the call.
     Moved,
     /// The system refused this call.
     Os(&'static str, File, Errno),
@@ -150,7 +150,7 @@ pub(crate) enum Denied {
 impl Site {
     /// Takes the right if nobody has it. Removes the socket of a service that has died.
     pub(crate) fn claim(place: Place) -> Result<Self, Denied> {
-        // What is not ours to replace is found before anything is made.
+        // Before anything is created: files of others are left alone.
         place.socket()?;
         for _ in 0..8 {
             if let Some(lock) = Lock::take(&place)? {
@@ -169,15 +169,16 @@ impl Site {
         Err(Denied::Occupied)
     }
 
-    /// Has the directory removed as well when this is dropped, if nothing else is in it by then.
+    /// Removes the directory as well on drop, if it is empty then.
     pub(crate) fn own_directory(&mut self) {
         self.owns_directory = true;
     }
 
-    /// That nobody has the lock does not mean that nobody serves: the lock may have been removed.
+    /// Removes the socket of a service that has died. Holding the lock does not prove that nobody serves,
+    /// because the lock file may have been removed.
     ///
-    /// Who listens is dead if connecting is refused. If it is not, the listening process may still be
-    /// dead, and a child of it have its sockets.
+    /// If connecting is refused, nobody listens. If it succeeds, the process that listened may still be dead,
+    /// with a forked child that has inherited the socket.
     fn remove_dead_socket(&mut self) -> Result<(), Denied> {
         let Some(id) = self.place.socket()? else {
             return Ok(());
@@ -192,7 +193,7 @@ impl Site {
             | Listener::Present {
                 process: Some(false),
             } => None,
-            // The lock was there, so that it was released by the death of who had it.
+            // The lock file was there and not locked, so its owner has died.
             Listener::Present { process: None } if !self.lock.is_new => None,
             Listener::Present { .. } => Some(Denied::Served),
             Listener::OtherKind => Some(Denied::OtherProgram),
@@ -206,13 +207,13 @@ impl Site {
         removed.map_err(|errno| Denied::Os("unlink", File::Socket, errno))
     }
 
-    /// Makes the socket and listens there.
+    /// Creates the socket and listens.
     ///
-    /// `bind` takes a path and no directory descriptor. No other user can make this one lead elsewhere, as
-    /// [`check`](super::trust::check) has found; that this user has not done so meanwhile is looked at
-    /// afterwards. A path by way of `/proc/thread-self/fd` would do on Linux alone, and the kernel tells
-    /// others the path that was bound (`/proc/net/unix`): systemd-tmpfiles removes old sockets unless
-    /// it finds theirs there.
+    /// `bind` takes a path and no directory descriptor. [`check`](super::trust::check) has made sure that no
+    /// other user can redirect the path; whether this user has done so meanwhile is checked after the call. A
+    /// path through `/proc/thread-self/fd` is not used: it works on Linux only, and would show up in
+    /// `/proc/net/unix`, where systemd-tmpfiles looks for the paths of live sockets before it removes old
+    /// ones.
     pub(crate) fn listen(&mut self) -> Result<OwnedFd, Denied> {
         let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
         let fd = socket::bind(&self.place.path).map_err(os("bind"))?;
@@ -227,13 +228,13 @@ impl Site {
         Ok(fd)
     }
 
-    /// Whether the socket that was made here is still there.
+    /// Returns `true` if the socket created here still exists in its directory.
     pub(crate) fn is_intact(&self) -> bool {
         self.socket
             .is_some_and(|id| self.place.has(&self.place.name, id))
     }
 
-    /// Whether who comes to this path finds it.
+    /// Returns `true` if this path leads to the socket created here.
     pub(crate) fn is_found_at(&self, path: &Path) -> bool {
         let leads_here = |parent: &Path| {
             fs::stat(parent).is_ok_and(|now| FileId::of(&now) == self.place.directory_id)
@@ -243,15 +244,15 @@ impl Site {
             && self.is_intact()
     }
 
-    /// Takes the lock again, if it was removed or lost.
+    /// Takes the lock again if it was removed or lost.
     pub(crate) fn keep_lock(&mut self) {
         if self.place.has(&self.place.lock_name(), self.lock.id) {
-            // It is lost when this process closes another descriptor of the file.
+            // Closing another descriptor of the file in this process would have released it.
             self.lock.repeat();
         } else if let Ok(Some(lock)) = Lock::take(&self.place) {
             self.lock = lock;
         }
-        // If somebody else has it now, they find that this one serves, and leave it alone.
+        // A process that has it now finds that this one serves, and gives it back.
     }
 }
 
@@ -288,13 +289,13 @@ struct Lock {
     /// `None` only while it is dropped.
     fd: Option<OwnedFd>,
     id: FileId,
-    /// It did not exist before.
+    /// The file did not exist before.
     is_new: bool,
 }
 
-/// The locks of this process. A record lock belongs to a process and not to a descriptor: it would be
-/// granted once more, and it is lost when any descriptor of its file is closed. So such a file must not even
-/// be opened. By its inode, because paths can be spelled in many ways.
+/// The lock files of this process. A record lock belongs to the process: a second request would succeed, and
+/// closing any descriptor of the file releases it. So these files must not even be opened. They are known
+/// by inode, because one file has many paths.
 static LOCKS: ForkLock<Vec<(Pid, FileId)>> = ForkLock::new(Vec::new());
 
 impl Lock {
@@ -356,7 +357,7 @@ impl Lock {
         }))
     }
 
-    /// Takes it once more, which changes nothing unless it was lost.
+    /// Takes it once more. Without effect unless it was lost.
     fn repeat(&self) {
         if let Some(fd) = &self.fd {
             let _ = fs::fcntl_lock(fd, FlockOperation::NonBlockingLockExclusive);
@@ -368,7 +369,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         let ours = (pid(), self.id);
         let mut locks = LOCKS.lock();
-        // Before another thread may take it.
+        // While `LOCKS` keeps other threads from taking it.
         self.fd = None;
         locks.retain(|lock| *lock != ours);
     }

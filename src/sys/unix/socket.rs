@@ -48,7 +48,7 @@ pub(crate) struct Received {
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-/// Makes a socket at the path, which must not exist. Nothing waits when it accepts.
+/// Creates a non-blocking socket at the path, which must not exist.
 pub(crate) fn bind(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = calls::socket()?;
@@ -56,28 +56,28 @@ pub(crate) fn bind(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Listens there.
+/// Listens on a bound socket.
 pub(crate) fn listen(fd: impl AsFd) -> io::Result<()> {
     const BACKLOG: i32 = 4096;
     net::listen(fd, BACKLOG)
 }
 
-/// Who listens at a path.
+/// What is known of the listener at a path.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// There is no such file.
     Absent,
     /// There is a socket, and nobody listens.
     Dead,
-    /// Somebody does. If the system tells the process that began to listen: whether it still runs.
+    /// Somebody listens. `process` is whether the process that called `listen` still runs, if known.
     Present { process: Option<bool> },
-    /// Somebody does, by a socket of another kind.
+    /// Somebody listens, on a socket of another type.
     OtherKind,
     /// Connecting has failed for another reason.
     Unknown(Errno),
 }
 
-/// Asks who listens at a path, by connecting.
+/// Connects to find out whether somebody listens at the path.
 pub(crate) fn listener_at(path: &Path) -> Listener {
     let connected = SocketAddrUnix::new(path).and_then(|address| {
         let fd = calls::socket()?;
@@ -93,7 +93,7 @@ pub(crate) fn listener_at(path: &Path) -> Listener {
         }
         Err(Errno::NOENT) => Listener::Absent,
         Err(Errno::CONNREFUSED) => Listener::Dead,
-        // It has not yet accepted those who came before.
+        // The backlog is full.
         Err(Errno::AGAIN | Errno::INPROGRESS) => Listener::Present {
             process: Some(true),
         },

@@ -1,4 +1,4 @@
-//! Whether a path leads to the same thing later: nobody else may replace a directory on the way.
+//! Which paths can be trusted: those that no other user can redirect.
 
 use alloc::vec::Vec;
 use std::ffi::{OsStr, OsString};
@@ -10,18 +10,18 @@ use rustix::io::Errno;
 
 use super::user::is_me;
 
-/// As many as the kernel follows (`path_resolution(7)`).
+/// The limit of the kernel (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
 /// Why a path is not trusted.
 #[derive(Debug)]
 pub(crate) struct Untrusted {
-    /// The part of it that is to blame.
+    /// The component that is not trusted.
     pub(crate) path: PathBuf,
     pub(crate) reason: Reason,
 }
 
-/// What is wrong with a part of a path.
+/// What is wrong with a component of a path.
 #[derive(Debug)]
 pub(crate) enum Reason {
     /// It belongs to this other user.
@@ -39,18 +39,18 @@ pub(crate) enum Reason {
 pub(crate) enum Found {
     /// A directory.
     Directory(Stat),
-    /// Nothing, and all but the last part is there.
+    /// The last component does not exist.
     Nothing,
-    /// This is not told: a directory on the way may not be searched, or a security module forbids it.
+    /// A component is not visible: a directory cannot be searched, or a security module forbids it.
     Unknown,
 }
 
-/// Checks that nobody but this user and the system can change what an absolute path leads to.
+/// Checks that no other user can redirect an absolute path.
 ///
-/// Every directory and every symbolic link on the way has to belong to one of them, the last one included;
-/// and what is in a directory must not be renamed by others, who may if they can write to it and it does not
-/// have the sticky bit. From the root downwards each step is safe because those before it are, so the
-/// same path can be given to calls that take no directory descriptor (`bind`, `connect`).
+/// Every directory and symbolic link on the way, the last one included, has to belong to this user or to the
+/// system, and must not be in a directory that others may write to without the sticky bit: they could
+/// rename it. Each component is safe because those above it are, so the same path can then be given to
+/// calls that take no directory descriptor (`bind`, `connect`).
 pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
     let root = fs::lstat("/").ok();
     let system = root.map(|root| root.st_uid);
@@ -74,7 +74,7 @@ pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
         let next = here.join(name);
         let facts = match fs::lstat(&next) {
             Ok(facts) => facts,
-            // Whether it can be used all the same, the calls to come say.
+            // The calls that use the path report it.
             Err(Errno::ACCESS | Errno::PERM) => {
                 (here, last) = (next, None);
                 continue;
@@ -83,7 +83,7 @@ pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
             Err(errno) => return untrusted(&next, Reason::Os("lstat", errno)),
         };
         let owner = facts.st_uid;
-        // Who owns the root directory can change everything. It is not always 0 in a user namespace.
+        // The owner of `/` can redirect everything anyway. In a user namespace it need not be 0.
         if !is_me(owner) && !is_of_system(owner) && Some(owner) != system {
             return untrusted(&next, Reason::Owner(owner));
         }
@@ -109,8 +109,8 @@ pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
     Ok(last.map_or(Found::Unknown, Found::Directory))
 }
 
-/// Whether a user or group is the system itself. On Android those below 10000 are (`AID_APP_START` in
-/// `android_filesystem_config.h`): `/data` belongs to 1000.
+/// Returns `true` for users and groups of the system itself: root, and on Android those below 10000
+/// (`AID_APP_START` in `android_filesystem_config.h`), because `/data` belongs to 1000.
 fn is_of_system(id: u32) -> bool {
     if cfg!(target_os = "android") {
         id < 10_000
@@ -119,7 +119,7 @@ fn is_of_system(id: u32) -> bool {
     }
 }
 
-/// The parts of a path below the root, the last one first.
+/// The components of a path below the root, in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.into()),
@@ -131,17 +131,17 @@ fn parts(path: &Path) -> Vec<OsString> {
     parts
 }
 
-/// Whether other users may rename what is in this directory.
+/// Returns `true` if other users may rename the entries of this directory.
 fn others_may_rename(directory: &Stat) -> bool {
     let mode = Mode::from_raw_mode(directory.st_mode);
-    // Many systems give each user a group of its own with the same number, in which there is nobody else.
+    // Many systems give each user a private group with the same number.
     let group = directory.st_gid;
     let private = is_of_system(group) || group == directory.st_uid;
     !mode.contains(Mode::SVTX)
         && (mode.contains(Mode::WOTH) || mode.contains(Mode::WGRP) && !private)
 }
 
-/// Whether this program runs with more rights than who started it, who chose the environment
+/// Returns `true` if this program has more privileges than the user who started it and set its environment
 /// (`getauxval(3)`, `AT_SECURE`).
 #[cfg(any(target_os = "android", target_os = "linux"))]
 #[allow(unsafe_code)]
@@ -150,7 +150,7 @@ pub(crate) fn has_more_rights() -> bool {
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Whether this program runs with more rights than who started it, who chose the environment
+/// Returns `true` if this program has more privileges than the user who started it and set its environment
 /// (`issetugid(2)`).
 #[cfg(any(
     target_vendor = "apple",
@@ -165,7 +165,7 @@ pub(crate) fn has_more_rights() -> bool {
     unsafe { libc::issetugid() != 0 }
 }
 
-/// Whether this program runs with more rights than who started it, who chose the environment.
+/// Returns `true` if this program has more privileges than the user who started it and set its environment.
 #[cfg(not(any(
     target_vendor = "apple",
     target_os = "android",
