@@ -60,6 +60,8 @@ pub(crate) struct Base {
 /// What a [`Base`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    /// Contains one for each user, with the user id as its name: `/run/user`.
+    Sessions,
     /// Accessible to this user only: the runtime directory of a session.
     Private,
     /// Shared by all users, with the sticky bit: a directory of temporary files.
@@ -141,8 +143,7 @@ impl Lookup {
             |name, kind| read(name).map(|path| base(path.into(), Origin::Variable(name), kind));
         let mut bases = Vec::new();
         bases.extend(of_variable("XDG_RUNTIME_DIR", Kind::Private));
-        let session = format!("/run/user/{}", geteuid().as_raw());
-        bases.push(base(session.into(), Origin::Usual, Kind::Private));
+        bases.push(base("/run/user".into(), Origin::Usual, Kind::Sessions));
         let temporary = of_variable("TMPDIR", Kind::Shared);
         if !temporary
             .as_ref()
@@ -196,9 +197,9 @@ impl Lookup {
 /// The error if none of the directories can be used.
 fn no_place(problems: &[(&Base, Problem)]) -> Error {
     // A missing session directory is normal, and not an error of the user.
-    let told = problems.iter().filter(|(base, problem)| {
-        base.origin != Origin::Usual || base.kind != Kind::Private || !problem.is_absent()
-    });
+    let told = problems
+        .iter()
+        .filter(|(base, problem)| base.kind != Kind::Sessions || !problem.is_absent());
     let mut texts = String::new();
     let mut address = String::new();
     let mut errno = None;
@@ -302,10 +303,18 @@ impl fmt::Display for Origin {
 }
 
 impl Base {
+    /// The path of this one. The user id is asked for each time, because it may change.
+    fn path(&self) -> PathBuf {
+        match self.kind {
+            Kind::Sessions => self.path.join(geteuid().as_raw().to_string()),
+            _ => self.path.clone(),
+        }
+    }
+
     /// The directory of the service inside this one.
     fn directory(&self) -> PathBuf {
-        self.path.join(match self.kind {
-            Kind::Private => "shmem_providers".into(),
+        self.path().join(match self.kind {
+            Kind::Sessions | Kind::Private => "shmem_providers".into(),
             Kind::Shared => format!("shmem_providers-{}", geteuid().as_raw()),
             Kind::Home => ".shmem_providers".to_string(),
         })
@@ -323,9 +332,7 @@ impl Base {
             origin: self.origin,
         };
         location.check_form()?;
-        if self.kind != Kind::Shared {
-            self.check_is_ours()?;
-        }
+        self.check_is_ours()?;
         if !matches!(trust::check(&directory)?, Found::Directory(_)) {
             match fs::mkdir(&directory, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -343,21 +350,21 @@ impl Base {
 
     /// Programs started by `sudo` may see the variables of another user.
     fn check_is_ours(&self) -> Result<(), Problem> {
-        if self.kind == Kind::Private {
-            return check_is_private(&self.path);
+        let path = self.path();
+        match self.kind {
+            Kind::Shared => return Ok(()),
+            Kind::Sessions | Kind::Private => return check_is_private(&path),
+            Kind::Home => {}
         }
-        match trust::check(&self.path)? {
+        let name = quoted(&path);
+        match trust::check(&path)? {
             Found::Directory(facts) if is_me(facts.st_uid) => Ok(()),
             Found::Directory(facts) => Err(Problem::new(format!(
-                "{} belongs to another user (uid {})",
-                quoted(&self.path),
+                "{name} belongs to another user (uid {})",
                 facts.st_uid
             ))),
-            Found::Nothing => Err(Problem::absent(&self.path)),
-            Found::Unknown => Err(Problem::new(format!(
-                "{} cannot be looked at",
-                quoted(&self.path)
-            ))),
+            Found::Nothing => Err(Problem::absent(&path)),
+            Found::Unknown => Err(Problem::new(format!("{name} cannot be looked at"))),
         }
     }
 }

@@ -188,8 +188,8 @@ impl ShMemService {
         drop(self);
     }
 
-    /// Serves until the process ends, or until the service does because the system has failed it or
-    /// another service has started at its address while its socket was removed.
+    /// Serves until the process ends, or until the service does: because the system has failed it, another
+    /// service has started at its address while its socket was removed, or the process has changed its user.
     pub fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join();

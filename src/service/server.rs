@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{Uid, geteuid};
 
 use super::address::Lookup;
 use super::closer::Closer;
@@ -59,11 +59,13 @@ pub(super) struct Server {
     /// Earlier places that still lead here: for programs that were given that address, and for those
     /// outside a root directory that this process has changed to.
     older: Vec<(Site, OwnedFd)>,
+    /// The user whose clients it serves.
+    user: Uid,
     /// How its address is found.
     lookup: Lookup,
     /// When to check next that its files are in place.
     next_look: Moment,
-    /// Another service has taken its place.
+    /// It has to end: another service has taken its place, or the process acts for another user by now.
     is_replaced: bool,
     listener: OwnedFd,
     stop: OwnedFd,
@@ -130,6 +132,7 @@ impl Server {
         Ok(Self {
             site: Some(site),
             older: Vec::new(),
+            user: geteuid(),
             lookup,
             next_look: millis(LOOK),
             is_replaced: false,
@@ -212,6 +215,11 @@ impl Server {
     /// Checks that clients find this service, and creates its files again if they do not: the directory of a
     /// session may have been emptied, old files cleaned up, or a preferred directory become usable.
     fn look_after_site(&mut self) {
+        if geteuid() != self.user {
+            // It would turn away its own clients. They find, or become, another service.
+            self.is_replaced = true;
+            return;
+        }
         let Ok((location, is_directory_made)) = self.lookup.restore() else {
             return;
         };

@@ -258,6 +258,41 @@ pub(crate) fn an_emptied_folder() -> Outcome {
     DONE
 }
 
+/// New programs come at once, and some of them become the host before the old one has noticed.
+pub(crate) fn an_emptied_folder_again_and_again() -> Outcome {
+    let place = Place::new()?;
+    let mut holders = Vec::new();
+    for _ in 0..3 {
+        let mut holder = place.peer();
+        let id = holder.ask("make 100")?;
+        holders.push((holder, id));
+    }
+    for round in 0..24 {
+        // Somebody else may have done so, or nobody has it yet.
+        if round % 3 != 1 {
+            let _ = fs::remove_file(lock_of(&place.address));
+        }
+        if round % 3 != 0 {
+            let _ = fs::remove_file(&place.address);
+        }
+        thread::sleep(Duration::from_millis(round * 37 % 300));
+        let mut fresh = place.peer();
+        for (_, id) in &holders {
+            eventually(&mut fresh, &format!("try {id}"), "");
+        }
+        let id = fresh.ask("make 100")?;
+        for (holder, _) in &mut holders {
+            eventually(holder, &format!("try {id}"), "");
+        }
+        let oldest = holders.remove(0);
+        drop(oldest);
+        holders.push((fresh, id));
+    }
+    drop(holders);
+    place.assert_nothing_left();
+    DONE
+}
+
 /// Nobody waits until the host has noticed.
 pub(crate) fn a_removed_folder() -> Outcome {
     if has_session() {
@@ -497,6 +532,25 @@ pub(crate) fn another_root_directory() -> Outcome {
     for address in [&moved, Path::new(&address)] {
         assert_empty(address.parent().ok_or("a directory")?);
     }
+    DONE
+}
+
+/// A host that acts for another user makes room for a service of its clients' user.
+pub(crate) fn another_user_by_now() -> Outcome {
+    if !geteuid().is_root() {
+        return skip("only root can become another user");
+    }
+    let place = Place::new()?;
+    let mut host = place.host();
+    let mut holder = place.peer();
+    let id = holder.ask("make 100")?;
+    host.ask(format!("user {OTHER}"))?;
+    eventually(&mut place.peer(), &format!("try {id}"), "");
+    assert_ne!(host_of(&place.address), Some(host.pid()));
+    host.ask("unhost")?;
+    place.peer().ask(format!("try {id}"))?;
+    drop((holder, host));
+    place.assert_nothing_left();
     DONE
 }
 

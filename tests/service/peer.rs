@@ -11,6 +11,7 @@
 //! unhost                    ok               stops
 //! cd PATH                   ok               changes the working directory
 //! secure                    ok 0 or 1        whether the kernel says that it has more rights than its user
+//! user UID                  ok               becomes another user
 //! read PATH                 ok TEXT          opens and closes a file
 //! root PATH                 ok               changes the root directory
 //! exit                                       as `exit(0)` does, while a service is running
@@ -99,6 +100,12 @@ impl State {
             }
             ["unhost"] => self.service = None,
             ["cd", path] => std::env::set_current_dir(path)?,
+            ["user", user] => {
+                // SAFETY: no memory is involved.
+                if unsafe { libc::setuid(user.parse()?) } != 0 {
+                    return Err(io::Error::last_os_error().into());
+                }
+            }
             ["read", path] => return Ok(fs::read_to_string(path)?),
             ["root", path] => {
                 rustix::process::chroot(path)?;
