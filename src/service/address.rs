@@ -333,7 +333,7 @@ impl Base {
         };
         location.check_form()?;
         self.check_is_ours()?;
-        if !matches!(trust::check(&directory)?, Found::Directory(_)) {
+        if !matches!(trust::check(&directory)?, Found::Directory { .. }) {
             match fs::mkdir(&directory, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => {
@@ -358,10 +358,9 @@ impl Base {
         }
         let name = quoted(&path);
         match trust::check(&path)? {
-            Found::Directory(facts) if is_me(facts.st_uid) => Ok(()),
-            Found::Directory(facts) => Err(Problem::new(format!(
-                "{name} belongs to another user (uid {})",
-                facts.st_uid
+            Found::Directory { owner } if is_me(owner) => Ok(()),
+            Found::Directory { owner } => Err(Problem::new(format!(
+                "{name} belongs to another user (uid {owner})"
             ))),
             Found::Nothing => Err(Problem::absent(&path)),
             Found::Unknown => Err(Problem::new(format!("{name} cannot be looked at"))),

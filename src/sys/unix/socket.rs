@@ -94,9 +94,7 @@ pub(crate) fn listener_at(path: &Path) -> Listener {
         Err(Errno::NOENT) => Listener::Absent,
         Err(Errno::CONNREFUSED) => Listener::Dead,
         // The backlog is full.
-        Err(Errno::AGAIN | Errno::INPROGRESS) => Listener::Present {
-            process: Some(true),
-        },
+        Err(Errno::AGAIN | Errno::INPROGRESS) => Listener::Present { process: None },
         Err(Errno::PROTOTYPE) => Listener::OtherKind,
         Err(errno) => Listener::Unknown(errno),
     }

@@ -38,7 +38,7 @@ pub(crate) enum Reason {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Found {
     /// A directory.
-    Directory(Stat),
+    Directory { owner: u32 },
     /// The last component does not exist.
     Nothing,
     /// A component is not visible: a directory cannot be searched, or a security module forbids it.
@@ -106,7 +106,9 @@ pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
             _ => return untrusted(&next, Reason::NotADirectory),
         }
     }
-    Ok(last.map_or(Found::Unknown, Found::Directory))
+    Ok(last.map_or(Found::Unknown, |directory| Found::Directory {
+        owner: directory.st_uid,
+    }))
 }
 
 /// Returns `true` for users and groups of the system itself: root, and on Android those below 10000
