@@ -24,6 +24,12 @@ pub trait Room: Clone + fmt::Debug + Default {
     /// Opens what the id names. What it leads to is believed nothing yet.
     fn open(&self, id: &ShMemId) -> Result<Self::Handle>;
 
+    /// As [`open`](Self::open). Where several objects could be meant, the one that is expected.
+    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<Self::Handle> {
+        let _ = expected;
+        self.open(id)
+    }
+
     /// One more handle to the same segment.
     fn duplicate(&self, handle: &Self::Handle) -> Result<Self::Handle>;
 
@@ -145,6 +151,33 @@ pub trait Room: Clone + fmt::Debug + Default {
     }
 }
 
+/// What the object that an id names should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected {
+    /// How many bytes it has at least.
+    pub(crate) len: Option<usize>,
+    /// Whether it is a snapshot.
+    pub(crate) is_snapshot: bool,
+}
+
+impl Expected {
+    /// A segment that has this many bytes, or any.
+    pub(crate) fn segment(len: Option<usize>) -> Self {
+        Self {
+            len,
+            is_snapshot: false,
+        }
+    }
+
+    /// A snapshot.
+    pub(crate) fn snapshot() -> Self {
+        Self {
+            len: None,
+            is_snapshot: true,
+        }
+    }
+}
+
 /// A segment that has just been made.
 #[derive(Debug)]
 pub struct Fresh<Handle> {
@@ -227,7 +260,8 @@ impl<R: Room> Provider<R> {
 
     fn attach(&self, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
         len.map_or(Ok(0), check_size)?;
-        self.mapped(self.room.open(&id)?, id, len)
+        let handle = self.room.open_expecting(&id, Expected::segment(len))?;
+        self.mapped(handle, id, len)
     }
 
     fn mapped(&self, handle: R::Handle, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
@@ -278,7 +312,7 @@ impl<R: Room> ShMemProvider for Provider<R> {
     /// Maps the segment by the handle of `mapping`, so this works whatever has become of the id.
     fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, crate::Error> {
         let Some(handle) = &mapping.handle else {
-            return Err(Error::Gone { id: mapping.id })?;
+            return Err(Error::Released { id: mapping.id })?;
         };
         let handle = self.room.duplicate(handle)?;
         let segment = self.mapped(handle, mapping.id, Some(mapping.len()))?;

@@ -171,7 +171,7 @@ impl<R: Room> Segment<R> {
             return Ok(());
         }
         let Some(handle) = &self.handle else {
-            return Err(Error::Gone { id: self.id })?;
+            return Err(Error::Released { id: self.id })?;
         };
         // What is behind the end belongs to the last page.
         let end = if range.end == len {

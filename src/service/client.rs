@@ -353,7 +353,13 @@ impl Shared {
 
     fn refused(&self, id: ShMemId, verdict: Verdict) -> Error {
         match verdict {
-            Verdict::Unknown => Error::Gone { id },
+            Verdict::Unknown => match self.address.path() {
+                Ok(path) => Error::NotServed {
+                    id,
+                    address: path.to_string_lossy().into_owned(),
+                },
+                Err(error) => error,
+            },
             Verdict::Full => self.problem(
                 "has as many segments as it may keep: raise RLIMIT_NOFILE (`ulimit -n`) of the \
                  program that hosts it",

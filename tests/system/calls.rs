@@ -5,26 +5,59 @@ use std::fs;
 use super::peer::{Peer, can_start_by, here};
 use super::support::{DONE, Outcome, natively, skip};
 
-pub(crate) fn the_default_takes_four_five_and_two() -> Outcome {
+pub(crate) fn the_default_calls() -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {
         return skip("no memfd here");
     }
     counted(
         "memfd",
-        &["memfd_create", "ftruncate", "fcntl", "mmap"],
-        &["openat", "readlinkat", "fstat", "fcntl", "mmap"],
+        &[
+            // Whether there is a limit on the size.
+            "prlimit",
+            "memfd_create",
+            "ftruncate",
+            // Whether others can open it: dumpable, capabilities, `/proc`.
+            "prctl",
+            "geteuid",
+            "readlinkat",
+            // The seals.
+            "fcntl",
+            "mmap",
+        ],
+        &[
+            // The process, and its owner.
+            "geteuid",
+            "openat",
+            "fstat",
+            // The descriptor, and what it is.
+            "openat",
+            "readlinkat",
+            "fstat",
+            // The segment: seals, size, owner.
+            "openat",
+            "fcntl",
+            "fstat",
+            "geteuid",
+            "close",
+            "close",
+            // What is mapped.
+            "fcntl",
+            "fstat",
+            "geteuid",
+            "mmap",
+        ],
         &["munmap", "close"],
     )
 }
 
-pub(crate) fn system_v_takes_three_two_and_one() -> Outcome {
+pub(crate) fn system_v_calls() -> Outcome {
     if !here(&["sysv"]).contains(&"sysv") {
         return skip("no System V shared memory here");
     }
     counted(
         "sysv",
         &["shmget", "shmat", "shmctl"],
-        &["shmat", "shmctl"],
+        &["shmat", "shmctl", "geteuid"],
         &["shmdt"],
     )
 }
@@ -84,8 +117,11 @@ fn counted(mechanism: &str, make: &[&str], open: &[&str], drop: &[&str]) -> Outc
         peer.ask(format!("make {mechanism} 65536"))?;
     }
     let id = peer.ask(format!("make {mechanism} 65536"))?;
-    peer.ask(format!("open {id}"))?;
-    peer.ask("drop")?;
+    // What does not change is asked once.
+    for _ in 0..2 {
+        peer.ask(format!("open {id}"))?;
+        peer.ask("drop")?;
+    }
     // It ends, and strace has written all.
     std::mem::drop(peer);
 

@@ -81,8 +81,8 @@ pub(crate) fn main() {
             without_anything,
         ]
         calls: [
-            the_default_takes_four_five_and_two,
-            system_v_takes_three_two_and_one,
+            the_default_calls,
+            system_v_calls,
             who_holds_it_looks_through_no_other_process,
         ]
         procfs: [

@@ -79,6 +79,8 @@ pub(crate) use self::sparse::next_touched;
 pub(crate) use self::sparse::punch;
 pub(crate) use self::tune::tune;
 pub(crate) use self::user::check_owner;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::user::check_user;
 use crate::error::{Error, Result, Subject};
 
 /// The error for a call that the system refused, with the limit behind it.
@@ -96,7 +98,7 @@ pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Erro
 /// A random number, for one name alone.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn nonce() -> Result<u64> {
-    Ok(identity::draw()?.nonce)
+    identity::nonce()
 }
 
 /// A random number, for one name alone.
