@@ -9,6 +9,8 @@ pub(crate) fn the_default_calls() -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {
         return skip("no memfd here");
     }
+    // Only root's capabilities are asked for each time.
+    let is_root = rustix::process::geteuid().is_root();
     counted(
         "memfd",
         &[
@@ -18,7 +20,7 @@ pub(crate) fn the_default_calls() -> Outcome {
             "ftruncate",
             // Whether others can open it: dumpable, capabilities, `/proc`.
             "prctl",
-            "geteuid",
+            if is_root { "geteuid" } else { "" },
             "readlinkat",
             // The seals.
             "fcntl",
@@ -126,9 +128,14 @@ fn counted(mechanism: &str, make: &[&str], open: &[&str], drop: &[&str]) -> Outc
     std::mem::drop(peer);
 
     let log = fs::read_to_string(&log)?;
-    assert_eq!(calls_between(&log, "open"), open);
-    assert_eq!(calls_between(&log, "drop"), drop);
-    assert_eq!(calls_between(&log, "make"), make);
+    for (order, calls) in [("open", open), ("drop", drop), ("make", make)] {
+        let calls: Vec<_> = calls.iter().filter(|call| !call.is_empty()).collect();
+        let made = calls_between(&log, order);
+        assert!(
+            made.iter().eq(calls.iter().copied()),
+            "{order}: {made:?}, not {calls:?}"
+        );
+    }
     DONE
 }
 

@@ -17,6 +17,7 @@ mod handover;
 mod hostile;
 mod kill;
 mod limits;
+mod lookup;
 mod peer;
 mod procfs;
 mod seccomp;
@@ -57,6 +58,22 @@ pub(crate) fn main() {
             a_peer_cannot_shrink_a_segment,
             posix_names_that_are_no_segments,
             a_shmid_that_was_given_to_another_segment,
+        ]
+        lookup: [
+            a_decoy_hides_no_holder,
+            the_main_thread_has_ended,
+            a_thread_with_descriptors_of_its_own,
+            another_primary_group,
+            a_creator_with_capabilities,
+            undumpable_after_making,
+            dumpable_again,
+            root_becomes_another_user,
+            a_user_that_was_left,
+            a_user_namespace_without_a_map,
+            another_user_namespace,
+            root_leaves_other_users_descriptors_alone,
+            a_link_that_reads_like_a_segment,
+            messages_have_no_control_characters,
         ]
         users: [
             another_user_gets_nothing,
