@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider};
+use shmem_providers::{ShMem, ShMemId, ShMemProvider};
 use tempfile::TempDir;
 
 use super::peer::Provider;

@@ -130,10 +130,10 @@ fn counted(mechanism: &str, make: &[&str], open: &[&str], drop: &[&str]) -> Outc
     let log = fs::read_to_string(&log)?;
     for (order, calls) in [("open", open), ("drop", drop), ("make", make)] {
         let calls: Vec<_> = calls.iter().filter(|call| !call.is_empty()).collect();
-        let made = calls_between(&log, order);
+        let counted = calls_between(&log, order);
         assert!(
-            made.iter().eq(calls.iter().copied()),
-            "{order}: {made:?}, not {calls:?}"
+            counted.iter().eq(calls.iter().copied()),
+            "{order}: {counted:?}, not {calls:?}"
         );
     }
     DONE

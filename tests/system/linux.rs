@@ -91,6 +91,8 @@ pub(crate) fn main() {
             no_descriptor_left_at_each_step,
             no_file_of_that_size,
             no_address_space_left,
+            no_mapping_left,
+            no_memory_to_lock_left,
         ]
         seccomp: [
             without_memfd_create,

@@ -375,13 +375,15 @@ pub(crate) fn root_leaves_other_users_descriptors_alone() -> Outcome {
         .arg(public_program())
         .arg("peer");
     let number = place.as_raw_fd();
-    // SAFETY: the closure only copies a descriptor, which is safe after a fork.
-    unsafe {
-        command.pre_exec(move || match libc::dup2(number, 40) {
+    let copied = move || {
+        // SAFETY: no memory is concerned.
+        match unsafe { libc::dup2(number, 40) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
-        })
+        }
     };
+    // SAFETY: the closure only copies a descriptor, which is allowed after a fork.
+    unsafe { command.pre_exec(copied) };
     let mut other = Peer::started(&mut command);
     let made = other.ask("make memfd 100")?;
     // The process of that id, and the descriptor of the FIFO.

@@ -25,7 +25,7 @@ use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShM
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile, lookup};
+use super::{fork, hostile, limits, lookup};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -134,6 +134,8 @@ impl State {
                 self.segments.clear();
             },
             ["limit", resource, value] => limit(resource, value.parse()?),
+            ["lock-all"] => limits::lock_all(),
+            ["fill-mappings"] => limits::fill_mappings(),
             ["timer", micros] => timer(micros.parse()?),
             ["undumpable"] => {
                 rustix::process::set_dumpable_behavior(
