@@ -125,6 +125,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// What a variable of the environment names could not be attached to.
+    #[cfg(feature = "std")]
+    FromEnvironment {
+        /// The name of the variable.
+        name: alloc::string::String,
+        /// Why.
+        error: alloc::boxed::Box<Self>,
+    },
     /// The service, or its address, is not what it should be.
     #[cfg(feature = "std")]
     Service {
@@ -158,6 +166,8 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
+            #[cfg(feature = "std")]
+            Self::FromEnvironment { error, .. } => error.raw_os_error(),
             _ => None,
         }
     }
@@ -170,6 +180,8 @@ impl Error {
             Self::Gone { .. } | Self::NotFound { .. } => true,
             #[cfg(feature = "std")]
             Self::NotServed { .. } => true,
+            #[cfg(feature = "std")]
+            Self::FromEnvironment { error, .. } => error.is_not_found(),
             _ => false,
         }
     }
@@ -263,6 +275,10 @@ impl fmt::Display for Error {
                 write!(f, "environment variable {name:?}: {problem}")
             }
             #[cfg(feature = "std")]
+            Self::FromEnvironment { name, error } => {
+                write!(f, "environment variable {name:?}: {error}")
+            }
+            #[cfg(feature = "std")]
             Self::Service { address, problem } => {
                 write!(f, "the service at {address:?}: {problem}")
             }
@@ -313,7 +329,15 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-impl core::error::Error for Error {}
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            #[cfg(feature = "std")]
+            Self::FromEnvironment { error, .. } => Some(&**error),
+            _ => None,
+        }
+    }
+}
 
 /// The system's own words for an error number, where they can be had.
 fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
@@ -328,7 +352,11 @@ fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         use std::io::ErrorKind;
-        let kind = match &error {
+        let mut cause = &error;
+        while let Error::FromEnvironment { error, .. } = cause {
+            cause = error;
+        }
+        let kind = match cause {
             Error::Os { errno, .. } => std::io::Error::from_raw_os_error(*errno).kind(),
             Error::Gone { .. } | Error::NotFound { .. } => ErrorKind::NotFound,
             Error::NotServed { .. } => ErrorKind::NotFound,
@@ -344,7 +372,8 @@ impl From<Error> for std::io::Error {
             | Error::Released { .. }
             | Error::OutOfBounds { .. }
             | Error::Misaligned { .. }
-            | Error::Environment { .. } => ErrorKind::InvalidInput,
+            | Error::Environment { .. }
+            | Error::FromEnvironment { .. } => ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
     }

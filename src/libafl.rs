@@ -20,7 +20,7 @@ impl From<Error> for libafl_core::Error {
             #[cfg(not(feature = "std"))]
             Error::Os { .. } => Self::unknown(text),
             #[cfg(feature = "std")]
-            Error::Environment { .. } => Self::empty(text),
+            Error::Environment { .. } | Error::FromEnvironment { .. } => Self::empty(text),
             #[cfg(feature = "std")]
             Error::Service { .. } => Self::illegal_state(text),
             #[cfg(feature = "zerocopy")]

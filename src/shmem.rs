@@ -274,13 +274,15 @@ pub trait ShMemProvider: Clone + Default + Debug {
     /// # Errors
     ///
     /// [`Error::Environment`] if the variable of the id is missing, or if one of the two cannot be
-    /// understood; otherwise as [`shmem_from_id_and_size`](Self::shmem_from_id_and_size).
+    /// understood; otherwise [`Error::FromEnvironment`], with the error of
+    /// [`shmem_from_id_and_size`](Self::shmem_from_id_and_size) in it.
     #[cfg(feature = "std")]
     fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem, Error> {
-        match crate::env::read(env_name)? {
+        let attached = match crate::env::read(env_name)? {
             (id, Some(size)) => self.shmem_from_id_and_size(id, size),
             (id, None) => self.shmem_from_id(id),
-        }
+        };
+        attached.map_err(|error| crate::env::named(env_name, error))
     }
 
     /// To be called before a `fork()`, and [`post_fork`](Self::post_fork) after it on both sides.

@@ -52,6 +52,7 @@ pub(crate) fn check_user() -> Result<User> {
 }
 
 /// Returns `true` if `uid` is the user this process acts for.
+#[cfg(feature = "std")]
 pub(crate) fn is_me(uid: u32) -> bool {
     User::current().is(uid)
 }
