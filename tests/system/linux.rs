@@ -71,6 +71,7 @@ pub(crate) fn main() {
             a_user_that_was_left,
             a_user_namespace_without_a_map,
             another_user_namespace,
+            a_security_module,
             root_leaves_other_users_descriptors_alone,
             a_link_that_reads_like_a_segment,
             messages_have_no_control_characters,

@@ -356,6 +356,46 @@ pub(crate) fn another_user_namespace() -> Outcome {
     DONE
 }
 
+/// A process that Landlock restricts may not look into others that it does not restrict.
+pub(crate) fn a_security_module() -> Outcome {
+    if let Err(skipped) = lacking(&[]) {
+        return skipped;
+    }
+    let mut creator = Peer::start();
+    let id = creator.ask("make memfd 100")?;
+    let mut other = Peer::start();
+    if let Err(why) = other.ask("landlock") {
+        return skip(format!("no Landlock here: {why}"));
+    }
+    let error = other.ask(format!("open {id}")).expect_err("Landlock");
+    assert!(!error.contains("another user ("), "{error}");
+    for part in ["security module", "Landlock", "StdServedShMemProvider"] {
+        assert!(error.contains(part), "{error}");
+    }
+    DONE
+}
+
+/// What a peer does: lets Landlock forbid it to make devices, and what comes with that
+/// (`landlock(7)`, "Ptrace restrictions").
+pub(crate) fn restrict() -> Answer {
+    const CREATE_RULESET: libc::c_long = 444;
+    const RESTRICT_SELF: libc::c_long = 446;
+    const MAKE_CHAR: u64 = 1 << 6;
+
+    rustix::thread::set_no_new_privs(true)?;
+    let rules = [MAKE_CHAR];
+    // SAFETY: the pointer is to as many bytes as are told.
+    let fd = unsafe { libc::syscall(CREATE_RULESET, rules.as_ptr(), size_of_val(&rules), 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: no memory is concerned. The descriptor goes with the process.
+    match unsafe { libc::syscall(RESTRICT_SELF, fd, 0) } {
+        0 => Ok(String::new()),
+        _ => Err(io::Error::last_os_error().into()),
+    }
+}
+
 /// Another user's process has a descriptor through which root could open what only root may.
 pub(crate) fn root_leaves_other_users_descriptors_alone() -> Outcome {
     if !geteuid().is_root() {

@@ -150,6 +150,7 @@ impl State {
                 done()
             }
             ["user", uid] => lookup::become_user(uid.parse()?),
+            ["landlock"] => lookup::restrict(),
             ["own-table"] => lookup::in_a_table_of_its_own(self),
             ["forged-fifo", id] => lookup::forge_a_fifo(self, id),
             ["woken"] => Ok(self.woken.load(SeqCst).to_string()),

@@ -60,6 +60,7 @@ pub(crate) fn with_hidden_processes() -> Outcome {
         let of_root = other.ask("make memfd 100")?;
         let error = c.ask(format!("open {of_root}")).expect_err("another user");
         assert!(says_not_found(&error), "{error}");
+        assert!(error.contains("hidepid"), "{error}");
     }
     DONE
 }
@@ -111,5 +112,7 @@ pub(crate) fn another_pid_namespace() -> Outcome {
         .ask(format!("open {of_outer}"))
         .expect_err("it cannot be seen");
     assert!(says_not_found(&error), "{error}");
+    assert!(error.contains("outside of this pid namespace"), "{error}");
+    assert!(error.contains("StdServedShMemProvider"), "{error}");
     DONE
 }
