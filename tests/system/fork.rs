@@ -172,7 +172,7 @@ fn seventy_ids(state: &mut State, mechanism: &str) -> Answer {
     Ok(ids.collect::<Vec<_>>().join(" "))
 }
 
-fn wait_for(child: i32) -> Result<(), String> {
+pub(crate) fn wait_for(child: i32) -> Result<(), String> {
     let mut status = 0;
     // SAFETY: the pointer is valid for the write of a status.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };

@@ -20,6 +20,7 @@ mod limits;
 mod peer;
 mod procfs;
 mod seccomp;
+mod sysv;
 mod users;
 
 use libtest_mimic::Arguments;
@@ -82,7 +83,7 @@ pub(crate) fn main() {
         ]
         calls: [
             the_default_takes_four_five_and_two,
-            system_v_takes_three_two_and_one,
+            system_v_takes_three_three_and_one,
             who_holds_it_looks_through_no_other_process,
         ]
         procfs: [
@@ -90,6 +91,15 @@ pub(crate) fn main() {
             with_hidden_processes,
             a_process_that_cannot_be_dumped,
             another_pid_namespace,
+        ]
+        sysv: [
+            an_owner_that_its_maker_has_set_is_not_believed,
+            the_owner_of_what_the_kernel_refuses_is_told,
+            a_segment_that_others_may_write_is_refused,
+            a_segment_that_its_owner_may_not_write,
+            orphans_that_are_somebody_elses,
+            huge_pages_without_a_reservation_are_refused,
+            a_number_of_another_ipc_namespace,
         ]
     };
     peer::make_public_program();

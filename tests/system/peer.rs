@@ -23,7 +23,7 @@ use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShM
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile};
+use super::{fork, hostile, sysv};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -96,6 +96,7 @@ impl State {
             ["litter", by, mode, count] => {
                 fork::litter(by, i32::from_str_radix(mode, 8)?, count.parse()?)
             }
+            ["sysv", ref words @ ..] => sysv::obey(words),
             ["segments"] => {
                 let table = fs::read_to_string("/proc/sysvipc/shm")?;
                 Ok((table.lines().count() - 1).to_string())
