@@ -184,7 +184,7 @@ pub(crate) fn wait_for(child: i32) -> Result<(), String> {
 }
 
 /// Waits until a process that is nobody's child here has ended.
-fn wait_until_gone(pid: u32) {
+pub(crate) fn wait_until_gone(pid: u32) {
     let stat = format!("/proc/{pid}/stat");
     let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
     for _ in 0..1000 {

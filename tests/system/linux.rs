@@ -18,6 +18,7 @@ mod hostile;
 mod kill;
 mod limits;
 mod peer;
+mod posix;
 mod procfs;
 mod seccomp;
 mod sysv;
@@ -91,6 +92,26 @@ pub(crate) fn main() {
             with_hidden_processes,
             a_process_that_cannot_be_dumped,
             another_pid_namespace,
+        ]
+        posix: [
+            what_nobody_has_is_removed,
+            an_exit_without_a_drop,
+            as_many_as_there_were_is_told,
+            what_somebody_has_stays,
+            what_is_not_to_be_cleaned_up_stays,
+            a_chosen_name_is_free_again_after_its_creator_was_killed,
+            another_users_names_are_left_alone,
+            a_newer_segment_keeps_its_name,
+            what_others_may_write_is_refused,
+            a_file_that_its_owner_may_not_write,
+            a_pipe_is_not_opened,
+            a_link_is_not_removed_through,
+            creators_killed_at_any_time_leave_nothing,
+            cleaning_up_disturbs_nobody,
+            orphans_make_room_in_dev_shm,
+            no_more_files_in_dev_shm,
+            a_dev_shm_that_cannot_be_used,
+            a_umask_takes_nothing_away,
         ]
         sysv: [
             an_owner_that_its_maker_has_set_is_not_believed,

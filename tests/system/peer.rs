@@ -18,12 +18,14 @@ use std::os::fd::OwnedFd;
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
+use shmem_providers::{
+    Mechanism, MmapShMem, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider,
+};
 
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile, sysv};
+use super::{fork, hostile, posix, sysv};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -44,6 +46,7 @@ pub(crate) fn assert_nothing_left(pids: &[u32], ids: &[&str]) {
 pub(crate) fn serve() {
     let mut state = State {
         segments: Vec::new(),
+        named: Vec::new(),
         lies: None,
     };
     for order in io::stdin().lines().map_while(Result::ok) {
@@ -57,6 +60,8 @@ pub(crate) fn serve() {
 
 pub(crate) struct State {
     pub(crate) segments: Vec<StdShMem>,
+    /// Those with a chosen name; `segments` has each of them as well.
+    pub(crate) named: Vec<MmapShMem>,
     /// What a hostile peer has put in the place of a segment.
     pub(crate) lies: Option<OwnedFd>,
 }
@@ -85,7 +90,9 @@ impl State {
             }
             ["get", offset] => Ok(self.at(offset)?.to_string()),
             ["drop"] => {
-                drop(self.segments.pop());
+                let segment = self.segments.pop();
+                self.named
+                    .retain(|named| Some(named.id()) != segment.as_ref().map(ShMem::id));
                 done()
             }
             ["clone"] => {
@@ -96,6 +103,7 @@ impl State {
             ["litter", by, mode, count] => {
                 fork::litter(by, i32::from_str_radix(mode, 8)?, count.parse()?)
             }
+            ["posix", ref words @ ..] => posix::obey(self, words),
             ["sysv", ref words @ ..] => sysv::obey(words),
             ["segments"] => {
                 let table = fs::read_to_string("/proc/sysvipc/shm")?;
@@ -136,7 +144,7 @@ impl State {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it is what the order returns")]
-    fn hold(&mut self, segment: StdShMem) -> Answer {
+    pub(crate) fn hold(&mut self, segment: StdShMem) -> Answer {
         let size = segment.len().to_string();
         self.segments.push(segment);
         Ok(size)
