@@ -398,20 +398,24 @@ pub(crate) fn creators_killed_at_any_time_leave_nothing() -> Outcome {
 
 /// Nobody loses a name to one who cleans up meanwhile.
 pub(crate) fn cleaning_up_disturbs_nobody() -> Outcome {
-    let Some(skipped) = none_here() else {
-        let mut makers: Vec<_> = (0..2).map(|_| Peer::start()).collect();
-        let mut sweeper = Peer::start();
-        sweeper.tell("posix sweep-on");
-        for maker in &mut makers {
-            maker.tell("posix make-and-look 2000");
-        }
-        for maker in &mut makers {
-            maker.answer_to("make-and-look")?;
-        }
-        sweeper.kill();
-        return DONE;
-    };
-    skipped
+    if let Some(skipped) = none_here() {
+        return skipped;
+    }
+    let mut makers: Vec<_> = (0..2).map(|_| Peer::start()).collect();
+    let mut sweeper = Peer::start();
+    sweeper.tell("posix sweep-on");
+    for maker in &mut makers {
+        maker.tell("posix make-and-look 2000");
+    }
+    let answers: Vec<_> = makers
+        .iter_mut()
+        .map(|maker| maker.answer_to("make-and-look"))
+        .collect();
+    sweeper.kill();
+    for answer in answers {
+        answer?;
+    }
+    DONE
 }
 
 pub(crate) fn orphans_make_room_in_dev_shm() -> Outcome {
