@@ -112,6 +112,7 @@ pub(crate) fn main() {
             no_more_files_in_dev_shm,
             a_dev_shm_that_cannot_be_used,
             a_umask_takes_nothing_away,
+            a_reservation_takes_smaller_steps_when_it_is_interrupted,
         ]
         sysv: [
             an_owner_that_its_maker_has_set_is_not_believed,

@@ -498,11 +498,69 @@ pub(crate) fn a_umask_takes_nothing_away() -> Outcome {
     DONE
 }
 
+/// On older kernels a signal undoes the whole of a call that reserves, so that one that takes longer
+/// than the time between two signals is never done.
+pub(crate) fn a_reservation_takes_smaller_steps_when_it_is_interrupted() -> Outcome {
+    if let Some(skipped) = none_here() {
+        return skipped;
+    }
+    let mut peer = Peer::start();
+    if let Err(why) = peer.ask("posix interrupt") {
+        return skip(format!("no seccomp filter here: {why}"));
+    }
+    peer.ask("make posix 8388608")?;
+    peer.ask("put 8388607 1")?;
+    DONE
+}
+
+/// Whoever reserves more than 128 KiB by one call is interrupted, from now on.
+fn interrupt_large_reservations() -> Answer {
+    const LARGEST: u32 = 128 << 10;
+    if !cfg!(target_pointer_width = "64") {
+        return Err("the size has two parts on this machine".into());
+    }
+    let statement = |code: u32, jt, jf, k| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt,
+        jf,
+        k,
+    };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let jump = libc::BPF_JMP | libc::BPF_K;
+    // Of `struct seccomp_data`: the number of the call, and the lower half of its fourth argument.
+    let size = 16 + 3 * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
+    let number = u32::try_from(libc::SYS_fallocate)?;
+    let interrupt = libc::SECCOMP_RET_ERRNO | libc::EINTR.unsigned_abs();
+    let mut filter = [
+        statement(load, 0, 0, 0),
+        statement(jump | libc::BPF_JEQ, 0, 3, number),
+        statement(load, 0, 0, size),
+        statement(jump | libc::BPF_JGT, 0, 1, LARGEST),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, interrupt),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len())?,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: no pointer is passed.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+        return Err(std::io::Error::last_os_error().into());
+    }
+    let mode = libc::SECCOMP_MODE_FILTER;
+    // SAFETY: the program lives until the call returns, which copies it.
+    match unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } {
+        0 => Ok(String::new()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}
+
 /// What a peer does.
 pub(crate) fn obey(state: &mut State, words: &[&str]) -> Answer {
     let done = || Ok(String::new());
     match *words {
         ["exit"] => process::exit(0),
+        ["interrupt"] => interrupt_large_reservations(),
         ["sweep"] => Ok(MmapShMemProvider::remove_orphans()?.to_string()),
         ["sweep-on"] => loop {
             MmapShMemProvider::remove_orphans()?;
