@@ -77,6 +77,16 @@ pub enum Limit {
         /// In bytes.
         total: u64,
     },
+    /// Files in the file system of POSIX shared memory.
+    DevShmInodes {
+        /// How many it may have.
+        total: u64,
+    },
+    /// The state of `/dev/shm`, in which no segment can be made.
+    DevShmMount {
+        /// What is wrong with it, and the cure.
+        problem: &'static str,
+    },
     /// System V segments of the system (`kernel.shmmni`).
     SystemVSegments {
         /// How many there may be.
@@ -183,6 +193,16 @@ impl fmt::Display for Limit {
                  it does not limit",
                 Amount(free),
                 Amount(total)
+            ),
+            Self::DevShmInodes { total } => write!(
+                f,
+                "/dev/shm has all of its {total} files: remove unused ones, or allow more (`mount -o \
+                 remount,nr_inodes=… /dev/shm`), or use memfd or System V segments, which it does not \
+                 limit"
+            ),
+            Self::DevShmMount { problem } => write!(
+                f,
+                "/dev/shm {problem}, or use memfd or System V segments, which do not need it"
             ),
             Self::SystemVSegments { limit, used } => write!(
                 f,

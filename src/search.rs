@@ -12,8 +12,8 @@ pub struct Search {
     pub processes: u32,
     /// How many processes of this user did not let this one look.
     pub closed: u32,
-    /// The first of those, by its number in `/proc`, and the reason.
-    pub first_closed: Option<(u32, Denial)>,
+    /// For each kind of reason, the first of those processes.
+    reasons: [Option<(u32, Denial)>; Denial::KINDS],
     /// Processes outside of the pid namespace that `/proc` shows cannot be seen.
     pub other_namespaces: bool,
     /// `/proc` is mounted with `hidepid`: processes that this one may not trace are missing in it.
@@ -23,6 +23,21 @@ pub struct Search {
 }
 
 impl Search {
+    /// For each reason why a process did not let this one look, the first such process: its number in
+    /// `/proc`, and the reason.
+    pub fn reasons(&self) -> impl Iterator<Item = (u32, Denial)> {
+        self.reasons.into_iter().flatten()
+    }
+
+    /// Notes a process that is closed to this one.
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    pub(crate) fn note_closed(&mut self, process: u32, reason: Denial) {
+        self.closed = self.closed.saturating_add(1);
+        if let Some(first) = self.reasons.get_mut(reason.kind()) {
+            first.get_or_insert((process, reason));
+        }
+    }
+
     /// Returns `true` if everything was looked at: then no process of this user holds the segment.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -62,6 +77,23 @@ pub enum Denial {
     Unknown,
 }
 
+impl Denial {
+    /// How many kinds of reasons there are.
+    const KINDS: usize = 6;
+
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    fn kind(self) -> usize {
+        match self {
+            Self::Ids { .. } => 0,
+            Self::Undumpable => 1,
+            Self::Capabilities { .. } => 2,
+            Self::UserNamespace => 3,
+            Self::Lease => 4,
+            Self::Unknown => 5,
+        }
+    }
+}
+
 /// What helps against all of these.
 pub(crate) const CURES: &str = "share the segment through `StdServedShMemProvider` (with \
                                 SHMEM_SERVICE set to the same path on both sides), or make it with \
@@ -77,40 +109,33 @@ impl fmt::Display for Search {
         }
         f.write_str("; not seen: ")?;
         let mut separator = "";
-        let mut unseen = |f: &mut fmt::Formatter<'_>, what: fmt::Arguments<'_>| {
+        if self.closed > 0 {
+            let closed = Count(self.closed, "process", "processes");
+            write!(f, "{closed} of this user, closed to this one (")?;
+            for (process, reason) in self.reasons() {
+                write!(f, "{separator}process {process}: {reason}")?;
+                separator = "; ";
+            }
+            f.write_str(")")?;
+            separator = ", and ";
+        }
+        let mut unseen = |f: &mut fmt::Formatter<'_>, what: &str| {
             let result = write!(f, "{separator}{what}");
             separator = ", and ";
             result
         };
-        if let Some((process, denial)) = self.first_closed {
-            let closed = Count(self.closed, "process", "processes");
-            unseen(
-                f,
-                format_args!(
-                    "{closed} of this user, closed to this one (process {process}: {denial})"
-                ),
-            )?;
-        }
         if self.hidden_processes {
             unseen(
                 f,
-                format_args!(
-                    "processes that /proc hides, because it is mounted with `hidepid`: those with \
-                     another group, more capabilities, or PR_SET_DUMPABLE off"
-                ),
+                "processes that /proc hides, because it is mounted with `hidepid`: those with \
+                     another group, more capabilities, or PR_SET_DUMPABLE off",
             )?;
         }
         if self.other_namespaces {
-            unseen(
-                f,
-                format_args!("processes outside of this pid namespace (containers)"),
-            )?;
+            unseen(f, "processes outside of this pid namespace (containers)")?;
         }
         if self.stopped {
-            unseen(
-                f,
-                format_args!("the rest, because the search took too long"),
-            )?;
+            unseen(f, "the rest, because the search took too long")?;
         }
         write!(f, ". If one of them holds it, {CURES}")
     }

@@ -19,8 +19,10 @@ mod kill;
 mod limits;
 mod lookup;
 mod peer;
+mod posix;
 mod procfs;
 mod seccomp;
+mod sysv;
 mod users;
 
 use libtest_mimic::Arguments;
@@ -110,6 +112,36 @@ pub(crate) fn main() {
             with_hidden_processes,
             a_process_that_cannot_be_dumped,
             another_pid_namespace,
+        ]
+        posix: [
+            what_nobody_has_is_removed,
+            an_exit_without_a_drop,
+            as_many_as_there_were_is_told,
+            what_somebody_has_stays,
+            what_is_not_to_be_cleaned_up_stays,
+            a_chosen_name_is_free_again_after_its_creator_was_killed,
+            another_users_names_are_left_alone,
+            a_newer_segment_keeps_its_name,
+            what_others_may_write_is_refused,
+            a_file_that_its_owner_may_not_write,
+            a_pipe_is_not_opened,
+            a_link_is_not_removed_through,
+            creators_killed_at_any_time_leave_nothing,
+            cleaning_up_disturbs_nobody,
+            orphans_make_room_in_dev_shm,
+            no_more_files_in_dev_shm,
+            a_dev_shm_that_cannot_be_used,
+            a_umask_takes_nothing_away,
+            a_reservation_takes_smaller_steps_when_it_is_interrupted,
+        ]
+        sysv: [
+            an_owner_that_its_maker_has_set_is_not_believed,
+            the_owner_of_what_the_kernel_refuses_is_told,
+            a_segment_that_others_may_write_is_refused,
+            a_segment_that_its_owner_may_not_write,
+            orphans_that_are_somebody_elses,
+            huge_pages_without_a_reservation_are_refused,
+            a_number_of_another_ipc_namespace,
         ]
     };
     peer::make_public_program();

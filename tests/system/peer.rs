@@ -20,12 +20,14 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
+use shmem_providers::{
+    Mechanism, MmapShMem, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider,
+};
 
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile, limits, lookup};
+use super::{fork, hostile, limits, lookup, posix, sysv};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -46,6 +48,7 @@ pub(crate) fn assert_nothing_left(pids: &[u32], ids: &[&str]) {
 pub(crate) fn serve() {
     let mut state = State {
         segments: Vec::new(),
+        named: Vec::new(),
         lies: None,
         woken: Arc::default(),
     };
@@ -66,6 +69,8 @@ pub(crate) fn serve() {
 
 pub(crate) struct State {
     pub(crate) segments: Vec<StdShMem>,
+    /// Those with a chosen name; `segments` has each of them as well.
+    pub(crate) named: Vec<MmapShMem>,
     /// What a hostile peer has put in the place of a segment.
     pub(crate) lies: Option<OwnedFd>,
     /// Whether somebody has opened the FIFO that a hostile peer has put in the place of a segment.
@@ -111,7 +116,9 @@ impl State {
             }
             ["get", offset] => Ok(self.at(offset)?.to_string()),
             ["drop"] => {
-                drop(self.segments.pop());
+                let segment = self.segments.pop();
+                self.named
+                    .retain(|named| Some(named.id()) != segment.as_ref().map(ShMem::id));
                 done()
             }
             ["clone"] => {
@@ -122,6 +129,8 @@ impl State {
             ["litter", by, mode, count] => {
                 fork::litter(by, i32::from_str_radix(mode, 8)?, count.parse()?)
             }
+            ["posix", ref words @ ..] => posix::obey(self, words),
+            ["sysv", ref words @ ..] => sysv::obey(words),
             ["segments"] => {
                 let table = fs::read_to_string("/proc/sysvipc/shm")?;
                 Ok((table.lines().count() - 1).to_string())
@@ -174,7 +183,7 @@ impl State {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it is what the order returns")]
-    fn hold(&mut self, segment: StdShMem) -> Answer {
+    pub(crate) fn hold(&mut self, segment: StdShMem) -> Answer {
         let size = segment.len().to_string();
         self.segments.push(segment);
         Ok(size)

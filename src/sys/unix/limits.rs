@@ -65,7 +65,7 @@ pub(crate) use system::{behind_huge_pages, ram_and_swap};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod system {
     use rustix::fd::OwnedFd;
-    use rustix::fs::{Mode, OFlags, open, statvfs};
+    use rustix::fs::{Access, Mode, OFlags, access, open, statvfs};
     use rustix::io::{Errno, read};
     use rustix::path::DecInt;
 
@@ -102,6 +102,9 @@ mod system {
                 })
             }),
             ("shm_open" | "fallocate" | "pwrite", Errno::NOSPC) => dev_shm(),
+            ("shm_open" | "shm_unlink", Errno::NOENT | Errno::ROFS | Errno::ACCESS) => {
+                dev_shm_mount(errno)
+            }
             _ => None,
         }
     }
@@ -190,13 +193,36 @@ mod system {
         number("/proc/sys/kernel/shmall").map(|limit| Limit::SystemVPages { limit })
     }
 
+    /// Without inodes there is no new file, and without blocks no memory for it.
     fn dev_shm() -> Option<Limit> {
         let stat = statvfs("/dev/shm").ok()?;
+        // A file system without a limit says that it has none at all.
+        if stat.f_files > 0 && stat.f_ffree == 0 {
+            return Some(Limit::DevShmInodes {
+                total: stat.f_files,
+            });
+        }
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Some(Limit::DevShm {
             free: bytes(stat.f_bavail),
             total: bytes(stat.f_blocks),
         })
+    }
+
+    fn dev_shm_mount(errno: Errno) -> Option<Limit> {
+        let problem = match errno {
+            Errno::NOENT => {
+                "does not exist: mount a file system in memory there (`mount -t tmpfs -o mode=1777 \
+                 tmpfs /dev/shm`)"
+            }
+            Errno::ROFS => "is mounted read-only: mount it anew (`mount -o remount,rw /dev/shm`)",
+            // Otherwise it is a security module that forbids it.
+            _ if access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_err() => {
+                "does not let this user make files: change its mode (`chmod 1777 /dev/shm`)"
+            }
+            _ => return None,
+        };
+        Some(Limit::DevShmMount { problem })
     }
 
     fn lines(path: &str) -> Option<u64> {

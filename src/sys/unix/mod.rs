@@ -9,6 +9,14 @@ pub(crate) mod lease;
 pub(crate) mod limits;
 #[cfg(not(target_os = "android"))]
 mod posix_shm;
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+#[path = "dev_shm.rs"]
+pub(crate) mod shm_names;
+#[cfg(all(
+    not(target_os = "android"),
+    any(not(target_os = "linux"), shmem_apple_rules)
+))]
+pub(crate) mod shm_names;
 #[cfg(feature = "std")]
 pub(crate) mod site;
 #[cfg(feature = "std")]
@@ -73,7 +81,7 @@ pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, reset_private};
 #[cfg(not(target_os = "android"))]
-pub(crate) use self::posix_shm::{Opening, reserve, shm_open, shm_unlink};
+pub(crate) use self::posix_shm::reserve;
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;

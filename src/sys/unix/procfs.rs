@@ -137,7 +137,7 @@ pub(crate) fn search(
     // A second time, because the last holder may have passed the segment on, while we looked, to a
     // process that we had already looked at.
     for _ in 0..2 {
-        (search.processes, search.closed, search.first_closed) = (0, 0, None);
+        (search.processes, search.closed) = (0, 0);
         let processes = openat(CWD, "/proc", DIRECTORY, Mode::empty())?;
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
         let mut entries = RawDir::new(&processes, &mut buffer);
@@ -152,8 +152,7 @@ pub(crate) fn search(
             match process.look_through(wanted, clock)? {
                 Look::Found(fd) => return Ok(Ok(fd)),
                 Look::Closed(denial) => {
-                    search.closed += 1;
-                    search.first_closed.get_or_insert((pid, denial));
+                    search.note_closed(pid, denial);
                 }
                 Look::Nothing => search.processes += 1,
                 Look::NoProcess | Look::OtherUser(_) => {}

@@ -8,7 +8,8 @@ use core::ptr;
 use rustix::io::Errno;
 
 use super::last_errno;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::mapping::Mapping;
 use crate::options::HugePages;
 
 /// Whether a segment whose removal was asked for can still be attached to while somebody has it
@@ -63,6 +64,103 @@ pub(crate) fn ask(which: c_int, command: c_int) -> Result<(c_int, libc::shmid_ds
         // SAFETY: whatever was filled in, the rest are zeros, and any bytes are a value of it.
         returned => Ok((returned, unsafe { facts.assume_init() })),
     }
+}
+
+/// The facts of a segment that this process may not read, if the system tells them to everybody.
+#[cfg(target_os = "linux")]
+pub(crate) fn ask_without_permission(shmid: c_int) -> Option<libc::shmid_ds> {
+    /// Since Linux 4.17. It takes a place in the kernel's table, which is the lower part of the
+    /// number, and returns the whole number.
+    const SHM_STAT_ANY: c_int = 15;
+    match ask(shmid, SHM_STAT_ANY) {
+        Ok((found, stat)) if found == shmid => Some(stat),
+        _ => None,
+    }
+}
+
+/// Elsewhere the system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn ask_without_permission(_shmid: c_int) -> Option<libc::shmid_ds> {
+    None
+}
+
+/// The permissions of a segment, and the kernel's own bits beside them.
+pub(crate) fn mode(stat: &libc::shmid_ds) -> u32 {
+    /// The kernel sets no higher bits. Emulators of machines with the other byte order do.
+    const LARGEST: u32 = 0o7777;
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the type differs from machine to machine"
+    )]
+    let mode = u32::from(stat.shm_perm.mode);
+    if cfg!(all(target_os = "linux", target_endian = "big")) && mode > LARGEST {
+        return (mode & 0xffff).swap_bytes() >> 16;
+    }
+    mode
+}
+
+/// Returns an error for a segment of another user.
+///
+/// Its creator can set the owner to any user, and goes on to have access; nobody can set the creator.
+/// So both have to be this user.
+pub(crate) fn check_owner(stat: &libc::shmid_ds) -> Result<()> {
+    let user = super::check_user()?;
+    user.check(stat.shm_perm.cuid)?;
+    user.check(stat.shm_perm.uid)
+}
+
+/// Returns an error for a segment of another user, or one that other users may write to.
+pub(crate) fn check_access(stat: &libc::shmid_ds) -> Result<()> {
+    check_owner(stat)?;
+    if mode(stat) & 0o022 != 0 {
+        return Err(Error::Foreign {
+            found: "its permissions let other users write to it",
+        });
+    }
+    Ok(())
+}
+
+/// Returns an error for a mapping of huge pages, just attached, that cannot get all of its pages:
+/// they need not be reserved (`SHM_NORESERVE`), and to touch one that cannot be had raises SIGBUS.
+///
+/// Nothing but the mapping tells that a segment has huge pages. It is aligned to them, and they take no
+/// advice about which pages to reclaim first; to ordinary pages that have not been touched the advice
+/// does nothing. Locked pages do not take it either, and are all there already. Before Linux 5.14 pages
+/// cannot be asked for without touching them, and the mapping is taken as it is.
+#[cfg(target_os = "linux")]
+pub(crate) fn ensure_backed(mapping: &Mapping) -> Result<()> {
+    use rustix::mm::{Advice, madvise};
+
+    /// The size of the smallest huge pages.
+    const SMALLEST: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+        2 << 20
+    } else {
+        64 << 10
+    };
+
+    let base = mapping.base().as_ptr();
+    if base.addr() % SMALLEST != 0 || !super::advice_is_heeded() {
+        return Ok(());
+    }
+    // SAFETY: the first page is mapped, and keeps its content.
+    let cold = unsafe { madvise(base.cast(), 1, Advice::LinuxCold) };
+    if cold != Err(Errno::INVAL) {
+        return Ok(());
+    }
+    // SAFETY: the pages are mapped, and keep their content.
+    match unsafe { madvise(base.cast(), mapping.len(), Advice::LinuxPopulateRead) } {
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(_) => Err(Error::Foreign {
+            found: "it has huge pages that were not reserved, and there are not enough free ones",
+        }),
+    }
+}
+
+/// Elsewhere the memory of a segment is there when it is attached.
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")]
+pub(crate) fn ensure_backed(_mapping: &Mapping) -> Result<()> {
+    Ok(())
 }
 
 /// Marks a segment for removal.

@@ -27,15 +27,20 @@ impl User {
     pub(crate) fn is(self, uid: u32) -> bool {
         self.is_distinct && self.uid == uid
     }
+
+    /// Returns an error for what belongs to another user.
+    pub(crate) fn check(self, uid: u32) -> Result<()> {
+        if self.is(uid) {
+            Ok(())
+        } else {
+            Err(Error::OtherUser { owner: Some(uid) })
+        }
+    }
 }
 
 /// Returns an error for what belongs to another user.
 pub(crate) fn check_owner(uid: u32) -> Result<()> {
-    if check_user()?.is(uid) {
-        Ok(())
-    } else {
-        Err(Error::OtherUser { owner: Some(uid) })
-    }
+    check_user()?.check(uid)
 }
 
 /// The user this process acts for, or an error if that cannot be told from others.
