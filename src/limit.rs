@@ -119,6 +119,7 @@ pub enum Limit {
 }
 
 impl fmt::Display for Limit {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each limit")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::OpenFiles { limit } => write!(

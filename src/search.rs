@@ -12,8 +12,7 @@ pub struct Search {
     pub processes: u32,
     /// How many processes of this user did not let this one look.
     pub closed: u32,
-    /// For each kind of reason, the first of those processes.
-    reasons: [Option<(u32, Denial)>; Denial::KINDS],
+    reasons: Reasons,
     /// Processes outside of the pid namespace that `/proc` shows cannot be seen.
     pub other_namespaces: bool,
     /// `/proc` is mounted with `hidepid`: processes that this one may not trace are missing in it.
@@ -26,15 +25,48 @@ impl Search {
     /// For each reason why a process did not let this one look, the first such process: its number in
     /// `/proc`, and the reason.
     pub fn reasons(&self) -> impl Iterator<Item = (u32, Denial)> {
-        self.reasons.into_iter().flatten()
+        let Reasons {
+            first,
+            group,
+            own_group,
+            more,
+        } = self.reasons;
+        let kinds = [
+            Denial::Ids { group, own_group },
+            Denial::Undumpable,
+            Denial::Capabilities { more },
+            Denial::UserNamespace,
+            Denial::Lease,
+            Denial::Unknown,
+        ];
+        first
+            .into_iter()
+            .zip(kinds)
+            .filter(|&(process, _)| process != 0)
     }
 
     /// Notes a process that is closed to this one.
     #[cfg(any(target_os = "android", target_os = "linux"))]
     pub(crate) fn note_closed(&mut self, process: u32, reason: Denial) {
         self.closed = self.closed.saturating_add(1);
-        if let Some(first) = self.reasons.get_mut(reason.kind()) {
-            first.get_or_insert((process, reason));
+        let kind = match reason {
+            Denial::Ids { .. } => 0,
+            Denial::Undumpable => 1,
+            Denial::Capabilities { .. } => 2,
+            Denial::UserNamespace => 3,
+            Denial::Lease => 4,
+            Denial::Unknown => 5,
+        };
+        let Some(first @ 0) = self.reasons.first.get_mut(kind) else {
+            return;
+        };
+        *first = process;
+        match reason {
+            Denial::Ids { group, own_group } => {
+                (self.reasons.group, self.reasons.own_group) = (group, own_group);
+            }
+            Denial::Capabilities { more } => self.reasons.more = more,
+            _ => {}
         }
     }
 
@@ -77,21 +109,13 @@ pub enum Denial {
     Unknown,
 }
 
-impl Denial {
-    /// How many kinds of reasons there are.
-    const KINDS: usize = 6;
-
-    #[cfg(any(target_os = "android", target_os = "linux"))]
-    fn kind(self) -> usize {
-        match self {
-            Self::Ids { .. } => 0,
-            Self::Undumpable => 1,
-            Self::Capabilities { .. } => 2,
-            Self::UserNamespace => 3,
-            Self::Lease => 4,
-            Self::Unknown => 5,
-        }
-    }
+/// For each kind of [`Denial`] the first process, 0 if there is none, and its particulars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reasons {
+    first: [u32; 6],
+    group: u32,
+    own_group: u32,
+    more: u64,
 }
 
 /// What helps against all of these.

@@ -129,11 +129,9 @@ pub(crate) fn search(
     wanted: &Wanted<'_>,
     clock: &mut Clock,
 ) -> Result<Result<OwnedFd, Search>, Errno> {
-    let mut search = Search {
-        other_namespaces: !is_initial_pid_namespace(),
-        hidden_processes: hides_processes(),
-        ..Search::default()
-    };
+    let mut search = Search::default();
+    search.other_namespaces = !is_initial_pid_namespace();
+    search.hidden_processes = hides_processes();
     // A second time, because the last holder may have passed the segment on, while we looked, to a
     // process that we had already looked at.
     for _ in 0..2 {
