@@ -27,6 +27,7 @@ mod users;
 
 use libtest_mimic::Arguments;
 
+#[allow(clippy::too_many_lines, reason = "it is a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -132,6 +133,9 @@ pub(crate) fn main() {
             no_more_files_in_dev_shm,
             a_dev_shm_that_cannot_be_used,
             a_umask_takes_nothing_away,
+            a_lease_is_not_waited_for,
+            without_what_cleaning_up_needs,
+            a_crowded_dev_shm,
             a_reservation_takes_smaller_steps_when_it_is_interrupted,
         ]
         sysv: [

@@ -3,11 +3,12 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{self, Command};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process};
 use shmem_providers::{Error, MmapShMemProvider, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
@@ -26,9 +27,9 @@ impl File {
     fn new(name: &str, mode: u32) -> std::io::Result<Self> {
         let file = Self(PathBuf::from(format!("/dev/shm/{name}")));
         let mut options = OpenOptions::new();
-        let made = options.write(true).create_new(true).mode(0).open(&file.0)?;
-        (&made).write_all(&[0; 4096])?;
-        made.set_permissions(Permissions::from_mode(mode))?;
+        let mut opened = options.write(true).create_new(true).open(&file.0)?;
+        opened.write_all(&[0; 4096])?;
+        opened.set_permissions(Permissions::from_mode(mode))?;
         Ok(file)
     }
 
@@ -364,6 +365,85 @@ pub(crate) fn a_pipe_is_not_opened() -> Outcome {
     assert!(matches!(opened, Err(Error::Foreign { .. })), "{opened:?}");
     assert!(matches!(removed, Err(Error::Foreign { .. })), "{removed:?}");
     assert_eq!(waits?, None, "it was woken");
+    DONE
+}
+
+/// Whoever opens a file on which another process has a lease waits for that process, or for 45 seconds.
+pub(crate) fn a_lease_is_not_waited_for() -> Outcome {
+    /// Which signal tells that the lease is wanted back: the default of this one is to do nothing.
+    const F_SETSIG: libc::c_int = 10;
+    if let Some(skipped) = none_here() {
+        return skipped;
+    }
+    let leased = File::new(&format!("leased-{}", process::id()), 0o600)?;
+    let holder = OpenOptions::new().write(true).open(&leased.0)?;
+    let fcntl = |command: libc::c_int, argument: libc::c_int| {
+        // SAFETY: the descriptor is open, and neither command takes a pointer.
+        unsafe { libc::fcntl(holder.as_raw_fd(), command, argument) }
+    };
+    if fcntl(F_SETSIG, libc::SIGURG) == -1 || fcntl(libc::F_SETLEASE, libc::F_WRLCK) == -1 {
+        return skip("no leases here");
+    }
+    let begin = Instant::now();
+    let error = StdShMemProvider::new()?
+        .shmem_from_id(leased.id())
+        .expect_err("it is leased");
+    assert!(matches!(error, Error::Foreign { .. }), "{error:?}");
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    DONE
+}
+
+/// Without `/proc`, `openat2` or `flock` segments are made and opened; without the last they stay.
+pub(crate) fn without_what_cleaning_up_needs() -> Outcome {
+    if let Some(skipped) = none_here() {
+        return skipped;
+    }
+    let mut peer = match peer_in("-m", "mount -t tmpfs tmpfs /proc") {
+        Ok(peer) => peer,
+        Err(skipped) => return skipped,
+    };
+    let id = peer.ask("make posix 100")?;
+    peer.ask(format!("open {id}"))?;
+    peer.ask("clone")?;
+    peer.ask("posix sweep")?;
+    peer.ask(format!("open {id}"))?;
+    peer.kill();
+    MmapShMemProvider::remove_orphans()?;
+    assert!(is_gone(&id));
+
+    for errno in ["ENOSYS", "EPERM"] {
+        let mut peer = Peer::start();
+        if let Err(why) = peer.ask(format!("forbid {errno} openat2 flock")) {
+            return skip(format!("no seccomp filter here: {why}"));
+        }
+        let id = peer.ask("make posix 100")?;
+        peer.ask(format!("open {id}"))?;
+        peer.ask("clone")?;
+        // Others have locks, and cannot know.
+        MmapShMemProvider::remove_orphans()?;
+        Peer::start().ask(format!("open {id}"))?;
+        peer.kill();
+        MmapShMemProvider::remove_orphans()?;
+        assert!(name_exists(&id));
+        MmapShMemProvider::remove(ShMemId::from_string(&id))?;
+    }
+    DONE
+}
+
+/// Some thousand files of others cost little.
+pub(crate) fn a_crowded_dev_shm() -> Outcome {
+    let shell = "mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm
+        cd /dev/shm; seq -f 'file-%g' 10000 | xargs touch; cd /";
+    let mut peer = match peer_in("-m", shell) {
+        Ok(peer) => peer,
+        Err(skipped) => return skipped,
+    };
+    let begin = Instant::now();
+    peer.ask("make posix 100")?;
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    peer.ask("posix leave 1500 1")?;
+    assert_eq!(peer.ask("posix sweep")?, "1500");
+    assert_eq!(peer.ask("names")?, "10001");
     DONE
 }
 
