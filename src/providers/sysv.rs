@@ -252,7 +252,7 @@ fn facts(shmid: Shmid) -> Result<Facts, Errno> {
             clippy::useless_conversion,
             reason = "the type differs from system to system"
         )]
-        size: usize::try_from(stat.shm_segsz).unwrap_or(0),
+        size: u64::try_from(stat.shm_segsz).unwrap_or(0),
         block: 0,
         owner: stat.shm_perm.uid,
     })
