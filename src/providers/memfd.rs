@@ -28,7 +28,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::mapping::Mapping;
 use crate::options::{Grant, Grants, HugePages, Need, ShMemOptions};
-use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::segment::{End, Fresh, Provider, Room, Seclusion, Segment};
 use crate::sys::{self, Facts, PageSize, failed, identity, procfs};
 
 /// Makes segments with `memfd_create(2)`.
@@ -265,11 +265,11 @@ impl Room for Memfd {
         true
     }
 
-    fn seclude(&self, handle: &OwnedFd) -> bool {
-        sys::lease::take(handle)
+    fn seclude(&self, handle: &OwnedFd) -> Option<Seclusion> {
+        sys::lease::take(handle).then_some(Seclusion(0))
     }
 
-    fn end_seclusion(&self, handle: &OwnedFd) -> bool {
+    fn end_seclusion(&self, handle: &OwnedFd, _since: Seclusion) -> bool {
         sys::lease::give_back(handle)
     }
 

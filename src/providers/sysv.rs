@@ -20,8 +20,8 @@ use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grant, Grants, Need, ShMemOptions};
-use crate::segment::{End, Fresh, Provider, Room, Segment};
-use crate::sys::{self, Facts, failed, last_errno, system_v};
+use crate::segment::{End, Fresh, Provider, Room, Seclusion, Segment};
+use crate::sys::{self, Facts, attachments, failed, last_errno, system_v};
 
 /// Makes segments with `shmget(2)`.
 ///
@@ -76,6 +76,13 @@ pub struct SystemV;
 /// The number of a segment. It keeps nothing alive; being attached does.
 #[derive(Clone, Copy, Debug)]
 pub struct Shmid(c_int);
+
+#[cfg(feature = "std")]
+impl Shmid {
+    pub(crate) fn number(self) -> c_int {
+        self.0
+    }
+}
 
 /// The system removes a segment that is marked while attached once nobody is attached any more.
 pub(crate) const END: End = if system_v::REMOVED_BUT_OPEN {
@@ -148,21 +155,24 @@ impl Room for SystemV {
         let len = facts.extent(len)?;
         // SAFETY: the segment that we are attached to has as many bytes, and `detach` asks for
         // none.
-        Ok(unsafe { mapping.with_len(len) })
+        let mapping = unsafe { mapping.with_len(len) };
+        sys::populate_or_refuse(&mapping)?;
+        Ok(mapping)
     }
 
     fn is_countable(&self, _handle: &Shmid) -> bool {
         END == End::WithLastHolder
     }
 
-    fn seclude(&self, handle: &Shmid) -> bool {
-        END == End::WithLastHolder
-            && system_v::ask(handle.0, system_v::IPC_STAT)
-                .is_ok_and(|(_, stat)| stat.shm_nattch == 1)
+    fn seclude(&self, handle: &Shmid) -> Option<Seclusion> {
+        if END != End::WithLastHolder {
+            return None;
+        }
+        attachments::exclusive(handle.0).map(Seclusion)
     }
 
-    fn end_seclusion(&self, handle: &Shmid) -> bool {
-        self.seclude(handle)
+    fn end_seclusion(&self, handle: &Shmid, since: Seclusion) -> bool {
+        attachments::were_exclusive_since(handle.0, since.0)
     }
 
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
@@ -240,6 +250,7 @@ fn attach(shmid: Shmid, subject: Subject) -> Result<Mapping> {
 ///
 /// As for `shmdt`: `base` is where a segment is attached, and nobody refers to it any more.
 unsafe fn detach(base: NonNull<u8>, _len: usize) {
+    attachments::will_detach();
     // SAFETY: demanded from the caller. A failure would mean that it was not attached; there is
     // nothing to be done about that here.
     let _ = unsafe { libc::shmdt(base.as_ptr().cast()) };

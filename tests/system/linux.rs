@@ -82,7 +82,7 @@ pub(crate) fn main() {
         ]
         calls: [
             the_default_takes_four_five_and_two,
-            system_v_takes_three_two_and_one,
+            system_v_takes_three_three_and_one,
             who_holds_it_looks_through_no_other_process,
         ]
         procfs: [

@@ -1,5 +1,7 @@
 //! What the mechanisms of Unix share: descriptors, users, limits, sockets.
 
+#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+pub(crate) mod attachments;
 mod errno;
 mod fd;
 #[cfg(feature = "std")]
