@@ -22,8 +22,6 @@ pub(crate) fn next_touched(fd: &OwnedFd, from: usize, len: usize) -> Result<Opti
     let start = match seek(fd, SeekFrom::Data(from as u64)) {
         Ok(start) => place(start),
         Err(Errno::NXIO) => return Ok(None),
-        // Huge pages.
-        Err(Errno::SPIPE) => return Err(crate::options::CANNOT),
         Err(errno) => return Err(failed("lseek(SEEK_DATA)", errno, Subject::Nothing)),
     };
     if start == len {

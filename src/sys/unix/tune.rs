@@ -203,3 +203,6 @@ mod linux {
         setting.is_some_and(|setting| !setting.contains("[never]") && !setting.contains("[deny]"))
     }
 }
+
+#[cfg(all(test, feature = "std", target_os = "linux"))]
+mod tests;
