@@ -15,6 +15,7 @@ mod any;
 mod options;
 mod peer;
 mod pool;
+mod sizes;
 mod slab;
 mod smaps;
 mod snapshot;
@@ -104,6 +105,11 @@ pub(crate) fn main() {
             a_part_has_a_snapshot_of_its_own,
             what_is_no_snapshot,
             through_the_service,
+        ]
+        sizes: [
+            a_memfd_that_32_bits_cannot_map,
+            a_posix_segment_that_32_bits_cannot_map,
+            a_system_v_segment_that_32_bits_cannot_map,
         ]
         pool: [
             what_was_dropped_is_used_again,

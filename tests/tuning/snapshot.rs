@@ -1,6 +1,7 @@
 //! Snapshots and their views.
 
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -234,12 +235,20 @@ pub(crate) fn through_the_service() -> Outcome {
 
 /// The memfd with this id, opened by hand.
 pub(crate) fn file_of(id: ShMemId) -> std::io::Result<fs::File> {
+    fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path_of(id)?)
+}
+
+/// The descriptor of this process that leads there.
+pub(crate) fn path_of(id: ShMemId) -> std::io::Result<PathBuf> {
     let nonce = &id.as_str()[8..];
     for entry in fs::read_dir("/proc/self/fd")? {
         let path = entry?.path();
         let link = fs::read_link(&path).unwrap_or_default();
         if link.to_string_lossy().contains(nonce) {
-            return fs::File::options().read(true).write(true).open(path);
+            return Ok(path);
         }
     }
     Err(std::io::ErrorKind::NotFound.into())
