@@ -96,15 +96,16 @@ pub trait Room: Clone + fmt::Debug + Default {
     }
 
     /// If no other process holds the segment, and this one holds it once, keeps others out where the
-    /// mechanism can. Children that were forked need not be seen. `false` if it cannot be known.
-    fn seclude(&self, handle: &Self::Handle) -> bool {
+    /// mechanism can. Children that were forked need not be seen. `None` if somebody else holds it, or
+    /// if it cannot be known.
+    fn seclude(&self, handle: &Self::Handle) -> Option<Seclusion> {
         let _ = handle;
-        false
+        None
     }
 
-    /// Ends that. `false` if somebody has got in.
-    fn end_seclusion(&self, handle: &Self::Handle) -> bool {
-        let _ = handle;
+    /// Ends that. `false` if somebody else has had the segment since, even if it no longer does.
+    fn end_seclusion(&self, handle: &Self::Handle, since: Seclusion) -> bool {
+        let _ = (handle, since);
         false
     }
 
@@ -177,6 +178,10 @@ impl Expected {
         }
     }
 }
+
+/// That nobody else held a segment at some moment: what the mechanism compares with later.
+#[derive(Clone, Copy, Debug)]
+pub struct Seclusion(pub(crate) u32);
 
 /// A segment that has just been made.
 #[derive(Debug)]
@@ -387,16 +392,13 @@ impl<R: Room> Segment<R> {
     /// Does the work if nobody else holds the segment, and says whether nobody did meanwhile.
     #[cfg(feature = "std")]
     pub(crate) fn is_secluded_while(&mut self, work: impl FnOnce(&mut Self)) -> bool {
-        if !self
-            .handle
-            .as_ref()
-            .is_some_and(|handle| self.room.seclude(handle))
-        {
+        let handle = self.handle.as_ref();
+        let Some(since) = handle.and_then(|handle| self.room.seclude(handle)) else {
             return false;
-        }
+        };
         work(self);
         let handle = self.handle.as_ref();
-        handle.is_some_and(|handle| self.room.end_seclusion(handle))
+        handle.is_some_and(|handle| self.room.end_seclusion(handle, since))
     }
 
     fn release(&mut self) {

@@ -18,7 +18,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grants, ShMemOptions};
-use crate::segment::{Expected, Fresh, Provider, Room, Segment};
+use crate::segment::{Expected, Fresh, Provider, Room, Seclusion, Segment};
 
 /// Makes segments by the best mechanism that works where the program runs: memfd, or else System V,
 /// or else POSIX. It opens segments of all three.
@@ -261,7 +261,7 @@ impl Room for Ladder {
         }
     }
 
-    fn seclude(&self, handle: &Handle) -> bool {
+    fn seclude(&self, handle: &Handle) -> Option<Seclusion> {
         match handle {
             Handle::Memfd(handle) => Memfd.seclude(handle),
             Handle::SystemV(handle) => SystemV.seclude(handle),
@@ -269,11 +269,11 @@ impl Room for Ladder {
         }
     }
 
-    fn end_seclusion(&self, handle: &Handle) -> bool {
+    fn end_seclusion(&self, handle: &Handle, since: Seclusion) -> bool {
         match handle {
-            Handle::Memfd(handle) => Memfd.end_seclusion(handle),
-            Handle::SystemV(handle) => SystemV.end_seclusion(handle),
-            Handle::Posix(handle) => Posix.end_seclusion(handle),
+            Handle::Memfd(handle) => Memfd.end_seclusion(handle, since),
+            Handle::SystemV(handle) => SystemV.end_seclusion(handle, since),
+            Handle::Posix(handle) => Posix.end_seclusion(handle, since),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::mapping::Mapping;
 use crate::options::{Grant, Grants, HugePages, Need, ShMemOptions};
-use crate::segment::{End, Expected, Fresh, Provider, Room, Segment};
+use crate::segment::{End, Expected, Fresh, Provider, Room, Seclusion, Segment};
 use crate::sys::{self, Facts, PageSize, failed, identity};
 
 /// Makes segments with `memfd_create(2)`.
@@ -185,7 +185,7 @@ impl Room for Memfd {
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
         let facts = writable(handle)?;
         let pages = PageSize::of(handle, &facts)?;
-        sys::map_fd_aligned(handle, facts.extent(len)?, pages, None)
+        map_existing(handle, facts.extent(len)?, pages, ShMemOptions::default())
     }
 
     fn map_with(
@@ -204,7 +204,7 @@ impl Room for Memfd {
                 Need::Try => Grant::Refused(NOT_HUGE),
             };
         }
-        let mut mapping = map(handle, facts.extent(len)?, pages, options)?;
+        let mut mapping = map_existing(handle, facts.extent(len)?, pages, options)?;
         sys::tune(&mut mapping, options, &mut grants);
         Ok((mapping, grants))
     }
@@ -219,8 +219,9 @@ impl Room for Memfd {
     }
 
     fn trim(&self, handle: &OwnedFd, range: Range<usize>) -> Result<()> {
-        match PageSize::of(handle, &Facts::of(handle)?)? {
-            PageSize::Ordinary => sys::punch(handle, range),
+        let facts = Facts::of(handle)?;
+        match PageSize::of(handle, &facts)? {
+            PageSize::Ordinary => sys::punch(handle, range, facts.size),
             // There may be none when the memory is needed again, and that is a SIGBUS.
             PageSize::Huge(_) => Err(Error::Unsupported {
                 what: "huge pages are set aside for the segment, and stay so",
@@ -245,7 +246,13 @@ impl Room for Memfd {
     fn map_private(&self, handle: &OwnedFd) -> Result<Mapping> {
         match check(handle)? {
             (facts, seals) if seals.contains(SealFlags::WRITE) => {
-                sys::map_private(handle, facts.extent(None)?)
+                match PageSize::of(handle, &facts)? {
+                    PageSize::Ordinary => sys::map_private(handle, facts.extent(None)?),
+                    // What is written takes pages that nobody has set aside.
+                    PageSize::Huge(_) => Err(Error::Foreign {
+                        found: "it consists of huge pages, of which snapshots are not made",
+                    }),
+                }
             }
             _ => Err(IS_SEGMENT),
         }
@@ -267,11 +274,11 @@ impl Room for Memfd {
         true
     }
 
-    fn seclude(&self, handle: &OwnedFd) -> bool {
-        sys::lease::take(handle)
+    fn seclude(&self, handle: &OwnedFd) -> Option<Seclusion> {
+        sys::lease::take(handle).then_some(Seclusion(0))
     }
 
-    fn end_seclusion(&self, handle: &OwnedFd) -> bool {
+    fn end_seclusion(&self, handle: &OwnedFd, _since: Seclusion) -> bool {
         sys::lease::give_back(handle)
     }
 
@@ -339,6 +346,22 @@ fn create_huge(size: usize, pages: HugePages) -> Result<Fresh<OwnedFd>> {
     let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None);
     let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, pages))?;
     Ok(fresh(fd, id, mapping))
+}
+
+/// Maps a segment that another process may have changed meanwhile: of huge pages, some may be missing.
+fn map_existing(
+    fd: &OwnedFd,
+    len: usize,
+    pages: PageSize,
+    options: ShMemOptions,
+) -> Result<Mapping> {
+    let mapping = map(fd, len, pages, options);
+    let PageSize::Huge(size) = pages else {
+        return mapping;
+    };
+    let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, size))?;
+    sys::populate_or_refuse(&mapping)?;
+    Ok(mapping)
 }
 
 /// Maps at an address that suits the options.

@@ -403,8 +403,8 @@ impl Held {
     }
 
     /// In bytes, as who made the segment has said. The memory may have been made larger.
-    pub(crate) fn size(&self) -> usize {
-        usize::try_from(self.size.get()).unwrap_or(usize::MAX)
+    pub(crate) fn size(&self) -> u64 {
+        self.size.get()
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {

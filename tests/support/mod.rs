@@ -87,6 +87,16 @@ pub(crate) fn open_files() -> Vec<PathBuf> {
     links
 }
 
+/// How many bytes a page of this machine has.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+pub(crate) fn page_size() -> usize {
+    // SAFETY: the function has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).expect("pages have a size")
+}
+
 /// The System V segments that one of these processes has made and that still exist.
 pub(crate) fn system_v_segments(makers: &[u32]) -> Vec<String> {
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();

@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::peer::{ALL, Answer, Peer, assert_nothing_left, can_start_by, here};
-use super::support::{DONE, Outcome, natively, skip};
+use super::support::{DONE, Outcome, natively, page_size, skip};
 use super::users::{AS_OTHER, namespaces};
 
 /// A peer in namespaces of its own, after some lines of shell there.
@@ -117,15 +117,19 @@ pub(crate) fn orphans_make_room_and_nothing_else_does() -> Outcome {
 }
 
 pub(crate) fn a_system_v_segment_larger_than_allowed() -> Outcome {
-    let shell = "echo 65536 >/proc/sys/kernel/shmmax; echo 20 >/proc/sys/kernel/shmall";
-    let mut peer = match peer_in("-i", shell) {
+    let most = 16 * page_size();
+    let shell = format!("echo {most} >/proc/sys/kernel/shmmax; echo 20 >/proc/sys/kernel/shmall");
+    let mut peer = match peer_in("-i", &shell) {
         Ok(peer) => peer,
         Err(skipped) => return skipped,
     };
-    let error = peer.ask("make sysv 65537").expect_err("it is too large");
-    assert!(error.contains("kernel.shmmax is 65536 bytes"), "{error}");
-    peer.ask("make sysv 65536")?;
-    let error = peer.ask("make sysv 65536").expect_err("they are too many");
+    let too_large = peer.ask(format!("make sysv {}", most + 1));
+    let error = too_large.expect_err("it is too large");
+    let limit = format!("kernel.shmmax is {most} bytes");
+    assert!(error.contains(&limit), "{error}");
+    peer.ask(format!("make sysv {most}"))?;
+    let too_many = peer.ask(format!("make sysv {most}"));
+    let error = too_many.expect_err("they are too many");
     assert!(error.contains("kernel.shmall is 20 pages"), "{error}");
     DONE
 }

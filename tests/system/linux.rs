@@ -28,6 +28,7 @@ mod users;
 use libtest_mimic::Arguments;
 
 #[allow(clippy::too_many_lines, reason = "it is a list")]
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();

@@ -127,18 +127,23 @@ mod system {
         }
     }
 
-    /// How many huge pages of this size, in bytes, are free; what more there may be on demand is not
-    /// told.
+    /// How many huge pages of this size, in bytes, are free, and not reserved for others; what more there
+    /// may be on demand is not told.
     fn free_huge_pages(size: usize) -> Option<Limit> {
         let kib = DecInt::new(size >> 10);
-        let path = Text::<80>::joined(&[
-            b"/sys/kernel/mm/hugepages/hugepages-",
-            kib.as_bytes(),
-            b"kB/free_hugepages",
-        ]);
-        let path = core::str::from_utf8(path.as_bytes()).ok()?;
-        let size = size as u64;
-        number(path).map(|free| Limit::HugePages { size, free })
+        let count = |which: &[u8]| {
+            let path = Text::<80>::joined(&[
+                b"/sys/kernel/mm/hugepages/hugepages-",
+                kib.as_bytes(),
+                which,
+            ]);
+            number(core::str::from_utf8(path.as_bytes()).ok()?)
+        };
+        let reserved = count(b"kB/resv_hugepages").unwrap_or(0);
+        count(b"kB/free_hugepages").map(|free| Limit::HugePages {
+            size: size as u64,
+            free: free.saturating_sub(reserved),
+        })
     }
 
     /// RAM and swap of the machine, in bytes.

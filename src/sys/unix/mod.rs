@@ -1,5 +1,7 @@
 //! What the mechanisms of Unix share: descriptors, users, limits, sockets.
 
+#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+pub(crate) mod attachments;
 mod errno;
 mod fd;
 #[cfg(feature = "std")]
@@ -79,13 +81,13 @@ pub(crate) use self::fd::{Facts, duplicate, map_fd, write_at};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, reset_private};
+pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::reserve;
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
-pub(crate) use self::tune::tune;
+pub(crate) use self::tune::{populate_or_refuse, tune};
 pub(crate) use self::user::check_owner;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::user::check_user;
