@@ -9,8 +9,10 @@ use core::ops::{Deref, DerefMut};
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::time::Duration;
+use std::thread;
 use std::time::Instant;
-use std::{process, thread};
+
+use crate::process::Owner;
 
 /// A mutex for what a forked child has to go on using.
 ///
@@ -20,7 +22,7 @@ use std::{process, thread};
 /// it on both sides carry the value over; without them, a child that finds the lock held throws the
 /// value away unread, because it may be half changed, and starts with the default.
 pub(crate) struct ForkLock<T> {
-    /// 0 if it is free; otherwise the number of the process that holds it, times two, and one more
+    /// 0 if it is free; otherwise the number of the [`Owner`] that holds it, times two, and one more
     /// if it is held for a fork, with no guard about.
     word: AtomicUsize,
     value: UnsafeCell<T>,
@@ -32,20 +34,20 @@ unsafe impl<T: Send> Sync for ForkLock<T> {}
 /// Access to the value, until dropped.
 pub(crate) struct Guard<'lock, T> {
     lock: &'lock ForkLock<T>,
-    process: u32,
+    owner: Owner,
 }
 
 impl<T> Guard<'_, T> {
-    /// The number of this process, which the lock had to ask for.
-    pub(crate) fn process(&self) -> u32 {
-        self.process
+    /// This process, which the lock had to ask for.
+    pub(crate) fn current(&self) -> Owner {
+        self.owner
     }
 
     /// Keeps it locked until [`ForkLock::resume`], here and in the child that is forked meanwhile.
     ///
     /// If that never comes, it is free again after a second.
     pub(crate) fn hold(self) {
-        let word = held_by(self.process) | 1;
+        let word = held_by(self.owner) | 1;
         self.lock.word.store(word, Release);
         mem::forget(self);
     }
@@ -65,8 +67,8 @@ impl<T: Default> ForkLock<T> {
 
     /// Waits until no other thread of this process holds it.
     pub(crate) fn lock(&self) -> Guard<'_, T> {
-        let process = process::id();
-        let held = held_by(process);
+        let owner = Owner::current();
+        let held = held_by(owner);
         let mut turns = 0_u32;
         let mut since: Option<Instant> = None;
         loop {
@@ -81,10 +83,7 @@ impl<T: Default> ForkLock<T> {
                         // this process: its holder was a thread of the one that forked us.
                         unsafe { self.value.get().write(T::default()) };
                     }
-                    return Guard {
-                        lock: self,
-                        process,
-                    };
+                    return Guard { lock: self, owner };
                 }
                 continue;
             }
@@ -100,13 +99,10 @@ impl<T: Default> ForkLock<T> {
 
     /// The value after the fork, as it was before it.
     pub(crate) fn resume(&self) -> Guard<'_, T> {
-        let process = process::id();
-        let held = held_by(process);
+        let owner = Owner::current();
+        let held = held_by(owner);
         if self.try_change(held | 1, held) {
-            return Guard {
-                lock: self,
-                process,
-            };
+            return Guard { lock: self, owner };
         }
         self.lock()
     }
@@ -118,8 +114,8 @@ impl<T: Default> ForkLock<T> {
     }
 }
 
-fn held_by(process: u32) -> usize {
-    (process as usize) << 1
+fn held_by(owner: Owner) -> usize {
+    owner.number() << 1
 }
 
 impl<T> Deref for Guard<'_, T> {

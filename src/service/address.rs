@@ -13,7 +13,8 @@ use rustix::process::geteuid;
 use super::host::ENV;
 use crate::error::{Error, Result, Subject};
 use crate::fork_lock::ForkLock;
-use crate::sys::{self, Pid};
+use crate::process::Owner;
+use crate::sys;
 
 /// Where to meet: as somebody chose, or where all programs of the user do.
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ impl Address {
 }
 
 /// What was read last, and by which process.
-static LAST: ForkLock<Option<(Pid, Environment)>> = ForkLock::new(None);
+static LAST: ForkLock<Option<(Owner, Environment)>> = ForkLock::new(None);
 
 impl Environment {
     /// In a forked child, what its parent read last, if it did: a thread of the parent may have had the
@@ -77,10 +78,10 @@ impl Environment {
     fn of_this_process() -> Self {
         let last = LAST.lock().clone();
         match last {
-            Some((owner, environment)) if owner != sys::pid() => environment,
+            Some((owner, environment)) if !owner.is_current() => environment,
             _ => {
                 let environment = Self::read();
-                *LAST.lock() = Some((sys::pid(), environment.clone()));
+                *LAST.lock() = Some((Owner::current(), environment.clone()));
                 environment
             }
         }

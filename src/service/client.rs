@@ -20,6 +20,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
+use crate::process::Owner;
 use crate::sys::site::Site;
 use crate::sys::{self, socket};
 use crate::text::Text;
@@ -64,7 +65,7 @@ struct Segment {
 #[derive(Default)]
 struct State {
     /// The process that all this belongs to, once there is something.
-    owner: Option<u32>,
+    owner: Option<Owner>,
     connection: Option<Arc<Connection>>,
     /// Whether the service of the last connection has ended, and no other was found since.
     is_deserted: bool,
@@ -152,8 +153,8 @@ impl Client {
             return Ok(());
         }
         let announced = state.token.is_some();
-        let process = state.process();
-        state.leave_to_parent(process);
+        let current = state.current();
+        state.leave_to_parent(current);
         if announced || !state.held.is_empty() {
             self.shared
                 .ensure_connected(&mut state, Instant::now() + DEADLINE)?;
@@ -203,8 +204,8 @@ impl Shared {
     /// The state of this process.
     fn state(&self) -> Guard<'_, State> {
         let mut state = self.state.lock();
-        let process = state.process();
-        state.leave_to_parent(process);
+        let current = state.current();
+        state.leave_to_parent(current);
         state
     }
 
@@ -281,7 +282,7 @@ impl Shared {
             return Ok(());
         }
         let path = self.address.path()?;
-        state.owner = Some(std::process::id());
+        state.owner = Some(Owner::current());
         loop {
             let token = state.token.take();
             let absent = match Connection::open(&path, token) {
@@ -415,8 +416,8 @@ impl Drop for Held {
 impl State {
     /// In a forked child: the connection, the threads and the service are its parent's; the segments
     /// it has as well.
-    fn leave_to_parent(&mut self, process: u32) {
-        if self.owner.is_none_or(|owner| owner == process) {
+    fn leave_to_parent(&mut self, current: Owner) {
+        if self.owner.is_none_or(|owner| owner == current) {
             return;
         }
         if let Some(connection) = self.connection.take() {

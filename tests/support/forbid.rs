@@ -31,6 +31,7 @@ pub(crate) fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
         let number = match call {
             "memfd_create" => libc::SYS_memfd_create,
             "shmget" => SHMGET,
+            "madvise" => libc::SYS_madvise,
             "close_range" => libc::SYS_close_range,
             other => return Err(format!("no call {other}").into()),
         };

@@ -23,7 +23,7 @@ use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShM
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile};
+use super::{fork, hostile, init};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -117,6 +117,7 @@ impl State {
             }
             ["forbid", ref calls @ ..] => forbid(calls),
             ["fork", what] => fork::obey(self, what),
+            ["init", ref what @ ..] => init::obey(self, what),
             ["become", what, id] => hostile::become_(self, what, id),
             ["next-shmid", number] => {
                 fs::write("/proc/sys/kernel/shm_next_id", number)?;
