@@ -283,9 +283,12 @@ pub trait ShMemProvider: Clone + Default + Debug {
         }
     }
 
-    /// To be called before a `fork()`, and [`post_fork`](Self::post_fork) after it on both sides.
+    /// To be called before a `fork()`, and [`post_fork`](Self::post_fork) after it on both sides, by
+    /// the same thread, also after a `fork()` that failed. Between the two, the thread leaves this
+    /// provider and its segments alone.
     ///
-    /// Providers that need nothing for it do nothing.
+    /// Providers that need nothing for it do nothing. Those that do something have the other threads
+    /// of this process wait meanwhile.
     ///
     /// # Errors
     ///

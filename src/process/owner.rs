@@ -50,23 +50,8 @@ impl Owner {
 
 #[cfg(all(test, unix))]
 mod tests {
-    #![allow(unsafe_code)]
-
     use super::Owner;
-
-    /// Forks, and returns whether all is right in the child.
-    fn in_child(check: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child does nothing that another thread could have a lock for.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let code = i32::from(!check());
-            // SAFETY: no preconditions.
-            unsafe { libc::_exit(code) };
-        }
-        let mut status = 0;
-        // SAFETY: the pointer is valid for the write of a status.
-        unsafe { libc::waitpid(child, &raw mut status, 0) == child && status == 0 }
-    }
+    use crate::process::tests::in_child;
 
     #[test]
     fn a_child_is_another_owner_than_all_that_it_descends_from() {

@@ -116,7 +116,7 @@ struct Ours {
 
 impl Ours {
     fn add(path: &Path) -> Option<Self> {
-        let mut sites = SITES.lock();
+        let mut sites = SITES.lock_now();
         // What a child finds there are its parent's.
         sites.retain(|(owner, _)| owner.is_current());
         if sites.iter().any(|(_, taken)| taken == path) {
@@ -132,7 +132,7 @@ impl Ours {
 impl Drop for Ours {
     fn drop(&mut self) {
         SITES
-            .lock()
+            .lock_now()
             .retain(|(owner, path)| !owner.is_current() || *path != self.path);
     }
 }
