@@ -298,7 +298,9 @@ mod tests {
         let is_whole = in_child(|| lock.lock().is_ok_and(|guard| *guard == 7));
         drop(lock.lock());
         *stop.lock().unwrap() = true;
-        thieves.into_iter().for_each(|thief| thief.join().unwrap());
+        for thief in thieves {
+            thief.join().unwrap();
+        }
         assert!(is_whole, "the child has the default");
     }
 
@@ -320,9 +322,9 @@ mod tests {
         };
         holds.join().unwrap();
         let takers: Vec<_> = (0..4).map(|_| wanted(&lock)).collect();
-        takers
-            .into_iter()
-            .for_each(|taker| assert!(taker.join().is_ok()));
+        for taker in takers {
+            assert!(taker.join().is_ok());
+        }
         assert_eq!(*lock.lock().unwrap(), 7);
     }
 
