@@ -244,10 +244,6 @@ impl ShMemProvider for Stuck {
         NopShMemProvider::new()?.new_shmem(map_size)
     }
 
-    fn shmem_from_id(&mut self, id: ShMemId) -> Result<NopShMem, shmem_providers::Error> {
-        NopShMemProvider::new()?.shmem_from_id(id)
-    }
-
     fn shmem_from_id_and_size(
         &mut self,
         id: ShMemId,
@@ -255,8 +251,6 @@ impl ShMemProvider for Stuck {
     ) -> Result<NopShMem, shmem_providers::Error> {
         NopShMemProvider::new()?.shmem_from_id_and_size(id, size)
     }
-
-    fn release_shmem(&mut self, _shmem: &mut NopShMem) {}
 }
 
 fn lock() -> Answer {
