@@ -1,6 +1,7 @@
 //! Where clients and service of one user meet.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -15,11 +16,11 @@ use rustix::process::geteuid;
 
 use super::host::ENV;
 use crate::error::{Error, Result, Subject};
-use crate::fork_lock::ForkLock;
+use crate::process::{Owner, Published};
+use crate::sys;
 use crate::sys::site::{Denied, File};
 use crate::sys::trust::{self, Found, Reason, Untrusted};
-use crate::sys::user::is_me;
-use crate::sys::{self, Pid};
+use crate::sys::user::{check_user, is_me};
 
 /// The most bytes of the path of a socket: it is stored in 104 on some systems, with a zero at the end.
 const MOST_BYTES: usize = 103;
@@ -29,11 +30,11 @@ const MOST_BYTES: usize = 103;
 pub(crate) struct Address {
     chosen: Option<Lookup>,
     /// Once it was asked.
-    environment: ForkLock<Option<Lookup>>,
+    environment: Published<Read>,
 }
 
 /// How the address is found. It is evaluated each time, because directories come and go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lookup {
     /// At this path only.
     Chosen(Location),
@@ -42,7 +43,7 @@ pub(crate) enum Lookup {
 }
 
 /// The path of a socket, and why it is this one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Location {
     /// It is absolute, unless that could not be done.
     pub(crate) path: PathBuf,
@@ -50,7 +51,7 @@ pub(crate) struct Location {
 }
 
 /// A directory that may contain the directory of the service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Base {
     path: PathBuf,
     origin: Origin,
@@ -98,11 +99,12 @@ impl Address {
         if let Some(chosen) = &self.chosen {
             return chosen.clone();
         }
-        if let Some(known) = self.environment.lock().clone() {
-            return known;
+        loop {
+            if let Some(known) = self.environment.get() {
+                return known.lookup.clone();
+            }
+            self.environment.replace(None, Read::of_this_process());
         }
-        let environment = Lookup::of_this_process();
-        self.environment.lock().get_or_insert(environment).clone()
     }
 
     /// The path of the socket. The user's own directory is created if it does not exist, and checked each
@@ -112,24 +114,54 @@ impl Address {
     }
 }
 
-/// What was read last, and by which process.
-static LAST: ForkLock<Option<(Pid, Lookup)>> = ForkLock::new(None);
+/// What was read last.
+static LAST: Published<Read> = Published::new();
 
-impl Lookup {
+/// What a process has read of the environment. It is never freed: the environment changes rarely, and
+/// what has not changed is not stored again.
+struct Read {
+    owner: Owner,
+    lookup: Lookup,
+    /// So that it can be told from what is lost.
+    _before: Option<&'static Self>,
+}
+
+impl fmt::Debug for Published<Read> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Published")
+    }
+}
+
+impl Read {
     /// In a forked child, what its parent read last, if it did: a thread of the parent may have had the
     /// lock of the standard library for the environment, and then the child could never read it.
-    fn of_this_process() -> Self {
-        let last = LAST.lock().clone();
-        match last {
-            Some((owner, lookup)) if owner != sys::pid() => lookup,
-            _ => {
-                let lookup = Self::read();
-                *LAST.lock() = Some((sys::pid(), lookup.clone()));
-                lookup
+    fn of_this_process() -> &'static Self {
+        if let Some(last) = LAST.get() {
+            if !last.owner.is_current() {
+                return last;
+            }
+        }
+        let lookup = Lookup::read();
+        let owner = Owner::current();
+        loop {
+            let before = LAST.get();
+            match before {
+                Some(last) if last.lookup == lookup => return last,
+                _ => {}
+            }
+            let new: &'static Self = Box::leak(Box::new(Self {
+                owner,
+                lookup: lookup.clone(),
+                _before: before,
+            }));
+            if LAST.replace(before, new) {
+                return new;
             }
         }
     }
+}
 
+impl Lookup {
     /// Reads the environment, unless this program has more privileges than the user who set it.
     fn read() -> Self {
         let is_ignored = trust::has_more_rights();
@@ -165,6 +197,7 @@ impl Lookup {
     /// The path of the socket: the chosen one, or in the first directory that can be used. All programs of
     /// the user see the same directories, so they agree.
     pub(crate) fn locate(&self) -> Result<Location> {
+        check_user()?;
         let bases = match self {
             Self::Chosen(location) => return location.checked(),
             Self::Usual(bases) => bases,

@@ -11,9 +11,10 @@ use super::server::Server;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, Subject};
+use crate::process::Owner;
+use crate::sys;
 use crate::sys::site::Denied;
 use crate::sys::thread::Thread;
-use crate::sys::{self, Pid};
 
 /// The variable with the address, see [`ShMemService::ENV`].
 pub(super) const ENV: &str = "SHMEM_SERVICE";
@@ -108,7 +109,7 @@ pub struct ShMemService {
     /// The end to write to, of a pipe that the thread looks at.
     stop: Option<File>,
     thread: Option<Thread>,
-    owner: Pid,
+    owner: Owner,
 }
 
 impl ShMemService {
@@ -232,7 +233,7 @@ impl ShMemService {
             address: location.path.clone(),
             stop: Some(stop.into()),
             thread: Some(thread),
-            owner: sys::pid(),
+            owner: Owner::current(),
         };
         // What the thread has sent back is closed here, in the table that it belongs to.
         match reported.recv().map(|(outcome, _theirs)| outcome) {
@@ -246,7 +247,7 @@ impl ShMemService {
 
 impl Drop for ShMemService {
     fn drop(&mut self) {
-        if self.owner != sys::pid() {
+        if !self.owner.is_current() {
             // A forked child: the thread is its parent's.
             if let Some(thread) = self.thread.take() {
                 thread.leave_to_parent();

@@ -554,6 +554,28 @@ pub(crate) fn another_user_by_now() -> Outcome {
     DONE
 }
 
+/// Other users show under the same number as this one, which is nobody then.
+pub(crate) fn a_user_that_is_not_mapped() -> Outcome {
+    let wrapper = ["unshare", "--user", "--"];
+    if let Err(skipped) = can_start_by(&wrapper) {
+        return skipped;
+    }
+    let place = Place::new()?;
+    let host = place.host();
+    let mut honest = place.peer();
+    let id = honest.ask("make 100")?;
+    let mut unmapped = Peer::start_by(&wrapper);
+    unmapped.ask(format!("at {}", place.address.display()))?;
+    for order in [format!("try {id}"), "make 100".into(), "host".into()] {
+        let text = unmapped.ask(&order).expect_err("it is nobody");
+        assert!(text.contains("no user of its own"), "{order}: {text}");
+    }
+    honest.ask(format!("try {id}"))?;
+    drop((unmapped, honest, host));
+    place.assert_nothing_left();
+    DONE
+}
+
 /// A copy of this program that runs as another user than the one who starts it.
 pub(crate) fn more_rights_than_the_user() -> Outcome {
     if !geteuid().is_root() {

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 
 use super::socket::{self, Listener};
 use super::user::is_me;
-use super::{Pid, pid};
 use crate::fork_lock::ForkLock;
+use crate::process::Owner;
 
 /// Identifies a file by device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ pub(crate) struct Site {
     leaves_lock: bool,
     /// Whether its directory is to be removed with it.
     owns_directory: bool,
-    owner: Pid,
+    owner: Owner,
 }
 
 /// Which file an error is about.
@@ -160,7 +160,7 @@ impl Site {
                     socket: None,
                     leaves_lock: false,
                     owns_directory: false,
-                    owner: pid(),
+                    owner: Owner::current(),
                 };
                 site.remove_dead_socket()?;
                 return Ok(site);
@@ -258,7 +258,7 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        if self.owner != pid() {
+        if !self.owner.is_current() {
             return;
         }
         // What cannot be removed is no obstacle for the next one.
@@ -296,7 +296,7 @@ struct Lock {
 /// The lock files of this process. A record lock belongs to the process: a second request would succeed, and
 /// closing any descriptor of the file releases it. So these files must not even be opened. They are known
 /// by inode, because one file has many paths.
-static LOCKS: ForkLock<Vec<(Pid, FileId)>> = ForkLock::new(Vec::new());
+static LOCKS: ForkLock<Vec<(Owner, FileId)>> = ForkLock::new(Vec::new());
 
 impl Lock {
     /// Takes the lock if nobody has it. `None` if the file was replaced meanwhile.
@@ -312,9 +312,9 @@ impl Lock {
                 Err(errno) => Err(Denied::Os("open", File::Lock, errno)),
             }
         };
-        let mut locks = LOCKS.lock();
+        let mut locks = LOCKS.lock_now();
         // What a child finds there are its parent's.
-        locks.retain(|(owner, _)| *owner == pid());
+        locks.retain(|(owner, _)| owner.is_current());
         let (opened, is_new) = match place.look_at(&name) {
             Ok(facts) if !is_me(facts.st_uid) => {
                 return Err(Denied::OtherUser(File::Lock, facts.st_uid));
@@ -322,7 +322,7 @@ impl Lock {
             Ok(facts) if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile => {
                 return Err(Denied::NotLock);
             }
-            Ok(facts) if locks.contains(&(pid(), FileId::of(&facts))) => {
+            Ok(facts) if locks.contains(&(Owner::current(), FileId::of(&facts))) => {
                 return Err(Denied::Occupied);
             }
             Ok(_) => (open(flags)?, false),
@@ -349,7 +349,7 @@ impl Lock {
         if !place.has(&name, id) {
             return Ok(None);
         }
-        locks.push((pid(), id));
+        locks.push((Owner::current(), id));
         Ok(Some(Self {
             fd: Some(fd),
             id,
@@ -367,8 +367,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let ours = (pid(), self.id);
-        let mut locks = LOCKS.lock();
+        let ours = (Owner::current(), self.id);
+        let mut locks = LOCKS.lock_now();
         // While `LOCKS` keeps other threads from taking it.
         self.fd = None;
         locks.retain(|lock| *lock != ours);
