@@ -1,21 +1,47 @@
 //! [`ShMemService`]: the service, as a thread of this process.
 
 use alloc::borrow::ToOwned;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering::{AcqRel, Acquire};
+use core::time::Duration;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::Instant;
 
 use super::address::{Address, problem};
 use super::server::Server;
 use crate::error::{Error, Result, Subject};
+use crate::fork_lock::ForkLock;
 use crate::sys::site::Denied;
 use crate::sys::thread::Thread;
 use crate::sys::{self, Pid};
 
 /// The variable with the address, see [`ShMemService::ENV`].
 pub(super) const ENV: &str = "SHMEM_SERVICE";
+
+/// How long starting a service may take.
+const START: Duration = Duration::from_secs(3);
+
+/// How long it may take in any case.
+const LEAST: Duration = Duration::from_millis(250);
+
+/// What has come of the start of a service: somebody waits for it, it serves, or it took too long.
+const WAITED_FOR: u8 = 0;
+const SERVES: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// What a thread says about the start: whether it serves, and the descriptor of the program's table
+/// that it does not need any more.
+type Started = (Result<(), Denied>, Option<OwnedFd>);
+
+/// Starts that took too long. What they send back is closed when it comes, in the table that it
+/// belongs to.
+static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 
 /// Keeps the descriptors of segments for as long as somebody holds them, and hands them out to
 /// processes of the same user.
@@ -173,14 +199,21 @@ impl ShMemService {
     }
 
     fn start_or_fail(path: &Path) -> Result<Self> {
-        Self::claim(path)?.ok_or_else(|| problem(path, "another service is there already"))
+        Self::claim(path, Instant::now() + START)?
+            .ok_or_else(|| problem(path, "another service is there already"))
     }
 
     /// Starts the service, unless somebody else serves there or is about to.
-    pub(super) fn claim(path: &Path) -> Result<Option<Self>> {
+    ///
+    /// If that takes longer than until this time, the thread ends by itself when it gets that far.
+    pub(super) fn claim(path: &Path, deadline: Instant) -> Result<Option<Self>> {
         let (stopping, stop) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
-        let (report, reported) = mpsc::channel();
+        LATE.lock()
+            .retain(|late| matches!(late.try_recv(), Err(TryRecvError::Empty)));
+        let (report, reported) = mpsc::channel::<Started>();
+        let start = Arc::new(AtomicU8::new(WAITED_FOR));
+        let told = Arc::clone(&start);
         let address = path.to_owned();
         let thread = sys::thread::spawn(c"shmem-service", move || {
             let (stopping, theirs) = match sys::thread::own_descriptors(stopping.as_fd()) {
@@ -191,10 +224,15 @@ impl ShMemService {
                 Ok(server) => (Some(server), Ok(())),
                 Err(denied) => (None, Err(denied)),
             };
-            // It is waited for.
+            let is_waited_for = told
+                .compare_exchange(WAITED_FOR, SERVES, AcqRel, Acquire)
+                .is_ok();
+            // It is waited for, or kept until it comes.
             let _ = report.send((outcome, theirs));
-            if let Some(server) = server {
-                server.serve();
+            match server {
+                Some(server) if is_waited_for => server.serve(),
+                Some(server) => server.end(),
+                None => {}
             }
         });
         let thread =
@@ -205,8 +243,26 @@ impl ShMemService {
             thread: Some(thread),
             owner: sys::pid(),
         };
+        let patience = deadline
+            .saturating_duration_since(Instant::now())
+            .max(LEAST);
+        let mut outcome = reported.recv_timeout(patience);
+        if outcome.is_err() {
+            let late = start.compare_exchange(WAITED_FOR, GIVEN_UP, AcqRel, Acquire);
+            if late.is_ok() {
+                LATE.lock().push(reported);
+                service.give_up();
+                return Err(problem(
+                    path,
+                    "does not start in time: something in its directory, or a file that this \
+                     process has open, does not answer",
+                ));
+            }
+            // Either it is done just now, or the thread has ended.
+            outcome = reported.recv().map_err(Into::into);
+        }
         // What the thread has sent back is closed here, in the table that it belongs to.
-        match reported.recv().map(|(outcome, _theirs)| outcome) {
+        match outcome.map(|(outcome, _theirs)| outcome) {
             Ok(Ok(())) => Ok(Some(service)),
             Ok(Err(Denied::Occupied)) => Ok(None),
             Ok(Err(Denied::OtherUser(owner))) => Err(Error::OtherUser { owner: Some(owner) }),
@@ -214,6 +270,14 @@ impl ShMemService {
             Ok(Err(Denied::Os(call, errno))) => Err(sys::failed(call, errno, Subject::Nothing)),
             Err(_) => Err(problem(path, "the thread of the service has ended")),
         }
+    }
+}
+
+impl ShMemService {
+    /// Leaves the thread to itself.
+    fn give_up(mut self) {
+        drop(self.stop.take());
+        drop(self.thread.take());
     }
 }
 

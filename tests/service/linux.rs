@@ -21,7 +21,7 @@ mod peer;
 mod raw;
 mod threads;
 
-use attack::{crowds, descriptors, frames, stopped, strangers};
+use attack::{crowds, descriptors, exhaustion, frames, stopped, strangers};
 use libtest_mimic::Arguments;
 
 pub(crate) fn main() {
@@ -90,6 +90,18 @@ pub(crate) fn main() {
             a_million_segments,
             a_thousand_forks,
             no_descriptors_left_in_the_host,
+        ]
+        exhaustion: [
+            one_that_sends_what_takes_long_to_close,
+            ten_that_send_what_takes_long_to_close,
+            ten_that_put_it_where_nobody_looks_at_it,
+            one_that_connects_all_the_time,
+            ten_that_connect_all_the_time,
+            one_that_takes_what_there_is,
+            ten_that_take_what_there_is,
+            ten_from_another_pid_namespace,
+            ten_that_announce_forks,
+            memory_is_freed_by_another_thread,
         ]
         stopped: [
             clients_that_are_stopped,

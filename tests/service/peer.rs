@@ -29,6 +29,7 @@ use shmem_providers::{
     ShMemService,
 };
 
+use super::attack::attackers::attack;
 use super::attack::knock;
 use super::forbid::forbid;
 use super::fork;
@@ -116,6 +117,9 @@ impl State {
             },
             ["forbid", ref calls @ ..] => return forbid(calls),
             ["fork", what] => return fork::obey(self, what),
+            ["attack", how, path] => return attack(how, Path::new(path)),
+            ["threads"] => return threads(),
+            ["memory"] => return memory(),
             ["knock", path] => return knock(path),
             ["wait"] => thread::sleep(Duration::from_millis(100)),
             _ => return Err(format!("unknown order {order:?}").into()),
@@ -133,6 +137,27 @@ impl State {
     fn newest(&mut self) -> Result<&mut Segment, &'static str> {
         self.segments.last_mut().ok_or("no segment")
     }
+}
+
+/// The names of the threads of this process.
+fn threads() -> Answer {
+    let mut names = Vec::new();
+    for task in fs::read_dir("/proc/self/task")?.flatten() {
+        // It may have ended meanwhile.
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        names.push(name.trim().to_owned());
+    }
+    Ok(names.join(" "))
+}
+
+/// How much memory this process has, in KiB.
+fn memory() -> Answer {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").to_owned())
 }
 
 struct OpenFile {

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
@@ -85,14 +85,12 @@ impl Raw {
 
     /// Sends these bytes as one packet.
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() {
-            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-        }
-        let flags = SendFlags::NOSIGNAL;
-        net::sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, flags)?;
-        Ok(())
+        send_with(&self.socket, bytes, descriptors, SendFlags::NOSIGNAL)
+    }
+
+    /// The same, if it can be done at once.
+    pub(crate) fn send_now(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send_over(&self.socket, bytes, descriptors)
     }
 
     /// The next packet, or `None` if the service has let go of this connection.
@@ -154,4 +152,29 @@ impl Raw {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Sends these bytes as one packet, if that can be done at once.
+pub(crate) fn send_over(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    send_with(socket, bytes, descriptors, flags)
+}
+
+fn send_with(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?;
+    Ok(())
 }
