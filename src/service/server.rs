@@ -316,17 +316,14 @@ impl Server {
         );
     }
 
-    /// Whether a process may have one more connection; an idle one is closed for it if need be.
-    ///
-    /// It may have as many as are left for all others.
+    /// Whether a process may have one more connection: as many as are left for all others. If none is
+    /// left, an idle one is closed.
     fn has_room_for(&mut self, process: Process) -> bool {
         let taken = self.connections.len() + self.closer.waiting(Kind::Connection);
-        let room = self.most_connections.saturating_sub(taken);
-        if room == 0 {
-            // Of those who have most, if any of them has more than this one.
-            return self.let_an_idle_one_go(None);
+        match self.most_connections.saturating_sub(taken) {
+            0 => self.let_an_idle_one_go(),
+            room => self.registry.clients_of(process) < room,
         }
-        self.registry.clients_of(process) < room || self.let_an_idle_one_go(Some(process))
     }
 
     /// Accepts a connection by the spare descriptor, and closes it: otherwise the listener would be
@@ -346,13 +343,10 @@ impl Server {
         self.spare = sys::duplicate_quietly(&self.stop).ok();
     }
 
-    /// Closes the connection, of this process or of any, that holds nothing and has been silent longest.
-    /// Whether there was one.
-    fn let_an_idle_one_go(&mut self, of: Option<Process>) -> bool {
-        let idle = self.connections.iter().filter(|(client, connection)| {
-            of.is_none_or(|process| connection.process == process)
-                && self.registry.holds_nothing(**client)
-                && !self.waiting.contains_key(client)
+    /// Closes the connection that holds nothing and has been silent longest. Whether there was one.
+    fn let_an_idle_one_go(&mut self) -> bool {
+        let idle = self.connections.iter().filter(|(client, _)| {
+            self.registry.holds_nothing(**client) && !self.waiting.contains_key(client)
         });
         let mut idle: Vec<_> = idle
             .map(|(&client, connection)| (connection.introduced, connection.heard, client))

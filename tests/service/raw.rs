@@ -25,6 +25,7 @@ pub(crate) const UNKNOWN: u8 = 1;
 pub(crate) const TAKEN: u8 = 2;
 pub(crate) const FULL: u8 = 3;
 pub(crate) const BAD_DESCRIPTOR: u8 = 4;
+pub(crate) const BUSY: u8 = 5;
 
 /// Whether frames follow each other without borders, as by Apple's rules.
 pub(crate) const IS_STREAM: bool = cfg!(shmem_apple_rules);
@@ -136,7 +137,7 @@ impl Raw {
             assert_eq!(heard.bytes.len(), 40);
             assert_eq!(heard.bytes[..2], [1, request[1] | 0x80]);
             // Who is turned away has not been heard.
-            let turned_away = request[1] == HELLO && heard.bytes[2] == FULL;
+            let turned_away = request[1] == HELLO && [FULL, BUSY].contains(&heard.bytes[2]);
             assert!(heard.bytes[4..8] == request[4..8] || turned_away);
             let is_due = request[1] == OPEN && heard.bytes[2] == DONE;
             assert_eq!(heard.descriptors.len(), usize::from(is_due));

@@ -60,7 +60,9 @@ pub(crate) enum Passed {
 
 /// Listens at the path, which must not exist. Nothing waits when it accepts.
 pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
-    const BACKLOG: i32 = 4096;
+    /// On Linux whoever connects waits in turn if there are more. So that nobody comes after thousands
+    /// of others, there are not.
+    const BACKLOG: i32 = if cfg!(target_os = "linux") { 64 } else { 4096 };
     let address = SocketAddrUnix::new(path)?;
     let fd = calls::socket()?;
     // Until a connection was accepted and introduced, nothing can be in it that takes long to close.
@@ -75,14 +77,14 @@ pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     calls::accept(listener)
 }
 
-/// Connects to who listens at the path. Sending and receiving wait that long and then fail with
-/// `EAGAIN`; connecting does not wait.
+/// Connects to who listens at the path. Connecting, sending and receiving wait that long and then fail
+/// with `EAGAIN`.
 pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = calls::socket()?;
-    net::connect(&fd, &address)?;
     io::ioctl_fionbio(&fd, false)?;
     set_patience(&fd, patience)?;
+    io::retry_on_intr(|| net::connect(&fd, &address))?;
     Ok(fd)
 }
 

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::super::fork::WITH_THREADS;
 use super::super::process::{Peer, can_start_by};
-use super::super::support::{natively, skip};
+use super::super::support::natively;
 use super::Scene;
-use super::lifetime::eventually;
 use super::support::{DONE, Outcome};
 
 /// So many attack, while honest clients are served and afterwards.
@@ -25,6 +24,7 @@ fn attacked(how: &str, count: usize, start: impl Fn() -> Peer) -> Outcome {
     thread::sleep(Duration::from_millis(1500));
     scene.assert_served_soon();
     for attacker in attackers {
+        assert_eq!(attacker.answered(), None, "the attack has ended");
         attacker.kill();
     }
     // It has an effect for a while longer, but not on others.
@@ -88,6 +88,7 @@ pub(crate) fn ten_that_announce_forks() -> Outcome {
     scene.assert_served_soon();
     let during: u64 = scene.host.ask("memory")?.parse()?;
     for attacker in attackers {
+        assert_eq!(attacker.answered(), None, "the attack has ended");
         attacker.kill();
     }
     assert!(
@@ -114,12 +115,7 @@ pub(crate) fn memory_is_freed_by_another_thread() -> Outcome {
         }
         client.ask("make 5000")?;
     }
-    // It ends when there is nothing to do.
     drop(client);
-    eventually(&mut scene.host, "threads", "service shmem-service");
-    if scene.ask_honest("make 100").is_err() {
-        return skip("the service was let go");
-    }
     scene.assert_unharmed();
     DONE
 }
