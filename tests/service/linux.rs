@@ -19,9 +19,10 @@ mod lifetime;
 mod meeting;
 mod peer;
 mod raw;
+mod start;
 mod threads;
 
-use attack::{crowds, descriptors, exhaustion, frames, stopped, strangers};
+use attack::{crowds, descriptors, exhaustion, frames, slow, stopped, strangers};
 use libtest_mimic::Arguments;
 
 pub(crate) fn main() {
@@ -102,6 +103,21 @@ pub(crate) fn main() {
             ten_from_another_pid_namespace,
             ten_that_announce_forks,
             memory_is_freed_by_another_thread,
+        ]
+        slow: [
+            a_service_that_is_silent,
+            a_service_that_is_slow,
+            a_service_that_says_one_byte_at_a_time,
+            a_service_that_sends_what_takes_long_to_close,
+            letting_go_does_not_wait,
+            many_threads_and_a_host_that_is_stopped,
+            a_client_without_room_for_a_descriptor,
+        ]
+        start: [
+            notifications_of_message_queues_stay,
+            record_locks_stay,
+            a_file_that_does_not_get_closed,
+            a_folder_that_does_not_answer,
         ]
         stopped: [
             clients_that_are_stopped,

@@ -31,8 +31,9 @@ use shmem_providers::{
 
 use super::attack::attackers::attack;
 use super::attack::knock;
+use super::attack::slow::pretend;
 use super::forbid::forbid;
-use super::fork;
+use super::{fork, start};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -118,6 +119,17 @@ impl State {
             ["forbid", ref calls @ ..] => return forbid(calls),
             ["fork", what] => return fork::obey(self, what),
             ["attack", how, path] => return attack(how, Path::new(path)),
+            ["pretend", how, path] => return pretend(how, Path::new(path)),
+            ["crowd", count] => return self.crowd(count.parse()?),
+            ["full"] => {
+                while let Ok(file) = fs::File::open("/dev/null") {
+                    std::mem::forget(file);
+                }
+            }
+            ["lock", path] => lock(path)?,
+            ["notified", path] => return start::notified(Path::new(path)),
+            ["beside-silent", path] => return start::beside_silent_file(Path::new(path)),
+            ["in-silent"] => return start::in_silent_folder(),
             ["threads"] => return threads(),
             ["memory"] => return memory(),
             ["knock", path] => return knock(path),
@@ -132,6 +144,21 @@ impl State {
         let id = segment.id().to_string();
         self.segments.push(segment);
         Ok(id)
+    }
+
+    /// So many threads make a segment at once.
+    fn crowd(&mut self, count: usize) -> Answer {
+        let threads: Vec<_> = (0..count)
+            .map(|_| {
+                let mut provider = self.provider.clone();
+                thread::spawn(move || provider.new_shmem(100).is_err())
+            })
+            .collect();
+        let mut failed = 0;
+        for thread in threads {
+            failed += usize::from(thread.join().map_err(|_| "a panic")?);
+        }
+        Ok(format!("{failed} failed"))
     }
 
     fn newest(&mut self) -> Result<&mut Segment, &'static str> {
@@ -205,6 +232,15 @@ fn files() -> Result<Vec<OpenFile>, Box<dyn Error>> {
         }
     });
     Ok(open.collect())
+}
+
+/// Locks a file until this process ends.
+fn lock(path: &str) -> Result<(), Box<dyn Error>> {
+    let file = fs::File::create(path)?;
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::fcntl_lock(&file, exclusive)?;
+    std::mem::forget(file);
+    Ok(())
 }
 
 /// The process that serves at this address, as the lock tells.

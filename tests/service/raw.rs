@@ -76,6 +76,11 @@ impl Raw {
         Ok(Self { socket })
     }
 
+    /// One that was accepted.
+    pub(crate) fn of(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
     /// Connects, and is taken for an honest client.
     pub(crate) fn introduced(address: &Path) -> io::Result<Self> {
         let raw = Self::connect(address)?;

@@ -33,22 +33,25 @@ pub(crate) fn attack(how: &str, address: &Path) -> Answer {
     }
 }
 
-/// A Unix socket with a TCP socket in it that takes [`LINGER`] to be closed, and for as long as somebody
-/// has the other side open, which is in there as well.
-fn lingering() -> Result<OwnedFd, Box<dyn Error>> {
+/// A TCP socket that takes [`LINGER`] to be closed, for as long as the other one is open.
+fn unread() -> Result<(TcpStream, TcpStream), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut stream = TcpStream::connect(listener.local_addr()?)?;
     let (other, _) = listener.accept()?;
     stream.set_nonblocking(true)?;
     while stream.write(&[0; 1 << 16]).is_ok() {}
-    // Nobody ever reads this.
     stream.set_nonblocking(false)?;
     sockopt::set_socket_linger(&stream, Some(LINGER))?;
+    Ok((stream, other))
+}
+
+/// A Unix socket with such a socket in it, and its other side.
+pub(crate) fn lingering() -> Result<OwnedFd, Box<dyn Error>> {
     let (here, there) = UnixStream::pair()?;
-    // Whichever of the first and last the kernel closes first, the stream has another side when it is
-    // closed.
-    for fd in [other.as_fd(), stream.as_fd(), other.as_fd()] {
-        raw::send_over(&here, b"x", &[fd])?;
+    // The kernel may begin with the first or with the last. One of these has its other side then.
+    let ((first, its_other), (last, the_other)) = (unread()?, unread()?);
+    for fd in [its_other, first, last, the_other] {
+        raw::send_over(&here, b"x", &[fd.as_fd()])?;
     }
     Ok(there.into())
 }
