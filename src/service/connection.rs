@@ -225,10 +225,9 @@ impl Connection {
                         }
                     };
                 }
-                Arrival::End | Arrival::Broken => return Err(Broken::Lost),
                 Arrival::Interrupted | Arrival::Part => {}
                 Arrival::Nothing if assembly.is_empty() => return Err(Broken::Silent),
-                Arrival::Nothing => return Err(Broken::Lost),
+                Arrival::Nothing | Arrival::End | Arrival::Broken => return Err(Broken::Lost),
                 Arrival::Invalid => return Err(Broken::Nonsense),
             }
         }

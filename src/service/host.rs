@@ -87,17 +87,27 @@ static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 /// * *Processes of the same user*: that they may read and write every segment, which they could by
 ///   debugging each other. Not that they keep to the rules: a client that lies, is slow, silent or
 ///   stopped, or sends descriptors of whatever kind, loses its own connection, and the others notice
-///   nothing. What it sent is closed on a thread of its own, because closing can take as long as
-///   whoever sent it likes. Nothing that a client says makes the service map memory, follow a path,
-///   allocate by a number, or stop. See the [limits](Self::start_at).
+///   nothing. A descriptor is accepted only with a request to keep it, one at a time; what turns out not
+///   to be memory is closed on a thread of its own, one for each process, because closing can take as
+///   long as whoever sent it likes, and a process of which eight wait to be closed is not listened to.
+///   Nothing that a client says makes the service map memory, follow a path, allocate by a number, or
+///   stop. See the [limits](Self::start_at).
 /// * *The service*: as little. Who opens a segment checks owner, size and seals of what it gets, and
-///   waits a few seconds at most for it. A false service could hand out the wrong segment, or none.
+///   waits five seconds at most for it. A false service could hand out the wrong segment, or none.
 ///
 /// # Platform notes
 ///
 /// On Linux its thread has a table of descriptors of its own, so that a forked child inherits none
 /// of them. Elsewhere (or before Linux 5.9) a child that is forked without `exec` keeps the sockets
 /// of its parent open; clients then notice the death of the service by its silence.
+///
+/// To have a table of its own, the thread closes copies of the program's descriptors, of which file systems
+/// are told. So it goes without if the program has a message queue open, whose `mq_notify` that would
+/// end, or a file of a file system in user space or of another machine, which could let it wait.
+///
+/// Since Linux 6.16 the kernel keeps clients from sending descriptors before they are accepted
+/// (`SO_PASSRIGHTS`). Before that, many processes together that send what does not get closed, and leave,
+/// can take up descriptors of the service until it is closed.
 ///
 /// # Examples
 ///
@@ -171,10 +181,13 @@ impl ShMemService {
     /// # Limits
     ///
     /// They follow `RLIMIT_NOFILE` of this process: an eighth of it, at most 280, is kept free, and
-    /// the rest is for clients and for segments, one half each. No process has more than half of
-    /// the clients, and an eighth of the segments is kept for processes that hold few. When there
-    /// are too many clients, the one is let go that holds nothing and has been silent longest; it
-    /// connects again when it has something to say.
+    /// the rest is for clients and for segments, one half each. No process has more clients than are left
+    /// for all others, and no process has registered more than four times as many segments, or bytes, as
+    /// are left: so one process leaves a fifth of the segments, ten leave a 41st part. Processes of other pid
+    /// namespaces count as one. When there are too many clients, the one is let go that holds nothing and
+    /// has been silent longest; it connects again when it has something to say.
+    ///
+    /// It starts within three seconds, or not at all: an error.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
         let service = Self::start_or_fail(&Address::chosen(path.as_ref()).path()?)?;
         Ok(service)

@@ -24,8 +24,8 @@ pub type Client = u64;
 pub enum Process {
     /// The process of this number.
     Known(u32),
-    /// It is not known which, because it is in another pid namespace, or because the system does not
-    /// tell. All of these together may have as much as one process.
+    /// It is not known which, because it is in another pid namespace. All of these together may have as
+    /// much as one process.
     Unknown,
 }
 
@@ -160,7 +160,7 @@ impl<S: PartialEq> Registry<S> {
     pub fn disconnect(&mut self, client: Client) {
         if let Some(Holder { process, held }) = self.clients.remove(&client) {
             self.account(process, |account| {
-                account.clients = account.clients.saturating_sub(1)
+                account.clients = account.clients.saturating_sub(1);
             });
             self.let_set_go(held);
         }
@@ -257,7 +257,7 @@ impl<S: PartialEq> Registry<S> {
         let process = set.process;
         set.ids.remove(&id);
         self.account(process, |account| {
-            account.ids = account.ids.saturating_sub(1)
+            account.ids = account.ids.saturating_sub(1);
         });
         self.let_go(id);
         true
@@ -518,7 +518,7 @@ impl<S: PartialEq> Registry<S> {
     fn take_fork(&mut self, token: Token) -> Option<Fork> {
         let fork = self.forks.remove(&token)?;
         self.account(fork.process, |account| {
-            account.forks = account.forks.saturating_sub(1)
+            account.forks = account.forks.saturating_sub(1);
         });
         Some(fork)
     }
@@ -549,7 +549,7 @@ impl<S: PartialEq> Registry<S> {
         if let Some(set) = Arc::into_inner(set) {
             let len = set.ids.len();
             self.account(set.process, |account| {
-                account.ids = account.ids.saturating_sub(len)
+                account.ids = account.ids.saturating_sub(len);
             });
             for id in set.ids {
                 self.let_go(id);

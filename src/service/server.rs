@@ -273,7 +273,7 @@ impl Server {
         let Ok(other) = socket::other(&socket) else {
             return self.dispose(Process::Unknown, false, socket);
         };
-        let process = other.process.map_or(Process::Unknown, Process::Known);
+        let process = self.process_of(&other);
         if other.user != geteuid().as_raw() {
             return self.dispose(process, false, socket);
         }
@@ -316,6 +316,16 @@ impl Server {
         );
     }
 
+    /// The process of a new connection. On systems that do not tell, each connection counts as a process
+    /// of its own; elsewhere only processes of other pid namespaces are not known, and count as one.
+    fn process_of(&self, other: &socket::Other) -> Process {
+        match other.process {
+            Some(process) => Process::Known(process),
+            None if socket::TELLS_PROCESSES => Process::Unknown,
+            None => Process::Known(u32::try_from(self.next % (1 << 31)).unwrap_or(0)),
+        }
+    }
+
     /// Whether a process may have one more connection: as many as are left for all others. If none is
     /// left, an idle one is closed.
     fn has_room_for(&mut self, process: Process) -> bool {
@@ -332,8 +342,8 @@ impl Server {
         self.spare = None;
         match socket::accept(&self.listener) {
             Ok(socket) => {
-                let process = socket::other(&socket).ok().and_then(|other| other.process);
-                let process = process.map_or(Process::Unknown, Process::Known);
+                let other = socket::other(&socket);
+                let process = other.map_or(Process::Unknown, |other| self.process_of(&other));
                 self.dispose(process, false, socket);
             }
             Err(Errno::AGAIN) => {}

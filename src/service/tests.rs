@@ -403,14 +403,20 @@ proptest! {
                 Event::Connect(client) => registry.connect(client, own(client)),
                 Event::Disconnect(client) => registry.disconnect(client),
                 Event::Register(client, number, ..) => {
-                    drop(registry.register(client, id(number), 1, number, none));
+                    let _ = registry.register(client, id(number), 1, number, none);
                 }
-                Event::Open(client, number) => drop(registry.open(client, id(number)).is_ok()),
-                Event::Release(client, number) => drop(registry.release(client, id(number))),
+                Event::Open(client, number) => {
+                    let _ = registry.open(client, id(number));
+                }
+                Event::Release(client, number) => {
+                    registry.release(client, id(number));
+                }
                 Event::Announce(client, token, until) => {
                     registry.announce(client, id(token), until);
                 }
-                Event::Adopt(client, token) => drop(registry.adopt(client, id(token))),
+                Event::Adopt(client, token) => {
+                    registry.adopt(client, id(token));
+                }
                 Event::Expire(_) => {}
             }
             prop_assert!(registry.ids_of(own(0)) <= IDS * TIGHT.segments);

@@ -25,6 +25,7 @@ mod threads;
 use attack::{crowds, descriptors, exhaustion, frames, slow, stopped, strangers};
 use libtest_mimic::Arguments;
 
+#[allow(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();

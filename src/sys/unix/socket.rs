@@ -312,6 +312,45 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     })
 }
 
+/// Whether [`other`] tells the process.
+pub(crate) const TELLS_PROCESSES: bool = cfg!(any(
+    target_os = "android",
+    target_os = "linux",
+    target_vendor = "apple"
+));
+
+/// Which process is on the other side (`LOCAL_PEERPID`).
+#[cfg(target_vendor = "apple")]
+fn process_of(fd: BorrowedFd<'_>) -> Option<u32> {
+    use rustix::fd::AsRawFd;
+    let mut process: libc::pid_t = 0;
+    let mut len = libc::socklen_t::try_from(size_of::<libc::pid_t>()).unwrap_or(0);
+    // SAFETY: the pointers are valid for the write of `len` bytes and of the length.
+    let asked = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_LOCAL,
+            libc::LOCAL_PEERPID,
+            (&raw mut process).cast(),
+            &raw mut len,
+        )
+    };
+    u32::try_from(process)
+        .ok()
+        .filter(|&process| asked == 0 && process != 0)
+}
+
+/// It is not told.
+#[cfg(any(
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd"
+))]
+fn process_of(_fd: BorrowedFd<'_>) -> Option<u32> {
+    None
+}
+
 /// Asks who is on the other side (`getpeereid(3)`).
 #[cfg(any(
     target_vendor = "apple",
@@ -328,7 +367,7 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     match unsafe { libc::getpeereid(number, &raw mut user, &raw mut group) } {
         0 => Ok(Other {
             user,
-            process: None,
+            process: process_of(fd.as_fd()),
         }),
         _ => Err(super::last_errno()),
     }

@@ -52,9 +52,10 @@ mod by_epoll {
 
         /// From now on, waits for it to be read and to hang up, or only for the latter.
         pub(crate) fn read(&mut self, fd: impl AsFd, key: u64, read: bool) -> io::Result<()> {
-            let flags = match read {
-                true => epoll::EventFlags::IN,
-                false => epoll::EventFlags::empty(),
+            let flags = if read {
+                epoll::EventFlags::IN
+            } else {
+                epoll::EventFlags::empty()
             };
             epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(key), flags)
         }

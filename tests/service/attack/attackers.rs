@@ -39,7 +39,7 @@ fn unread() -> Result<(TcpStream, TcpStream), Box<dyn Error>> {
     let mut stream = TcpStream::connect(listener.local_addr()?)?;
     let (other, _) = listener.accept()?;
     stream.set_nonblocking(true)?;
-    while stream.write(&[0; 1 << 16]).is_ok() {}
+    while stream.write(&[0; 1 << 12]).is_ok() {}
     stream.set_nonblocking(false)?;
     sockopt::set_socket_linger(&stream, Some(LINGER))?;
     Ok((stream, other))
