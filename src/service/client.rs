@@ -29,6 +29,9 @@ use crate::text::Text;
 /// one, handing in what is held, and the request.
 const DEADLINE: Duration = Duration::from_secs(3);
 
+/// How much of that is left for an operation that had to wait for others, if those have succeeded.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// How long the keeper tries at once, and how long it leaves the lock to others then.
 const KEEPER_TRIES: Duration = GREETING;
 const KEEPER_RESTS: Duration = Duration::from_millis(100);
@@ -85,6 +88,8 @@ struct State {
     keeper: Option<Keeper>,
     /// If nobody else served.
     service: Option<ShMemService>,
+    /// When an operation failed last because the service did not answer.
+    failed: Option<Instant>,
     /// Of the fork that is about to happen, or has just happened.
     token: Option<Token>,
 }
@@ -105,8 +110,9 @@ impl Client {
 
     /// Connects, if that was not done before.
     pub(crate) fn connect(&self) -> Result<()> {
-        let deadline = Instant::now() + DEADLINE;
+        let start = Instant::now();
         let mut state = self.shared.state();
+        let deadline = self.shared.deadline(&state, start)?;
         self.shared.ensure_connected(&mut state, deadline)
     }
 
@@ -114,8 +120,9 @@ impl Client {
     pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<Held> {
         let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
         let size = size.ok_or(Error::InvalidSize { size: 0 })?;
-        let deadline = Instant::now() + DEADLINE;
+        let start = Instant::now();
         let mut state = self.shared.state();
+        let deadline = self.shared.deadline(&state, start)?;
         let mut tries = 4;
         loop {
             let id = random_text(b's')?;
@@ -134,8 +141,9 @@ impl Client {
 
     /// Has the service hand out a segment.
     pub(crate) fn open(self: &Arc<Self>, id: ShMemId) -> Result<Held> {
-        let deadline = Instant::now() + DEADLINE;
+        let start = Instant::now();
         let mut state = self.shared.state();
+        let deadline = self.shared.deadline(&state, start)?;
         let (reply, fd) = self
             .shared
             .request(&mut state, Ask::Open(id), None, deadline)?;
@@ -149,8 +157,9 @@ impl Client {
     /// [`post_fork`](Self::post_fork).
     pub(crate) fn pre_fork(&self) -> Result<()> {
         self.shared.address.look_up();
-        let deadline = Instant::now() + DEADLINE;
+        let start = Instant::now();
         let mut state = self.shared.state();
+        let deadline = self.shared.deadline(&state, start)?;
         if state.connection.is_some() || !state.held.is_empty() {
             let token = random_text(b't')?;
             let ask = Ask::Fork(token);
@@ -247,8 +256,32 @@ impl Shared {
         }
     }
 
+    /// When an operation has to end that was begun at `start`, before it waited for those of other threads.
+    ///
+    /// If one of them has found out meanwhile that nobody answers, that is the outcome of all.
+    fn deadline(&self, state: &State, start: Instant) -> Result<Instant> {
+        if state.failed.is_some_and(|failed| failed >= start) {
+            return Err(self.problem("does not answer"));
+        }
+        Ok((start + DEADLINE).max(Instant::now() + LEAST))
+    }
+
     /// Asks, and asks again if the service died over it. Not for requests without a reply.
     fn request(
+        self: &Arc<Self>,
+        state: &mut State,
+        ask: Ask,
+        passed: Option<BorrowedFd<'_>>,
+        deadline: Instant,
+    ) -> Result<(Reply, Option<OwnedFd>)> {
+        let answer = self.try_request(state, ask, passed, deadline);
+        if matches!(answer, Err(Error::Service { .. })) {
+            state.failed = Some(Instant::now());
+        }
+        answer
+    }
+
+    fn try_request(
         self: &Arc<Self>,
         state: &mut State,
         ask: Ask,
