@@ -13,6 +13,12 @@ pub enum Limit {
         /// How many it may have open.
         limit: u64,
     },
+    /// Descriptors of this user that were sent through sockets and not received yet, of all its processes
+    /// together. The limit is that for the open descriptors of one process (`RLIMIT_NOFILE`).
+    InFlightDescriptors {
+        /// How many there may be.
+        limit: u64,
+    },
     /// Open files of the whole system (`fs.file-max`).
     SystemOpenFiles {
         /// How many there may be.
@@ -125,6 +131,12 @@ impl fmt::Display for Limit {
             Self::OpenFiles { limit } => write!(
                 f,
                 "RLIMIT_NOFILE is {limit}: raise it (`ulimit -n`), or hold fewer segments"
+            ),
+            Self::InFlightDescriptors { limit } => write!(
+                f,
+                "RLIMIT_NOFILE is {limit}, and more descriptors of this user were sent and not \
+                 received: find the program that does not receive them, or raise the limit (`ulimit \
+                 -n`)"
             ),
             Self::SystemOpenFiles { limit } => {
                 write!(

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use shmem_providers::service_core::protocol::{Ask, FRAME, Frame, Reply, Request};
-use shmem_providers::service_core::registry::{Client, Limits, Process, Registry};
+use shmem_providers::service_core::registry::{Client, Closing, IDS, Limits, Process, Registry};
 
 const CLIENTS: Client = 4;
 
@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
             // The server lets go of who says this.
             registry.disconnect(client);
             assert!(registry.holds_nothing(client));
-            registry.connect(client, Process::Unknown(client));
+            registry.connect(client, Process::Unknown);
             continue;
         };
         assert_eq!(request.encode(), frame);
@@ -49,13 +49,16 @@ fuzz_target!(|data: &[u8]| {
                 assert_eq!(registry.awaited(), awaited - usize::from(adopted));
             }
             Ask::Register { id, size } => {
-                if registry.register(client, id, size.get(), turn).is_ok() {
+                if registry
+                    .register(client, id, size.get(), turn, Closing::default())
+                    .is_ok()
+                {
                     assert!(registry.held(client).any(|held| held == id));
-                    assert!(registry.open(client, id).is_some());
+                    assert!(registry.open(client, id).is_ok());
                 }
             }
             Ask::Open(id) => {
-                let opened = registry.open(client, id).is_some();
+                let opened = registry.open(client, id).is_ok();
                 assert_eq!(registry.held(client).any(|held| held == id), opened);
             }
             Ask::Release(id) => {
@@ -66,6 +69,10 @@ fuzz_target!(|data: &[u8]| {
                 registry.announce(client, token, now + 3);
                 assert!(registry.awaited() <= LIMITS.forks);
             }
+        }
+        registry.freed();
+        for process in (0..2).map(Process::Known).chain([Process::Unknown]) {
+            assert!(registry.ids_of(process) <= IDS * LIMITS.segments);
         }
         assert!(registry.len() <= LIMITS.segments && registry.bytes() <= LIMITS.bytes);
         assert_eq!(registry.is_empty(), registry.bytes() == 0);

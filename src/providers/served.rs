@@ -46,6 +46,10 @@ use crate::shmem::extent;
 /// segment costs each holder one descriptor, and the host one as well. A provider and its clones
 /// share a connection, and a thread that looks after it once there is a segment.
 ///
+/// Whatever the service does, making, opening, [`pre_fork`] and [`post_fork`] end within five seconds,
+/// with an error if need be. Cloning and dropping do not wait for the service, but for what other threads
+/// do with the same provider, which ends within five seconds as well.
+///
 /// A child that was forked has a connection of its own from [`post_fork`] on, or from its first
 /// request on. Call [`pre_fork`] and [`post_fork`], so that the service knows of the child before
 /// it could lose its parent. The parent may have threads, if the allocator gets through a fork, as those

@@ -3,6 +3,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::num::NonZeroU64;
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,12 @@ use std::time::Instant;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::address::Address;
-use super::connection::{Absent, Broken, Connection};
+use super::connection::{ANSWER, Absent, Broken, Connection, GREETING};
 use super::host::ShMemService;
 use super::keeper::{Keeper, Watch};
 use super::protocol::{Ask, Reply, Request, Token, Verdict};
 use crate::ShMemId;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Subject};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
 use crate::process::Owner;
@@ -25,8 +26,16 @@ use crate::sys::site::{Place, Site};
 use crate::sys::{self, socket};
 use crate::text::Text;
 
-/// How long is tried to reach a service, or to start one.
+/// How long an operation may take: waiting for other threads' operations, reaching a service or starting
+/// one, handing in what is held, and the request.
 const DEADLINE: Duration = Duration::from_secs(3);
+
+/// How much of that is left for an operation that had to wait for others, if those have succeeded.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// How long the keeper tries at once, and how long it leaves the lock to others then.
+const KEEPER_TRIES: Duration = GREETING;
+const KEEPER_RESTS: Duration = Duration::from_millis(100);
 
 /// How long to wait before looking again whether somebody who starts a service is done.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -71,10 +80,17 @@ struct State {
     is_deserted: bool,
     /// Of the last request.
     number: u32,
+    /// What the service has to be handed yet, and what it was handed and has not answered, since when.
+    rest: Vec<ShMemId>,
+    handed: Option<(Request, Instant)>,
+    /// What the service has to be told was let go, when it reads again.
+    released: Vec<ShMemId>,
     held: BTreeMap<ShMemId, Segment>,
     keeper: Option<Keeper>,
     /// If nobody else served.
     service: Option<ShMemService>,
+    /// When an operation failed last because the service did not answer.
+    failed: Option<Instant>,
     /// Of the fork that is about to happen, or has just happened.
     token: Option<Token>,
 }
@@ -95,21 +111,26 @@ impl Client {
 
     /// Connects, if that was not done before.
     pub(crate) fn connect(&self) -> Result<()> {
+        let start = Instant::now();
         let mut state = self.shared.state()?;
-        self.shared
-            .ensure_connected(&mut state, Instant::now() + DEADLINE)
+        let deadline = self.shared.deadline(&state, start)?;
+        self.shared.ensure_connected(&mut state, deadline)
     }
 
     /// Has the service keep a segment, under a new id.
     pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<Held> {
         let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
         let size = size.ok_or(Error::InvalidSize { size: 0 })?;
+        let start = Instant::now();
         let mut state = self.shared.state()?;
+        let deadline = self.shared.deadline(&state, start)?;
         let mut tries = 4;
         loop {
             let id = random_text(b's')?;
             let ask = Ask::Register { id, size };
-            let (reply, _) = self.shared.request(&mut state, ask, Some(fd.as_fd()))?;
+            let (reply, _) = self
+                .shared
+                .request(&mut state, ask, Some(fd.as_fd()), deadline)?;
             tries -= 1;
             match reply.verdict {
                 Verdict::Done => return Ok(self.hold(&mut state, id, size, fd)),
@@ -121,8 +142,12 @@ impl Client {
 
     /// Has the service hand out a segment.
     pub(crate) fn open(self: &Arc<Self>, id: ShMemId) -> Result<Held> {
+        let start = Instant::now();
         let mut state = self.shared.state()?;
-        let (reply, fd) = self.shared.request(&mut state, Ask::Open(id), None)?;
+        let deadline = self.shared.deadline(&state, start)?;
+        let (reply, fd) = self
+            .shared
+            .request(&mut state, Ask::Open(id), None, deadline)?;
         match (reply.verdict, NonZeroU64::new(reply.size), fd) {
             (Verdict::Done, Some(size), Some(fd)) => Ok(self.hold(&mut state, id, size, fd)),
             (verdict, ..) => Err(self.shared.refused(id, verdict)),
@@ -133,10 +158,13 @@ impl Client {
     /// [`post_fork`](Self::post_fork).
     pub(crate) fn pre_fork(&self) -> Result<()> {
         self.shared.address.look_up();
+        let start = Instant::now();
         let mut state = self.shared.state()?;
+        let deadline = self.shared.deadline(&state, start)?;
         if state.connection.is_some() || !state.held.is_empty() {
             let token = random_text(b't')?;
-            let (reply, _) = self.shared.request(&mut state, Ask::Fork(token), None)?;
+            let ask = Ask::Fork(token);
+            let (reply, _) = self.shared.request(&mut state, ask, None, deadline)?;
             // Otherwise the child hands in by itself what it holds.
             state.token = (reply.verdict == Verdict::Done).then_some(token);
         }
@@ -147,6 +175,7 @@ impl Client {
 
     /// In the child, makes a connection of its own.
     pub(crate) fn post_fork(&self, is_child: bool) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
         let mut state = self.shared.state.lock()?;
         if !is_child {
             state.token = None;
@@ -156,8 +185,7 @@ impl Client {
         let current = state.current();
         state.leave_to_parent(current);
         if announced || !state.held.is_empty() {
-            self.shared
-                .ensure_connected(&mut state, Instant::now() + DEADLINE)?;
+            self.shared.ensure_connected(&mut state, deadline)?;
         }
         Ok(())
     }
@@ -217,7 +245,7 @@ impl Shared {
         state
     }
 
-    /// One hold less; after the last, the service is told.
+    /// One hold less; after the last, the service is told, if it reads.
     fn release(&self, id: ShMemId) {
         // Otherwise it stays with the client.
         let Ok(mut state) = self.state() else {
@@ -231,14 +259,23 @@ impl Shared {
             return;
         }
         state.held.remove(&id);
-        let number = state.next_number();
-        if let Some(connection) = &state.connection {
-            let ask = Ask::Release(id);
-            if connection.send(Request { number, ask }, None).is_err() {
-                // The service is gone, or will notice that we are.
-                state.lose_connection();
+        if state.connection.is_some() {
+            state.released.push(id);
+            state.tell_released(None);
+            if let (false, Some(keeper)) = (state.released.is_empty(), &state.keeper) {
+                keeper.wake();
             }
         }
+    }
+
+    /// When an operation has to end that was begun at `start`, before it waited for those of other threads.
+    ///
+    /// If one of them has found out meanwhile that nobody answers, that is the outcome of all.
+    fn deadline(&self, state: &State, start: Instant) -> Result<Instant> {
+        if state.failed.is_some_and(|failed| failed >= start) {
+            return Err(self.problem("does not answer"));
+        }
+        Ok((start + DEADLINE).max(Instant::now() + LEAST))
     }
 
     /// Asks, and asks again if the service died over it. Not for requests without a reply.
@@ -247,21 +284,53 @@ impl Shared {
         state: &mut State,
         ask: Ask,
         passed: Option<BorrowedFd<'_>>,
+        deadline: Instant,
     ) -> Result<(Reply, Option<OwnedFd>)> {
-        let deadline = Instant::now() + DEADLINE;
+        let answer = self.try_request(state, ask, passed, deadline);
+        if matches!(answer, Err(Error::Service { .. })) {
+            state.failed = Some(Instant::now());
+        }
+        answer
+    }
+
+    fn try_request(
+        self: &Arc<Self>,
+        state: &mut State,
+        ask: Ask,
+        passed: Option<BorrowedFd<'_>>,
+        deadline: Instant,
+    ) -> Result<(Reply, Option<OwnedFd>)> {
         loop {
             self.ensure_connected(state, deadline)?;
+            state.tell_released(Some(deadline));
             let Some(connection) = state.connection.clone() else {
-                return Err(self.problem("has ended"));
+                if Instant::now() < deadline {
+                    continue;
+                }
+                return Err(self.problem("does not answer"));
             };
             let number = state.next_number();
-            let broken = match connection.ask(Request { number, ask }, passed) {
+            let broken = match connection.ask(Request { number, ask }, passed, deadline) {
                 Ok((reply, fd)) if reply.verdict != Verdict::Busy => return Ok((reply, fd)),
                 Ok(_) if Instant::now() < deadline => {
                     thread::sleep(PAUSE);
                     continue;
                 }
-                Ok(_) => return Err(self.problem("is too busy")),
+                Ok(_) => {
+                    return Err(self.problem(
+                        "is too busy: perhaps too many descriptors of this user are on their way, \
+                         sent and not received; RLIMIT_NOFILE (`ulimit -n`) of the program that \
+                         hosts it limits these as well",
+                    ));
+                }
+                Err(Broken::Refused("sendmsg", errno)) => {
+                    // Nothing was sent.
+                    if Instant::now() < deadline {
+                        thread::sleep(PAUSE);
+                        continue;
+                    }
+                    return Err(sys::failed("sendmsg", errno, Subject::Nothing));
+                }
                 Err(broken) => broken,
             };
             // A late answer must not be taken for the next one.
@@ -272,7 +341,10 @@ impl Shared {
                 Broken::Lost | Broken::Silent if Instant::now() < deadline => {}
                 Broken::Lost => return Err(self.problem("ends again and again")),
                 Broken::Silent => return Err(self.problem("does not answer")),
-                Broken::Nonsense => return Err(self.problem("answers what is no answer")),
+                Broken::Nonsense => return Err(self.problem("sent an invalid reply")),
+                Broken::Refused(call, errno) => {
+                    return Err(sys::failed(call, errno, Subject::Nothing));
+                }
             }
         }
     }
@@ -288,28 +360,43 @@ impl Shared {
 
     /// Connects if there is no connection, becomes the host if nobody serves, and hands in what
     /// this process holds.
+    ///
+    /// If time is over before everything is handed in, the rest is handed in later.
     fn ensure_connected(self: &Arc<Self>, state: &mut State, deadline: Instant) -> Result<()> {
-        if state.connection.is_some() {
-            return Ok(());
-        }
-        state.owner = Some(Owner::current());
+        let is_over = || Instant::now() >= deadline;
         loop {
-            let location = self.address.locate()?;
-            let token = state.token.take();
-            let absent = match Connection::open(&location, token) {
-                Ok((connection, adopted)) => {
-                    if adopted || state.hand_in(&connection).is_ok() {
-                        state.connection = Some(Arc::new(connection));
-                        state.is_deserted = false;
-                        match &state.keeper {
-                            Some(keeper) => keeper.wake(),
-                            // A child has none for what it inherited.
-                            None => self.watch_over(state),
-                        }
-                        return Ok(());
+            if is_over() {
+                return Err(self.problem("does not answer"));
+            }
+            if state.connection.is_some() {
+                match state.hand_in(deadline) {
+                    Ok(()) => return Ok(()),
+                    // It may still answer.
+                    Err(Broken::Silent) if state.is_handing_in() => {
+                        return Err(self.problem("is slow to take what is held"));
                     }
-                    // It has died meanwhile.
-                    Absent::Crowded
+                    Err(Broken::Refused(call, errno)) => {
+                        return Err(sys::failed(call, errno, Subject::Nothing));
+                    }
+                    Err(_) => state.lose_connection(),
+                }
+            }
+            let location = self.address.locate()?;
+            state.owner = Some(Owner::current());
+            let token = state.token.take();
+            let absent = match Connection::open(&location, token, deadline) {
+                Ok((connection, adopted)) => {
+                    state.connection = Some(Arc::new(connection));
+                    state.is_deserted = false;
+                    if !adopted {
+                        state.rest = state.held.keys().copied().collect();
+                    }
+                    match &state.keeper {
+                        Some(keeper) => keeper.wake(),
+                        // A child has none for what it inherited.
+                        None => self.watch_over(state),
+                    }
+                    continue;
                 }
                 Err(absent) => absent,
             };
@@ -318,7 +405,7 @@ impl Shared {
                 Absent::Nobody | Absent::Silent => {
                     // If it is ours that does not answer, it has ended.
                     state.service = None;
-                    state.service = ShMemService::claim(&self.address.lookup())?;
+                    state.service = ShMemService::claim(&self.address.lookup(), deadline)?;
                     if state.service.is_some() {
                         continue;
                     }
@@ -326,15 +413,12 @@ impl Shared {
                 Absent::Crowded => {}
                 Absent::Error(error) => return Err(error),
             }
-            if Instant::now() > deadline {
-                return Err(location.problem("does not answer"));
-            }
             thread::sleep(PAUSE);
         }
     }
 
-    /// What the keeper does when the connection has hung up. Returns what it has to watch from now
-    /// on, and how long, if it has to look again.
+    /// What the keeper does when the connection has hung up, or when it is woken. Returns what it has to
+    /// watch from now on, and how long, if it has to look again.
     fn restore(self: &Arc<Self>, lost: Option<&Arc<Connection>>) -> Watch {
         let again = Duration::from_millis(100);
         let Ok(mut state) = self.state() else {
@@ -346,9 +430,11 @@ impl Shared {
         }
         let failed = !state.held.is_empty()
             && self
-                .ensure_connected(&mut state, Instant::now() + again)
+                .ensure_connected(&mut state, Instant::now() + KEEPER_TRIES)
                 .is_err();
-        (state.connection.clone(), failed.then_some(again))
+        state.tell_released(None);
+        let again = failed || !state.released.is_empty();
+        (state.connection.clone(), again.then_some(KEEPER_RESTS))
     }
 
     /// Removes what a service that has died has left, if there is none by now: the last one out can do
@@ -380,9 +466,7 @@ impl Shared {
             Verdict::BadDescriptor => {
                 self.problem("does not take the memory for what it is said to be")
             }
-            Verdict::Done | Verdict::Taken | Verdict::Busy => {
-                self.problem("answers what is no answer")
-            }
+            Verdict::Done | Verdict::Taken | Verdict::Busy => self.problem("sent an invalid reply"),
         }
     }
 
@@ -446,6 +530,7 @@ impl State {
         if let Some(keeper) = self.keeper.take() {
             keeper.leave_to_parent();
         }
+        self.forget_unfinished();
         self.service = None;
         self.is_deserted = false;
         self.owner = None;
@@ -454,6 +539,14 @@ impl State {
     fn lose_connection(&mut self) {
         self.connection = None;
         self.is_deserted = true;
+        self.forget_unfinished();
+    }
+
+    /// What was begun with the last service.
+    fn forget_unfinished(&mut self) {
+        self.rest.clear();
+        self.handed = None;
+        self.released.clear();
     }
 
     fn next_number(&mut self) -> u32 {
@@ -461,21 +554,63 @@ impl State {
         self.number
     }
 
-    /// Hands in everything that this process holds.
-    fn hand_in(&mut self, connection: &Connection) -> Result<(), Broken> {
-        for (&id, segment) in &self.held {
-            self.number = self.number.wrapping_add(1);
-            let request = Request {
-                number: self.number,
-                ask: Ask::Register {
-                    id,
-                    size: segment.size,
-                },
+    /// Hands in what was not handed in yet. If the time is over before, the next call goes on with it.
+    fn hand_in(&mut self, deadline: Instant) -> Result<(), Broken> {
+        let Some(connection) = self.connection.clone() else {
+            return Err(Broken::Lost);
+        };
+        loop {
+            if let Some((request, _)) = self.handed {
+                // If it is refused, the segment stays with those who have it.
+                connection.answer(request, deadline)?;
+                self.handed = None;
+            }
+            let Some(&id) = self.rest.last() else {
+                return Ok(());
             };
-            // If it is refused, the segment stays with those who have it.
-            connection.ask(request, Some(segment.fd.as_fd()))?;
+            // It may have been let go meanwhile.
+            if let Some(segment) = self.held.get(&id) {
+                let size = segment.size;
+                let fd = Arc::clone(&segment.fd);
+                let number = self.next_number();
+                let ask = Ask::Register { id, size };
+                let request = Request { number, ask };
+                match connection.send(request, Some(fd.as_fd()), deadline) {
+                    Ok(()) => self.handed = Some((request, Instant::now())),
+                    Err(Broken::Refused("sendmsg", _)) if Instant::now() < deadline => {
+                        thread::sleep(PAUSE);
+                        continue;
+                    }
+                    Err(broken) => return Err(broken),
+                }
+            }
+            self.rest.pop();
         }
-        Ok(())
+    }
+
+    /// Whether the service has something that it may still answer.
+    fn is_handing_in(&self) -> bool {
+        self.handed
+            .is_some_and(|(_, since)| since.elapsed() < ANSWER)
+    }
+
+    /// Tells the service what was let go: by this time, or what can be told at once.
+    fn tell_released(&mut self, deadline: Option<Instant>) {
+        while let (Some(&id), Some(connection)) = (self.released.last(), self.connection.clone()) {
+            let number = self.next_number();
+            let ask = Ask::Release(id);
+            let request = Request { number, ask };
+            let told = match deadline {
+                Some(deadline) => connection.send(request, None, deadline),
+                None => connection.send_now(request),
+            };
+            match told {
+                Ok(()) => drop(self.released.pop()),
+                Err(Broken::Silent) if deadline.is_none() => return,
+                // The service is gone, or will notice that we are.
+                Err(_) => self.lose_connection(),
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A client's connection: one question at a time, each with its answer.
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use std::time::Instant;
 
@@ -8,23 +10,26 @@ use rustix::io::{self, Errno};
 use rustix::process::geteuid;
 
 use super::address::Location;
-use super::closer::Closer;
+use super::closer;
 use super::protocol::{Ask, Opcode, Reply, Request, Token, Verdict};
-use super::wire::{self, Arrival, Assembly, Parcel};
+use super::wire::{self, Arrival, Assembly};
 use crate::error::{Error, Subject};
 use crate::sys::fork_fd::ForkFd;
+use crate::sys::socket::Passed;
 use crate::sys::{self, socket};
 
 /// How long the service may take to answer. A new one may wait half a second for what it is asked for.
-const ANSWER: Duration = Duration::from_secs(2);
+pub(super) const ANSWER: Duration = Duration::from_secs(2);
 
 /// How long a service may take to answer the first frame, which needs nothing but that it runs.
-const GREETING: Duration = Duration::from_millis(500);
+pub(super) const GREETING: Duration = Duration::from_millis(500);
 
 /// A socket on whose other side there is a service of this user.
 #[derive(Debug)]
 pub(super) struct Connection {
     fd: ForkFd,
+    /// How long sending and receiving wait, in milliseconds, as the socket was told last.
+    patience: AtomicU64,
 }
 
 impl Drop for Connection {
@@ -32,6 +37,10 @@ impl Drop for Connection {
         // A forked child may have a copy of the socket.
         if let Some(fd) = self.fd.as_fd_of_owner() {
             socket::shut_down(fd);
+            // What was sent and not read is closed with the socket, which can take long.
+            if !socket::is_drained(fd) {
+                closer::close_of_service(self.fd.take().into_iter().collect());
+            }
         }
     }
 }
@@ -44,6 +53,8 @@ pub(super) enum Broken {
     Silent,
     /// What it answers is nonsense.
     Nonsense,
+    /// The system has refused this call, because of a limit of this process or user.
+    Refused(&'static str, Errno),
 }
 
 /// Why there is no connection.
@@ -60,12 +71,24 @@ pub(super) enum Absent {
 
 impl Connection {
     /// Connects to the service at the path, and says hello. Whether it knew the token.
-    pub(super) fn open(location: &Location, token: Option<Token>) -> Result<(Self, bool), Absent> {
+    pub(super) fn open(
+        location: &Location,
+        token: Option<Token>,
+        deadline: Instant,
+    ) -> Result<(Self, bool), Absent> {
         let os = |call, errno| Absent::Error(sys::failed(call, errno, Subject::Nothing));
+        if closer::has_enough_of_services() {
+            return Err(Absent::Error(
+                location.problem("sent descriptors that do not get closed"),
+            ));
+        }
+        let greeting = Instant::now() + GREETING;
+        let deadline = deadline.min(greeting);
         let fd = match socket::connect(&location.path, GREETING) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(Absent::Nobody),
             Err(Errno::AGAIN) => return Err(Absent::Crowded),
+            Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(os("socket", errno)),
             Err(errno) => return Err(Absent::Error(location.refused("connect", errno))),
         };
         let other = socket::other(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
@@ -75,43 +98,61 @@ impl Connection {
         }
         let connection = Self {
             fd: ForkFd::new(fd),
+            patience: AtomicU64::new(millis(GREETING)),
         };
         let ask = Ask::Hello(token);
-        let reply = match connection.ask(Request { number: 0, ask }, None) {
+        let reply = match connection.ask(Request { number: 0, ask }, None, deadline) {
             Ok((reply, _)) => reply,
             Err(Broken::Lost) => return Err(Absent::Crowded),
             Err(Broken::Silent) => return Err(Absent::Silent),
             Err(Broken::Nonsense) => {
-                return Err(Absent::Error(location.problem("answers what is no answer")));
+                return Err(Absent::Error(location.problem("sent an invalid reply")));
             }
+            Err(Broken::Refused(call, errno)) => return Err(os(call, errno)),
         };
-        if reply.verdict == Verdict::Full {
-            return Err(Absent::Error(location.problem(
+        match reply.verdict {
+            Verdict::Busy => Err(Absent::Crowded),
+            Verdict::Full => Err(Absent::Error(location.problem(
                 "has as many clients as it may: raise RLIMIT_NOFILE (`ulimit -n`) of the program \
                  that hosts it",
-            )));
+            ))),
+            verdict => Ok((connection, token.is_some() && verdict == Verdict::Done)),
         }
-        if let Some(fd) = connection.fd.as_fd() {
-            socket::set_patience(fd, ANSWER)
-                .map_err(|errno| os("setsockopt(SO_RCVTIMEO)", errno))?;
-        }
-        Ok((
-            connection,
-            token.is_some() && reply.verdict == Verdict::Done,
-        ))
     }
 
+    /// Sends a request by this time, or not at all.
     pub(super) fn send(
         &self,
         request: Request,
         passed: Option<BorrowedFd<'_>>,
+        deadline: Instant,
     ) -> Result<(), Broken> {
         let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
+        self.be_patient(fd, deadline)?;
         let frame = request.encode();
-        retry_on_signals(|| wire::send(fd, &frame, passed)).map_err(|errno| match errno {
-            Errno::AGAIN => Broken::Silent,
-            _ => Broken::Lost,
-        })
+        retry_on_signals(|| wire::send(fd, &frame, passed)).map_err(unsent)
+    }
+
+    /// Sends a request if that can be done at once.
+    pub(super) fn send_now(&self, request: Request) -> Result<(), Broken> {
+        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
+        let frame = request.encode();
+        retry_on_signals(|| socket::send_now(fd, &frame)).map_err(unsent)
+    }
+
+    /// Has sending and receiving wait until this time, but not longer than the service may take.
+    fn be_patient(&self, fd: BorrowedFd<'_>, deadline: Instant) -> Result<(), Broken> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let patience = millis(left.min(ANSWER));
+        if patience == 0 {
+            // The socket would take it for no limit at all.
+            return Err(Broken::Silent);
+        }
+        if self.patience.swap(patience, Relaxed) != patience {
+            socket::set_patience(fd, Duration::from_millis(patience))
+                .map_err(|errno| Broken::Refused("setsockopt(SO_RCVTIMEO)", errno))?;
+        }
+        Ok(())
     }
 
     /// What to watch for the end of the service, unless this is a forked child.
@@ -129,42 +170,75 @@ impl Connection {
         &self,
         request: Request,
         passed: Option<BorrowedFd<'_>>,
+        deadline: Instant,
     ) -> Result<(Reply, Option<OwnedFd>), Broken> {
-        self.send(request, passed)?;
+        self.send(request, passed, deadline)?;
+        self.answer(request, deadline)
+    }
+
+    /// Waits for the answer to a request that was sent.
+    pub(super) fn answer(
+        &self,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<(Reply, Option<OwnedFd>), Broken> {
         let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
-        let deadline = Instant::now() + ANSWER;
         let mut assembly = Assembly::new();
         loop {
-            match assembly.receive(fd) {
-                Arrival::Frame(frame, parcel) => {
-                    let reply = Reply::decode(&frame);
-                    let reply = reply.filter(|reply| {
+            self.be_patient(fd, deadline).map_err(|silent| {
+                if assembly.is_empty() {
+                    silent
+                } else {
+                    // The rest of it would be taken for the next answer.
+                    Broken::Lost
+                }
+            })?;
+            match assembly.look(fd) {
+                Arrival::Frame(frame, has_descriptors) => {
+                    let reply = Reply::decode(&frame).filter(|reply| {
                         reply.number == request.number && reply.to == request.ask.opcode()
                     });
-                    return understood(reply, parcel);
+                    let reply = reply.ok_or(Broken::Nonsense)?;
+                    let is_due = reply.to == Opcode::Open && reply.verdict == Verdict::Done;
+                    if has_descriptors && !is_due {
+                        return Err(Broken::Nonsense);
+                    }
+                    let taken = assembly.take(fd, has_descriptors);
+                    return match taken.map_err(|_| Broken::Lost)? {
+                        Passed::Nothing if !is_due => Ok((reply, None)),
+                        Passed::One(fd) if is_due => Ok((reply, Some(fd))),
+                        Passed::NoRoom => Err(Broken::Refused("recvmsg", Errno::MFILE)),
+                        Passed::Nothing => Err(Broken::Nonsense),
+                        Passed::One(fd) => {
+                            closer::close_of_service([fd].into());
+                            Err(Broken::Nonsense)
+                        }
+                        Passed::Several(descriptors) => {
+                            closer::close_of_service(descriptors);
+                            Err(Broken::Nonsense)
+                        }
+                    };
                 }
-                Arrival::End | Arrival::Broken => return Err(Broken::Lost),
-                Arrival::Interrupted | Arrival::Part if Instant::now() < deadline => {}
-                Arrival::Interrupted | Arrival::Part | Arrival::Nothing => {
-                    return Err(Broken::Silent);
-                }
-                Arrival::Rubbish(parcel) => return understood(None, parcel),
+                Arrival::Interrupted | Arrival::Part => {}
+                Arrival::Nothing if assembly.is_empty() => return Err(Broken::Silent),
+                Arrival::Nothing | Arrival::End | Arrival::Broken => return Err(Broken::Lost),
+                Arrival::Invalid => return Err(Broken::Nonsense),
             }
         }
     }
 }
 
-/// The reply with its descriptor, if it has one just where one is due.
-fn understood(reply: Option<Reply>, parcel: Parcel) -> Result<(Reply, Option<OwnedFd>), Broken> {
-    let mut descriptors = parcel.descriptors;
-    let due = reply.is_some_and(|reply| reply.to == Opcode::Open && reply.verdict == Verdict::Done);
-    match reply {
-        Some(reply) if descriptors.len() == usize::from(due) => Ok((reply, descriptors.pop())),
-        _ => {
-            Closer::default().close(descriptors);
-            Err(Broken::Nonsense)
-        }
+/// Why a request was not sent.
+fn unsent(errno: Errno) -> Broken {
+    match errno {
+        Errno::AGAIN => Broken::Silent,
+        socket::CROWDED => Broken::Refused("sendmsg", errno),
+        _ => Broken::Lost,
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn retry_on_signals(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {

@@ -1,16 +1,23 @@
 //! [`ShMemService`]: the service, as a thread of this process.
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering::{AcqRel, Acquire};
+use core::time::Duration;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::Instant;
 
 use super::address::{Address, Lookup};
 use super::server::Server;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::{Result, Subject};
+use crate::fork_lock::ForkLock;
 use crate::process::Owner;
 use crate::sys;
 use crate::sys::site::Denied;
@@ -18,6 +25,25 @@ use crate::sys::thread::Thread;
 
 /// The variable with the address, see [`ShMemService::ENV`].
 pub(super) const ENV: &str = "SHMEM_SERVICE";
+
+/// How long starting a service may take.
+const START: Duration = Duration::from_secs(3);
+
+/// How long it may take in any case.
+const LEAST: Duration = Duration::from_millis(250);
+
+/// What has come of the start of a service: somebody waits for it, it serves, or it took too long.
+const WAITED_FOR: u8 = 0;
+const SERVES: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// What a thread says about the start: whether it serves, and the descriptor of the program's table
+/// that it does not need any more.
+type Started = (Result<(), Denied>, Option<OwnedFd>);
+
+/// Starts that took too long. What they send back is closed when it comes, in the table that it
+/// belongs to.
+static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 
 /// Keeps the descriptors of segments for as long as somebody holds them, and hands them out to
 /// processes of the same user.
@@ -63,17 +89,27 @@ pub(super) const ENV: &str = "SHMEM_SERVICE";
 /// * *Processes of the same user*: that they may read and write every segment, which they could by
 ///   debugging each other. Not that they keep to the rules: a client that lies, is slow, silent or
 ///   stopped, or sends descriptors of whatever kind, loses its own connection, and the others notice
-///   nothing. What it sent is closed on a thread of its own, because closing can take as long as
-///   whoever sent it likes. Nothing that a client says makes the service map memory, follow a path,
-///   allocate by a number, or stop. See the [limits](Self::start_at).
+///   nothing. A descriptor is accepted only with a request to keep it, one at a time; what turns out not
+///   to be memory is closed on a thread of its own, one for each process, because closing can take as
+///   long as whoever sent it likes, and a process of which eight wait to be closed is not listened to.
+///   Nothing that a client says makes the service map memory, follow a path, allocate by a number, or
+///   stop. See the [limits](Self::start_at).
 /// * *The service*: as little. Who opens a segment checks owner, size and seals of what it gets, and
-///   waits a few seconds at most for it. A false service could hand out the wrong segment, or none.
+///   waits five seconds at most for it. A false service could hand out the wrong segment, or none.
 ///
 /// # Platform notes
 ///
 /// On Linux its thread has a table of descriptors of its own, so that a forked child inherits none
 /// of them. Elsewhere (or before Linux 5.9) a child that is forked without `exec` keeps the sockets
 /// of its parent open; clients then notice the death of the service by its silence.
+///
+/// To have a table of its own, the thread closes copies of the program's descriptors, of which file systems
+/// are told. So it goes without if the program has a message queue open, whose `mq_notify` that would
+/// end, or a file of a file system in user space or of another machine, which could let it wait.
+///
+/// Since Linux 6.16 the kernel keeps clients from sending descriptors before they are accepted
+/// (`SO_PASSRIGHTS`). Before that, many processes together that send what does not get closed, and leave,
+/// can take up descriptors of the service until it is closed.
 ///
 /// # Examples
 ///
@@ -169,10 +205,13 @@ impl ShMemService {
     /// # Limits
     ///
     /// They follow `RLIMIT_NOFILE` of this process: an eighth of it, at most 280, is kept free, and
-    /// the rest is for clients and for segments, one half each. No process has more than half of
-    /// the clients, and an eighth of the segments is kept for processes that hold few. When there
-    /// are too many clients, the one is let go that holds nothing and has been silent longest; it
-    /// connects again when it has something to say.
+    /// the rest is for clients and for segments, one half each. No process has more clients than are left
+    /// for all others, and no process has registered more than four times as many segments, or bytes, as
+    /// are left: so one process leaves a fifth of the segments, ten leave a 41st part. Processes of other pid
+    /// namespaces count as one. When there are too many clients, the one is let go that holds nothing and
+    /// has been silent longest; it connects again when it has something to say.
+    ///
+    /// It starts within three seconds, or not at all: an error.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
         let service = Self::start_or_fail(&Address::chosen(path.as_ref()))?;
         Ok(service)
@@ -199,18 +238,24 @@ impl ShMemService {
 
     fn start_or_fail(address: &Address) -> Result<Self> {
         let lookup = address.lookup();
-        match Self::claim(&lookup)? {
+        match Self::claim(&lookup, Instant::now() + START)? {
             Some(service) => Ok(service),
             None => Err(lookup.locate()?.denied(Denied::Occupied)),
         }
     }
 
     /// Starts the service, unless somebody else serves there or is about to.
-    pub(super) fn claim(lookup: &Lookup) -> Result<Option<Self>> {
+    ///
+    /// If that takes longer than until this time, the thread ends by itself when it gets that far.
+    pub(super) fn claim(lookup: &Lookup, deadline: Instant) -> Result<Option<Self>> {
         let location = lookup.locate()?;
         let (stopping, stop) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
-        let (report, reported) = mpsc::channel();
+        LATE.lock_now()
+            .retain(|late| matches!(late.try_recv(), Err(TryRecvError::Empty)));
+        let (report, reported) = mpsc::channel::<Started>();
+        let start = Arc::new(AtomicU8::new(WAITED_FOR));
+        let told = Arc::clone(&start);
         let (address, lookup) = (location.path.clone(), lookup.clone());
         let thread = sys::thread::spawn(c"shmem-service", move || {
             let (stopping, theirs) = match sys::thread::own_descriptors(stopping.as_fd()) {
@@ -221,10 +266,15 @@ impl ShMemService {
                 Ok(server) => (Some(server), Ok(())),
                 Err(denied) => (None, Err(denied)),
             };
-            // It is waited for.
+            let is_waited_for = told
+                .compare_exchange(WAITED_FOR, SERVES, AcqRel, Acquire)
+                .is_ok();
+            // It is waited for, or kept until it comes.
             let _ = report.send((outcome, theirs));
-            if let Some(server) = server {
-                server.serve();
+            match server {
+                Some(server) if is_waited_for => server.serve(),
+                Some(server) => server.end(),
+                None => {}
             }
         });
         let thread =
@@ -235,13 +285,38 @@ impl ShMemService {
             thread: Some(thread),
             owner: Owner::current(),
         };
+        let patience = deadline
+            .saturating_duration_since(Instant::now())
+            .max(LEAST);
+        let mut outcome = reported.recv_timeout(patience);
+        if outcome.is_err() {
+            let late = start.compare_exchange(WAITED_FOR, GIVEN_UP, AcqRel, Acquire);
+            if late.is_ok() {
+                LATE.lock_now().push(reported);
+                service.give_up();
+                return Err(location.problem(
+                    "does not start in time: something in its directory, or a file that this \
+                     process has open, does not answer",
+                ));
+            }
+            // Either it is done just now, or the thread has ended.
+            outcome = reported.recv().map_err(Into::into);
+        }
         // What the thread has sent back is closed here, in the table that it belongs to.
-        match reported.recv().map(|(outcome, _theirs)| outcome) {
+        match outcome.map(|(outcome, _theirs)| outcome) {
             Ok(Ok(())) => Ok(Some(service)),
             Ok(Err(Denied::Occupied | Denied::Served)) => Ok(None),
             Ok(Err(denied)) => Err(location.denied(denied)),
             Err(_) => Err(location.problem("the thread of the service has ended")),
         }
+    }
+}
+
+impl ShMemService {
+    /// Leaves the thread to itself.
+    fn give_up(mut self) {
+        drop(self.stop.take());
+        drop(self.thread.take());
     }
 }
 

@@ -104,9 +104,9 @@ pub enum Verdict {
     Taken = 2,
     /// The service has as much of it as it may.
     Full = 3,
-    /// The descriptor is missing, is one of several, or leads to no shared memory of this size.
+    /// The descriptor is missing, or leads to no shared memory of this size.
     BadDescriptor = 4,
-    /// Not at the moment: ask again.
+    /// Not at the moment: ask again. If it answers `Hello`, connect again.
     Busy = 5,
 }
 

@@ -4,8 +4,14 @@
 //! What is kept is held: by a client that is connected, or by a fork that was announced and is still
 //! awaited. So when the last client is gone, and the last fork has come or is given up, nothing is
 //! kept.
+//!
+//! Everything is bounded for each process: of whatever there is a limited number of, no process gets more
+//! than [`SHARE`] times as much as is left for all others. So one of them leaves a fifth, ten leave a
+//! 41st part each of which they cannot have.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use super::protocol::Token;
 use crate::ShMemId;
@@ -14,12 +20,13 @@ use crate::ShMemId;
 pub type Client = u64;
 
 /// The process that a client belongs to: its clients share what one may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Process {
     /// The process of this number.
     Known(u32),
-    /// It is not known which; so this client is taken for one of its own.
-    Unknown(Client),
+    /// It is not known which, because it is in another pid namespace. All of these together may have as
+    /// much as one process.
+    Unknown,
 }
 
 /// How much is kept at most.
@@ -33,13 +40,31 @@ pub struct Limits {
     pub forks: usize,
 }
 
-/// Why a segment is not kept.
+/// How many times as much a process may have as is free.
+pub const SHARE: usize = 4;
+
+/// How many ids the sets of one process have together, at most, as a multiple of how many segments there
+/// may be.
+pub const IDS: usize = 4;
+
+/// Segments that are not kept any more, but still count, because they are being closed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Closing {
+    /// Of the process of the client.
+    pub own: usize,
+    /// Of all processes.
+    pub all: usize,
+}
+
+/// Why a segment is not kept, or not opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The id is another segment's.
     Taken,
-    /// There is no room.
+    /// There is no room, or none for this process.
     Full,
+    /// There is no segment of this id.
+    Unknown,
 }
 
 /// The books: segments, and who holds them.
@@ -49,31 +74,58 @@ pub struct Registry<S> {
     segments: BTreeMap<ShMemId, Entry<S>>,
     clients: BTreeMap<Client, Holder>,
     forks: BTreeMap<Token, Fork>,
+    /// Processes that have something.
+    accounts: BTreeMap<Process, Account>,
     bytes: u64,
+    /// What is not kept any more, until somebody takes it.
+    freed: Vec<(Process, S)>,
 }
 
 /// A client, and what it holds.
 #[derive(Debug)]
 struct Holder {
     process: Process,
-    held: BTreeSet<ShMemId>,
+    held: Arc<Set>,
+}
+
+/// Segments that are held by whoever shares this. It is copied when one of several changes it.
+#[derive(Debug)]
+struct Set {
+    /// Whom it counts for.
+    process: Process,
+    ids: BTreeSet<ShMemId>,
 }
 
 #[derive(Debug)]
 struct Entry<S> {
     segment: S,
     size: u64,
-    /// Clients and awaited forks.
+    /// Who has registered it first.
+    process: Process,
+    /// How many sets it is in.
     holders: usize,
 }
 
 /// A fork that is awaited: it holds what its parent held when it announced it.
 #[derive(Debug)]
 struct Fork {
-    parent: Client,
-    held: BTreeSet<ShMemId>,
+    /// Of the parent.
+    process: Process,
+    held: Arc<Set>,
     /// When it is given up.
     until: u64,
+}
+
+/// What a process has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Account {
+    clients: usize,
+    /// That it has registered first, and their bytes.
+    segments: usize,
+    bytes: u64,
+    /// In its sets.
+    ids: usize,
+    forks: usize,
 }
 
 impl<S: PartialEq> Registry<S> {
@@ -85,122 +137,153 @@ impl<S: PartialEq> Registry<S> {
             segments: BTreeMap::new(),
             clients: BTreeMap::new(),
             forks: BTreeMap::new(),
+            accounts: BTreeMap::new(),
             bytes: 0,
+            freed: Vec::new(),
         }
     }
 
     /// A client of this process has come.
     pub fn connect(&mut self, client: Client, process: Process) {
-        self.clients.entry(client).or_insert(Holder {
+        if self.clients.contains_key(&client) {
+            return;
+        }
+        let held = Arc::new(Set {
             process,
-            held: BTreeSet::new(),
+            ids: BTreeSet::new(),
         });
+        self.clients.insert(client, Holder { process, held });
+        self.account(process, |account| account.clients += 1);
     }
 
     /// A client is gone: what only it held is let go.
     pub fn disconnect(&mut self, client: Client) {
-        let holder = self.clients.remove(&client);
-        for id in holder.map(|holder| holder.held).unwrap_or_default() {
-            self.let_go(id);
+        if let Some(Holder { process, held }) = self.clients.remove(&client) {
+            self.account(process, |account| {
+                account.clients = account.clients.saturating_sub(1);
+            });
+            self.let_set_go(held);
         }
     }
 
     /// Keeps a segment under the id, held by the client.
     ///
-    /// To hand in what is kept already, as clients do for a new service, is to hold it.
+    /// To hand in what is kept already, as clients do for a new service, is to hold it. What is not kept
+    /// is [freed](Self::freed).
     ///
     /// # Errors
     ///
-    /// If the id is another segment's, or if there is no room. An eighth of the room is for
-    /// processes that hold little, so that no single one takes it all.
+    /// If the id is another segment's, or if there is no room for it.
     pub fn register(
         &mut self,
         client: Client,
         id: ShMemId,
         size: u64,
         segment: S,
+        closing: Closing,
     ) -> Result<(), Refused> {
-        let Some(Holder { process, held }) = self.clients.get_mut(&client) else {
+        let Some(process) = self.clients.get(&client).map(|holder| holder.process) else {
+            self.freed.push((Process::Unknown, segment));
             return Err(Refused::Full);
         };
-        if let Some(entry) = self.segments.get_mut(&id) {
-            if entry.segment != segment || entry.size != size {
-                return Err(Refused::Taken);
-            }
-            if held.insert(id) {
-                entry.holders += 1;
-            }
-            return Ok(());
+        if let Some(entry) = self.segments.get(&id) {
+            let is_same = entry.segment == segment && entry.size == size;
+            self.freed.push((process, segment));
+            return match is_same {
+                true if self.hold(client, id) => Ok(()),
+                true => Err(Refused::Full),
+                false => Err(Refused::Taken),
+            };
         }
-        let process = *process;
-        let limit = self.limits.segments;
-        let room = limit.saturating_sub(self.segments.len());
-        let bytes = self.bytes.saturating_add(size);
-        let holds_little = || self.held_by(process) < (limit / 64).max(1);
-        if room == 0 || bytes > self.limits.bytes || (room <= limit / 8 && !holds_little()) {
+        if !self.has_room(process, size, closing) || !self.may_hold_more(client) {
+            self.freed.push((process, segment));
             return Err(Refused::Full);
         }
-        if let Some(holder) = self.clients.get_mut(&client) {
-            holder.held.insert(id);
-        }
-        self.bytes = bytes;
-        self.segments.insert(
-            id,
-            Entry {
-                segment,
-                size,
-                holders: 1,
-            },
-        );
+        self.bytes += size;
+        self.account(process, |account| {
+            account.segments += 1;
+            account.bytes += size;
+        });
+        let entry = Entry {
+            segment,
+            size,
+            process,
+            holders: 0,
+        };
+        self.segments.insert(id, entry);
+        self.hold(client, id);
         Ok(())
     }
 
-    /// The segment of this id and its size, from now on held by the client as well.
-    pub fn open(&mut self, client: Client, id: ShMemId) -> Option<(&S, u64)> {
-        let holder = self.clients.get_mut(&client)?;
-        let entry = self.segments.get_mut(&id)?;
-        if holder.held.insert(id) {
-            entry.holders += 1;
-        }
-        Some((&entry.segment, entry.size))
+    /// Whether the process may have one more segment, of this size.
+    fn has_room(&self, process: Process, size: u64, closing: Closing) -> bool {
+        const SHARE: u64 = self::SHARE as u64;
+        let account = self.account_of(process);
+        let kept = self.segments.len().saturating_add(closing.all);
+        let room = self.limits.segments.saturating_sub(kept);
+        let own = account.segments.saturating_add(closing.own);
+        let rest = self.limits.bytes.saturating_sub(self.bytes);
+        let rest = rest.checked_sub(size);
+        own < room.saturating_mul(self::SHARE)
+            && rest.is_some_and(|rest| account.bytes + size <= rest.saturating_mul(SHARE))
     }
 
-    /// The client does not hold the id any more. Whether it did.
-    pub fn release(&mut self, client: Client, id: ShMemId) -> bool {
-        let holder = self.clients.get_mut(&client);
-        let did = holder.is_some_and(|holder| holder.held.remove(&id));
-        if did {
-            self.let_go(id);
+    /// The segment of this id and its size, from now on held by the client as well.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such segment or client, or if the client's process has as many as it may.
+    pub fn open(&mut self, client: Client, id: ShMemId) -> Result<(&S, u64), Refused> {
+        if !self.clients.contains_key(&client) || !self.segments.contains_key(&id) {
+            return Err(Refused::Unknown);
         }
-        did
+        if !self.hold(client, id) {
+            return Err(Refused::Full);
+        }
+        let entry = self.segments.get(&id).ok_or(Refused::Unknown)?;
+        Ok((&entry.segment, entry.size))
+    }
+
+    /// The client does not hold the id any more. Returns whether it did, and could be told from those who
+    /// share its set.
+    pub fn release(&mut self, client: Client, id: ShMemId) -> bool {
+        if !self.holds(client, id) || !self.make_own(client) {
+            return false;
+        }
+        let holder = self.clients.get_mut(&client);
+        let Some(set) = holder.and_then(|holder| Arc::get_mut(&mut holder.held)) else {
+            return false;
+        };
+        let process = set.process;
+        set.ids.remove(&id);
+        self.account(process, |account| {
+            account.ids = account.ids.saturating_sub(1);
+        });
+        self.let_go(id);
+        true
     }
 
     /// A fork of the client is awaited until then; it holds what the client does.
     ///
-    /// If there are too many, the oldest of the same client is given up for it. Whether it is
-    /// awaited: not if there is none of the same client, or if another fork has the token.
+    /// If there are too many, the oldest of the same process is given up for it. Whether it is awaited:
+    /// not if there is none of the same process, or if another fork has the token.
     pub fn announce(&mut self, parent: Client, token: Token, until: u64) -> bool {
-        let Some(held) = self.clients.get(&parent).map(|holder| holder.held.clone()) else {
+        let Some(holder) = self.clients.get(&parent) else {
             return false;
         };
         if self.forks.contains_key(&token) {
             return false;
         }
-        if self.forks.len() >= self.limits.forks {
-            let siblings = self.forks.iter().filter(|(_, fork)| fork.parent == parent);
-            let oldest = siblings.min_by_key(|(_, fork)| fork.until);
-            let Some(oldest) = oldest.map(|(&token, _)| token) else {
+        let process = holder.process;
+        let held = Arc::clone(&holder.held);
+        while !self.has_room_for_fork(process) {
+            if !self.give_up_oldest(process) {
                 return false;
-            };
-            self.give_up(oldest);
-        }
-        for id in &held {
-            if let Some(entry) = self.segments.get_mut(id) {
-                entry.holders += 1;
             }
         }
+        self.account(process, |account| account.forks += 1);
         let fork = Fork {
-            parent,
+            process,
             held,
             until,
         };
@@ -208,27 +291,36 @@ impl<S: PartialEq> Registry<S> {
         true
     }
 
+    fn has_room_for_fork(&self, process: Process) -> bool {
+        let room = self.limits.forks.saturating_sub(self.forks.len());
+        self.account_of(process).forks < room.saturating_mul(SHARE)
+    }
+
     /// The fork of this token has come, and is this client. Whether it was awaited.
     pub fn adopt(&mut self, client: Client, token: Token) -> bool {
-        let Some(Holder { held, .. }) = self.clients.get_mut(&client) else {
+        if !self.clients.contains_key(&client) {
             return false;
-        };
-        let Some(fork) = self.forks.remove(&token) else {
-            return false;
-        };
-        let twice: BTreeSet<ShMemId> = held.intersection(&fork.held).copied().collect();
-        held.extend(fork.held);
-        for id in twice {
-            self.let_go(id);
         }
-        true
+        let Some(fork) = self.take_fork(token) else {
+            return false;
+        };
+        if let Some(holder) = self.clients.get_mut(&client) {
+            if holder.held.ids.is_empty() {
+                let nothing = core::mem::replace(&mut holder.held, fork.held);
+                self.let_set_go(nothing);
+                return true;
+            }
+        }
+        let all = fork.held.ids.iter().all(|&id| self.hold(client, id));
+        self.let_set_go(fork.held);
+        all
     }
 
     /// Gives up the forks that are awaited until this time or an earlier one.
     pub fn expire(&mut self, now: u64) {
         let late = |fork: &Fork| fork.until <= now;
         let tokens = self.forks.iter().filter(|(_, fork)| late(fork));
-        let tokens: alloc::vec::Vec<Token> = tokens.map(|(&token, _)| token).collect();
+        let tokens: Vec<Token> = tokens.map(|(&token, _)| token).collect();
         for token in tokens {
             self.give_up(token);
         }
@@ -238,6 +330,22 @@ impl<S: PartialEq> Registry<S> {
     #[must_use]
     pub fn next_expiry(&self) -> Option<u64> {
         self.forks.values().map(|fork| fork.until).min()
+    }
+
+    /// What is not kept any more, with the process that has registered it.
+    pub fn freed(&mut self) -> Vec<(Process, S)> {
+        core::mem::take(&mut self.freed)
+    }
+
+    /// Forgets everything, which is then [freed](Self::freed).
+    pub fn clear(&mut self) {
+        self.clients.clear();
+        self.forks.clear();
+        self.accounts.clear();
+        self.bytes = 0;
+        let entries = core::mem::take(&mut self.segments).into_values();
+        let entries = entries.map(|entry| (entry.process, entry.segment));
+        self.freed.extend(entries);
     }
 
     /// How many forks are awaited.
@@ -270,45 +378,186 @@ impl<S: PartialEq> Registry<S> {
         self.bytes
     }
 
-    /// Whether the client holds nothing.
+    /// How many ids are kept in the sets of the process: this is what the sets cost.
     #[must_use]
-    pub fn holds_nothing(&self, client: Client) -> bool {
-        let holder = self.clients.get(&client);
-        holder.is_none_or(|holder| holder.held.is_empty())
+    pub fn ids_of(&self, process: Process) -> usize {
+        self.account_of(process).ids
     }
 
-    /// What the client holds.
-    pub fn held(&self, client: Client) -> impl Iterator<Item = ShMemId> + '_ {
-        let holder = self.clients.get(&client).into_iter();
-        holder.flat_map(|holder| holder.held.iter().copied())
+    /// How many segments are kept that the process has registered first.
+    #[must_use]
+    pub fn segments_of(&self, process: Process) -> usize {
+        self.account_of(process).segments
+    }
+
+    /// How many forks of the process are awaited.
+    #[must_use]
+    pub fn forks_of(&self, process: Process) -> usize {
+        self.account_of(process).forks
     }
 
     /// How many clients the process has.
     #[must_use]
     pub fn clients_of(&self, process: Process) -> usize {
-        self.holders_of(process).count()
+        self.account_of(process).clients
     }
 
-    /// How many segments the clients of the process hold, those of each counted for itself.
-    fn held_by(&self, process: Process) -> usize {
-        self.holders_of(process)
-            .map(|holder| holder.held.len())
-            .sum()
+    /// How many processes have something.
+    #[must_use]
+    pub fn processes(&self) -> usize {
+        self.accounts.len()
     }
 
-    fn holders_of(&self, process: Process) -> impl Iterator<Item = &Holder> {
-        let all = self.clients.values();
-        all.filter(move |holder| holder.process == process)
+    /// Whether the client holds nothing.
+    #[must_use]
+    pub fn holds_nothing(&self, client: Client) -> bool {
+        let holder = self.clients.get(&client);
+        holder.is_none_or(|holder| holder.held.ids.is_empty())
     }
 
-    fn give_up(&mut self, token: Token) {
-        let fork = self.forks.remove(&token);
-        for id in fork.map(|fork| fork.held).unwrap_or_default() {
-            self.let_go(id);
+    /// What the client holds.
+    pub fn held(&self, client: Client) -> impl Iterator<Item = ShMemId> + '_ {
+        let holder = self.clients.get(&client).into_iter();
+        holder.flat_map(|holder| holder.held.ids.iter().copied())
+    }
+
+    fn holds(&self, client: Client, id: ShMemId) -> bool {
+        let holder = self.clients.get(&client);
+        holder.is_some_and(|holder| holder.held.ids.contains(&id))
+    }
+
+    /// Lets the client hold a segment that is kept. Whether it does.
+    fn hold(&mut self, client: Client, id: ShMemId) -> bool {
+        if self.holds(client, id) {
+            return true;
+        }
+        if !self.may_hold_more(client) {
+            return false;
+        }
+        let holder = self.clients.get_mut(&client);
+        let set = holder.and_then(|holder| Arc::get_mut(&mut holder.held));
+        let (Some(set), Some(entry)) = (set, self.segments.get_mut(&id)) else {
+            return false;
+        };
+        set.ids.insert(id);
+        entry.holders += 1;
+        let process = set.process;
+        self.account(process, |account| account.ids += 1);
+        true
+    }
+
+    /// Makes the client's set its own, with room for one more. Whether it is.
+    fn may_hold_more(&mut self, client: Client) -> bool {
+        if !self.make_own(client) {
+            return false;
+        }
+        let Some(process) = self.clients.get(&client).map(|holder| holder.held.process) else {
+            return false;
+        };
+        while !self.has_room_for_ids(process, 1) {
+            if !self.give_up_oldest(process) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Copies the client's set if it shares it. For the copy, forks of the same process are given up if
+    /// need be. Whether the client has a set of its own now.
+    fn make_own(&mut self, client: Client) -> bool {
+        loop {
+            let Some(holder) = self.clients.get_mut(&client) else {
+                return false;
+            };
+            if Arc::get_mut(&mut holder.held).is_some() {
+                return true;
+            }
+            let (process, len) = (holder.process, holder.held.ids.len());
+            if self.has_room_for_ids(process, len) {
+                break;
+            }
+            if !self.give_up_oldest(process) {
+                return false;
+            }
+        }
+        let Some(Holder { process, held }) = self.clients.get_mut(&client) else {
+            return false;
+        };
+        let process = *process;
+        let ids = held.ids.clone();
+        let len = ids.len();
+        for id in &ids {
+            if let Some(entry) = self.segments.get_mut(id) {
+                entry.holders += 1;
+            }
+        }
+        let shared = core::mem::replace(held, Arc::new(Set { process, ids }));
+        self.account(process, |account| account.ids += len);
+        self.let_set_go(shared);
+        true
+    }
+
+    fn has_room_for_ids(&self, process: Process, more: usize) -> bool {
+        let most = self.limits.segments.saturating_mul(IDS);
+        self.account_of(process).ids.saturating_add(more) <= most
+    }
+
+    fn account_of(&self, process: Process) -> Account {
+        self.accounts.get(&process).copied().unwrap_or_default()
+    }
+
+    /// Changes what a process has.
+    fn account(&mut self, process: Process, change: impl FnOnce(&mut Account)) {
+        let account = self.accounts.entry(process).or_default();
+        change(account);
+        if *account == Account::default() {
+            self.accounts.remove(&process);
         }
     }
 
-    /// One holder less.
+    fn take_fork(&mut self, token: Token) -> Option<Fork> {
+        let fork = self.forks.remove(&token)?;
+        self.account(fork.process, |account| {
+            account.forks = account.forks.saturating_sub(1);
+        });
+        Some(fork)
+    }
+
+    fn give_up(&mut self, token: Token) {
+        if let Some(fork) = self.take_fork(token) {
+            self.let_set_go(fork.held);
+        }
+    }
+
+    /// Gives up the fork of the process that is due first. Whether there was one.
+    fn give_up_oldest(&mut self, process: Process) -> bool {
+        let its = self
+            .forks
+            .iter()
+            .filter(|(_, fork)| fork.process == process);
+        let oldest = its.min_by_key(|(_, fork)| fork.until);
+        let Some(oldest) = oldest.map(|(&token, _)| token) else {
+            return false;
+        };
+        self.give_up(oldest);
+        true
+    }
+
+    /// One who shares the set less.
+    fn let_set_go(&mut self, set: Arc<Set>) {
+        // Otherwise somebody else has it.
+        if let Some(set) = Arc::into_inner(set) {
+            let len = set.ids.len();
+            self.account(set.process, |account| {
+                account.ids = account.ids.saturating_sub(len);
+            });
+            for id in set.ids {
+                self.let_go(id);
+            }
+        }
+    }
+
+    /// One set less that it is in.
     fn let_go(&mut self, id: ShMemId) {
         let Some(entry) = self.segments.get_mut(&id) else {
             return;
@@ -317,6 +566,11 @@ impl<S: PartialEq> Registry<S> {
         if entry.holders == 0 {
             if let Some(entry) = self.segments.remove(&id) {
                 self.bytes = self.bytes.saturating_sub(entry.size);
+                self.account(entry.process, |account| {
+                    account.segments = account.segments.saturating_sub(1);
+                    account.bytes = account.bytes.saturating_sub(entry.size);
+                });
+                self.freed.push((entry.process, entry.segment));
             }
         }
     }

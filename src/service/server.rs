@@ -1,10 +1,12 @@
 //! The loop that serves: joins sockets and bookkeeping.
 //!
 //! Nothing in here waits for a client. A socket is read when it has something, at most one frame a
-//! turn; a reply that does not fit into the socket at once ends the connection; what strangers have
-//! sent is closed elsewhere.
+//! turn; a reply that does not fit into the socket at once ends the connection; memory, and whatever
+//! clients have sent, is closed elsewhere. A frame is looked at before it is taken: a descriptor is
+//! accepted with a valid `Register` of a client that has introduced itself, one at a time, and from no
+//! process of which too many are still being closed.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::time::Duration;
 use std::path::Path;
@@ -15,12 +17,13 @@ use rustix::io::Errno;
 use rustix::process::{Uid, geteuid};
 
 use super::address::Lookup;
-use super::closer::Closer;
+use super::closer::{Closer, Kind};
 use super::protocol::{Ask, Opcode, Reply, Request, Verdict};
-use super::registry::{Client, Limits, Process, Refused, Registry};
-use super::wire::{self, Arrival, Assembly, Parcel};
+use super::registry::{Client, Closing, Limits, Process, Refused, Registry};
+use super::wire::{self, Arrival, Assembly};
 use crate::ShMemId;
 use crate::sys::site::{self, Denied, File, Place, Site};
+use crate::sys::socket::Passed;
 use crate::sys::watch::Watch;
 use crate::sys::{self, Memory, socket};
 
@@ -45,8 +48,17 @@ const MOST_FORKS: usize = 256;
 /// Connections that are accepted in one turn.
 const ACCEPTED_AT_ONCE: usize = 16;
 
-/// What is still heard of each client when the service is stopped.
-const FRAMES_AT_THE_END: usize = 1000;
+/// How long clients are still heard when the service is stopped.
+const LAST_FRAMES: Duration = Duration::from_millis(100);
+
+/// How long a service that is stopped waits until everything is closed.
+const LAST_CLOSING: Duration = Duration::from_millis(100);
+
+/// How long to wait before trying again what there was no room for.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// How many idle clients are looked at to find one that has nothing to say.
+const CANDIDATES: usize = 8;
 
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
@@ -75,6 +87,12 @@ pub(super) struct Server {
     registry: Registry<Kept>,
     connections: BTreeMap<Client, Connection>,
     most_connections: usize,
+    /// Whether no descriptor can be in a connection before it was introduced.
+    is_guarded: bool,
+    /// Until when no connection is accepted, if so.
+    not_accepting: Option<Moment>,
+    /// Who is not read because too much of its process is still being closed.
+    paused: BTreeSet<Client>,
     /// Who has to say something until when.
     expected: BTreeMap<Client, Moment>,
     /// Who waits for a segment that somebody may still hand in.
@@ -106,6 +124,7 @@ impl PartialEq for Kept {
 
 struct Connection {
     socket: OwnedFd,
+    process: Process,
     assembly: Assembly,
     introduced: bool,
     /// The last turn in which it said something.
@@ -126,6 +145,7 @@ impl Server {
         let mut watch = Watch::new().map_err(os("epoll_create1"))?;
         let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
         let listener = site.listen()?;
+        let is_guarded = socket::let_pass_descriptors(&listener, false);
         watch.add(&listener, LISTENER).map_err(os("epoll_ctl"))?;
         watch.add(&stop, STOP).map_err(os("epoll_ctl"))?;
         let room = Room::of_this_process();
@@ -147,6 +167,9 @@ impl Server {
             }),
             connections: BTreeMap::new(),
             most_connections: room.connections,
+            is_guarded,
+            not_accepting: None,
+            paused: BTreeSet::new(),
             expected: BTreeMap::new(),
             waiting: BTreeMap::new(),
             due: Some(millis(LOOK)),
@@ -154,7 +177,7 @@ impl Server {
             turn: 0,
             start: Instant::now(),
             grace: millis(GRACE),
-            closer: Closer::default(),
+            closer: Closer::new(room.foreign),
         })
     }
 
@@ -185,6 +208,7 @@ impl Server {
             if self.due.is_some_and(|due| due <= self.now()) {
                 self.expire();
             }
+            self.close_freed();
             if self.is_replaced {
                 break;
             }
@@ -193,23 +217,41 @@ impl Server {
     }
 
     /// Removes the socket. What is held is handed to the next service.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         // What was said before is heard: most of all, what was asked for.
-        let clients: Vec<Client> = self.connections.keys().copied().collect();
-        for client in clients {
-            let mut frames = 0..FRAMES_AT_THE_END;
-            while frames.next().is_some() && self.hear(client) {}
+        let mut clients: Vec<Client> = self.connections.keys().copied().collect();
+        let end = Instant::now() + LAST_FRAMES;
+        while !clients.is_empty() {
+            clients.retain(|&client| Instant::now() < end && self.hear(client));
         }
         // Removes the files.
         self.site = None;
         self.older.clear();
         // What is still unread on the connections is strangers'.
-        let connections = core::mem::take(&mut self.connections);
-        let sockets = connections.into_values().map(|connection| {
+        for connection in core::mem::take(&mut self.connections).into_values() {
             socket::shut_down(&connection.socket);
-            connection.socket
-        });
-        self.closer.close(sockets.collect());
+            self.dispose(connection.process, connection.introduced, connection.socket);
+        }
+        self.registry.clear();
+        self.close_freed();
+        self.closer.finish(LAST_CLOSING);
+    }
+
+    /// Has the memory closed that nobody holds any more.
+    fn close_freed(&mut self) {
+        for (process, kept) in self.registry.freed() {
+            self.closer.close(process, Kind::Memory, kept.fd);
+        }
+    }
+
+    /// Closes a connection.
+    fn dispose(&mut self, process: Process, introduced: bool, socket: OwnedFd) {
+        if self.is_guarded && !introduced {
+            // Nobody could put a descriptor in, so that this does not take long.
+            drop(socket);
+        } else {
+            self.closer.close(process, Kind::Connection, socket);
+        }
     }
 
     /// Checks that clients find this service, and creates its files again if they do not: the directory of a
@@ -299,9 +341,8 @@ impl Server {
     }
 
     fn accept_one(&self) -> Result<OwnedFd, Errno> {
-        let older = self.older.iter().map(|(_, listener)| listener);
         let mut accepted = Err(Errno::AGAIN);
-        for listener in core::iter::once(&self.listener).chain(older) {
+        for listener in listeners(&self.listener, &self.older) {
             accepted = socket::accept(listener);
             if !matches!(accepted, Err(Errno::AGAIN)) {
                 break;
@@ -311,7 +352,14 @@ impl Server {
     }
 
     fn accept(&mut self) {
+        if self.spare.is_none() {
+            self.spare = sys::duplicate_quietly(&self.stop).ok();
+        }
         for _ in 0..ACCEPTED_AT_ONCE {
+            // What waits to be closed takes up descriptors as well.
+            if self.closer.waiting(Kind::Connection) >= self.most_connections {
+                return self.stop_accepting();
+            }
             match self.accept_one() {
                 Ok(socket) => self.admit(socket),
                 Err(Errno::AGAIN) => return,
@@ -324,32 +372,55 @@ impl Server {
         }
     }
 
+    /// Watches all listeners, whether they are watched already or not. Returns whether that worked.
+    fn watch_listeners(&mut self) -> bool {
+        let mut are_watched = true;
+        for listener in listeners(&self.listener, &self.older) {
+            self.watch.remove(listener);
+            are_watched &= self.watch.add(listener, LISTENER).is_ok();
+        }
+        are_watched
+    }
+
+    /// Does not accept connections for a moment.
+    fn stop_accepting(&mut self) {
+        for listener in listeners(&self.listener, &self.older) {
+            self.watch.remove(listener);
+        }
+        self.not_accepting = Some(self.after(RETRY));
+    }
+
     /// Takes in a connection, if it is one of this user.
     fn admit(&mut self, socket: OwnedFd) {
-        let other = socket::other(&socket).ok();
-        let ours = other.filter(|other| other.user == geteuid().as_raw());
-        let Some(other) = ours else {
-            return;
+        let Ok(other) = socket::other(&socket) else {
+            return self.dispose(Process::Unknown, false, socket);
         };
-        let client = self.next;
-        let process = other
-            .process
-            .map_or(Process::Unknown(client), Process::Known);
-        let is_full = self.connections.len() >= self.most_connections;
-        if self.has_enough(process) || is_full && !self.let_an_idle_one_go() {
-            let full = Reply {
+        let process = self.process_of(&other);
+        if other.user != geteuid().as_raw() {
+            return self.dispose(process, false, socket);
+        }
+        let refused = if self.closer.is_behind(process) {
+            Some(Verdict::Busy)
+        } else if self.has_room_for(process) {
+            None
+        } else {
+            Some(Verdict::Full)
+        };
+        if let Some(verdict) = refused {
+            let refusal = Reply {
                 number: 0,
                 to: Opcode::Hello,
-                verdict: Verdict::Full,
+                verdict,
                 size: 0,
             };
             // It may not be there any more.
-            let _ = wire::send(&socket, &full.encode(), None);
-            return;
+            let _ = wire::send(&socket, &refusal.encode(), None);
+            return self.dispose(process, false, socket);
         }
         socket::keep_little_unread(&socket);
+        let client = self.next;
         if self.watch.add(&socket, client).is_err() {
-            return;
+            return self.dispose(process, false, socket);
         }
         self.next += 1;
         self.registry.connect(client, process);
@@ -359,6 +430,7 @@ impl Server {
             client,
             Connection {
                 socket,
+                process,
                 assembly: Assembly::new(),
                 introduced: false,
                 heard: self.turn,
@@ -366,23 +438,41 @@ impl Server {
         );
     }
 
-    /// Whether a process has so many connections that another one would be at the expense of others:
-    /// half of all that there may be.
-    fn has_enough(&self, process: Process) -> bool {
-        let half = self.most_connections.div_ceil(2);
-        self.connections.len() >= half && self.registry.clients_of(process) >= half
+    /// The process of a new connection. On systems that do not tell, each connection counts as a process
+    /// of its own; elsewhere only processes of other pid namespaces are not known, and count as one.
+    fn process_of(&self, other: &socket::Other) -> Process {
+        match other.process {
+            Some(process) => Process::Known(process),
+            None if socket::TELLS_PROCESSES => Process::Unknown,
+            None => Process::Known(u32::try_from(self.next % (1 << 31)).unwrap_or(0)),
+        }
+    }
+
+    /// Whether a process may have one more connection: as many as are left for all others. If none is
+    /// left, an idle one is closed.
+    fn has_room_for(&mut self, process: Process) -> bool {
+        let taken = self.connections.len() + self.closer.waiting(Kind::Connection);
+        match self.most_connections.saturating_sub(taken) {
+            0 => self.let_an_idle_one_go(),
+            room => self.registry.clients_of(process) < room,
+        }
     }
 
     /// Accepts a connection by the spare descriptor, and closes it: otherwise the listener would be
     /// ready for ever.
     fn turn_away(&mut self) {
         self.spare = None;
-        let turned_away = self.accept_one().is_ok();
-        self.spare = sys::duplicate_quietly(&self.stop).ok();
-        if !turned_away {
-            // There is nothing to be had in the whole system.
-            std::thread::sleep(Duration::from_millis(5));
+        match self.accept_one() {
+            Ok(socket) => {
+                let other = socket::other(&socket);
+                let process = other.map_or(Process::Unknown, |other| self.process_of(&other));
+                self.dispose(process, false, socket);
+            }
+            Err(Errno::AGAIN) => {}
+            // There are none left in the whole system, or too many wait to be closed.
+            Err(_) => self.stop_accepting(),
         }
+        self.spare = sys::duplicate_quietly(&self.stop).ok();
     }
 
     /// Closes the connection that holds nothing and has been silent longest. Whether there was one.
@@ -390,11 +480,19 @@ impl Server {
         let idle = self.connections.iter().filter(|(client, _)| {
             self.registry.holds_nothing(**client) && !self.waiting.contains_key(client)
         });
-        let idle = idle.min_by_key(|(_, connection)| (connection.introduced, connection.heard));
-        let Some((&client, _)) = idle else {
+        let mut idle: Vec<_> = idle
+            .map(|(&client, connection)| (connection.introduced, connection.heard, client))
+            .collect();
+        idle.sort_unstable();
+        // Who has said something that was not heard yet is not idle.
+        let silent = idle.iter().take(CANDIDATES).find(|(_, _, client)| {
+            let connection = self.connections.get(client);
+            connection.is_some_and(|connection| socket::is_silent(&connection.socket))
+        });
+        let Some(&(_, _, client)) = silent else {
             return false;
         };
-        self.expel(client, Parcel::default());
+        self.expel(client);
         true
     }
 
@@ -404,11 +502,18 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&client) else {
             return false;
         };
+        if self.paused.contains(&client) {
+            // It is not read, so that this is the end.
+            if socket::is_hung_up(&connection.socket) {
+                self.expel(client);
+            }
+            return false;
+        }
         connection.heard = self.turn;
-        match connection.assembly.receive(&connection.socket) {
-            Arrival::Frame(frame, parcel) => match Request::decode(&frame) {
-                Some(request) => self.answer(client, request, parcel),
-                None => self.expel(client, parcel),
+        match connection.assembly.look(&connection.socket) {
+            Arrival::Frame(frame, has_descriptors) => match Request::decode(&frame) {
+                Some(request) => return self.consider(client, request, has_descriptors),
+                None => self.expel(client),
             },
             Arrival::Part => {
                 if !self.expected.contains_key(&client) {
@@ -417,30 +522,116 @@ impl Server {
                 }
             }
             Arrival::Nothing | Arrival::Interrupted => return false,
-            Arrival::End => drop(self.forget(client)),
-            Arrival::Broken => self.expel(client, Parcel::default()),
-            Arrival::Rubbish(parcel) => self.expel(client, parcel),
+            Arrival::End | Arrival::Broken | Arrival::Invalid => self.expel(client),
         }
         true
     }
 
-    fn answer(&mut self, client: Client, request: Request, parcel: Parcel) {
+    /// Takes a request from the socket and answers it, if the client may ask for this now. Whether there
+    /// may be more.
+    fn consider(&mut self, client: Client, request: Request, has_descriptors: bool) -> bool {
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return false;
+        };
+        let is_hello = matches!(request.ask, Ask::Hello(_));
+        let is_register = matches!(request.ask, Ask::Register { .. });
+        let impatient = self.waiting.contains_key(&client);
+        if is_hello == connection.introduced || impatient || has_descriptors && !is_register {
+            self.expel(client);
+            return true;
+        }
+        if is_register && self.closer.is_behind(connection.process) {
+            self.pause(client);
+            return false;
+        }
+        let taken = connection
+            .assembly
+            .take(&connection.socket, has_descriptors);
+        let passed = match taken {
+            Ok(Passed::NoRoom) => self.take_with_spare(client),
+            Ok(passed) => passed,
+            Err(_) => Passed::NoRoom,
+        };
+        match passed {
+            Passed::Nothing if !is_register => self.answer(client, request, None),
+            Passed::Nothing => self.answer(client, request, Some(Err(Verdict::BadDescriptor))),
+            Passed::One(fd) if is_register => self.answer(client, request, Some(Ok(fd))),
+            Passed::One(fd) => self.close_foreign(client, [fd].into()),
+            Passed::Several(descriptors) => self.close_foreign(client, descriptors),
+            Passed::NoRoom => self.expel(client),
+        }
+        true
+    }
+
+    /// Takes a request for whose descriptor there is no room, by giving up the spare one. The request is
+    /// then refused, and the descriptor closed.
+    fn take_with_spare(&mut self, client: Client) -> Passed {
+        self.spare = None;
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return Passed::NoRoom;
+        };
+        let taken = connection.assembly.take(&connection.socket, true);
+        taken.unwrap_or(Passed::NoRoom)
+    }
+
+    /// Has descriptors closed that a client should not have sent, and lets it go.
+    fn close_foreign(&mut self, client: Client, descriptors: Vec<OwnedFd>) {
+        let connection = self.connections.get(&client);
+        let process = connection.map_or(Process::Unknown, |connection| connection.process);
+        for fd in descriptors {
+            self.closer.close(process, Kind::Foreign, fd);
+        }
+        self.expel(client);
+    }
+
+    /// Does not read what a client says until less of its process waits to be closed.
+    fn pause(&mut self, client: Client) {
+        let Some(connection) = self.connections.get(&client) else {
+            return;
+        };
+        if self.watch.read(&connection.socket, client, false).is_err() {
+            return self.expel(client);
+        }
+        self.paused.insert(client);
+        self.after(RETRY);
+    }
+
+    /// Reads a paused client again, if it may be.
+    fn resume(&mut self, client: Client) {
+        let Some(connection) = self.connections.get(&client) else {
+            self.paused.remove(&client);
+            return;
+        };
+        if self.closer.is_behind(connection.process) {
+            return;
+        }
+        self.paused.remove(&client);
+        if self.watch.read(&connection.socket, client, true).is_err() {
+            self.expel(client);
+        }
+    }
+
+    fn answer(
+        &mut self,
+        client: Client,
+        request: Request,
+        passed: Option<Result<OwnedFd, Verdict>>,
+    ) {
         let Some(connection) = self.connections.get_mut(&client) else {
             return;
         };
-        let is_hello = matches!(request.ask, Ask::Hello(_));
-        let takes_parcel = matches!(request.ask, Ask::Register { .. });
-        let impatient = self.waiting.contains_key(&client);
-        let unasked = !takes_parcel && (parcel.lost || !parcel.descriptors.is_empty());
-        if is_hello == connection.introduced || impatient || unasked {
-            return self.expel(client, parcel);
-        }
         connection.introduced = true;
         self.expected.remove(&client);
         let verdict = match request.ask {
-            Ask::Hello(None) => Verdict::Done,
-            Ask::Hello(Some(token)) => known(self.registry.adopt(client, token)),
-            Ask::Register { id, size } => self.register(client, id, size.get(), parcel),
+            Ask::Hello(token) => {
+                if self.is_guarded && !socket::let_pass_descriptors(&connection.socket, true) {
+                    return self.expel(client);
+                }
+                token.map_or(Verdict::Done, |token| {
+                    known(self.registry.adopt(client, token))
+                })
+            }
+            Ask::Register { id, size } => self.register(client, id, size.get(), passed),
             Ask::Open(id) => return self.open(client, id, request.number),
             Ask::Release(id) => {
                 self.registry.release(client, id);
@@ -461,42 +652,56 @@ impl Server {
         }
     }
 
-    fn register(&mut self, client: Client, id: ShMemId, size: u64, parcel: Parcel) -> Verdict {
-        let Parcel { descriptors, lost } = parcel;
-        if lost {
-            self.closer.close(descriptors);
-            return Verdict::Full;
-        }
-        let fd = match <[OwnedFd; 1]>::try_from(descriptors) {
-            Ok([fd]) => fd,
-            Err(descriptors) => {
-                self.closer.close(descriptors);
-                return Verdict::BadDescriptor;
-            }
+    fn register(
+        &mut self,
+        client: Client,
+        id: ShMemId,
+        size: u64,
+        passed: Option<Result<OwnedFd, Verdict>>,
+    ) -> Verdict {
+        let connection = self.connections.get(&client);
+        let process = connection.map_or(Process::Unknown, |connection| connection.process);
+        let fd = match passed {
+            Some(Ok(fd)) => fd,
+            Some(Err(verdict)) => return verdict,
+            None => return Verdict::BadDescriptor,
         };
-        let Some(memory) = Memory::behind(&fd).filter(|memory| memory.may_have(size)) else {
-            self.closer.close([fd].into());
+        let Some(memory) = Memory::behind(&fd) else {
+            self.closer.close(process, Kind::Foreign, fd);
             return Verdict::BadDescriptor;
         };
-        match self
-            .registry
-            .register(client, id, size, Kept { fd, memory })
-        {
+        if self.spare.is_none() || !memory.may_have(size) {
+            self.closer.close(process, Kind::Memory, fd);
+            return match self.spare {
+                Some(_) => Verdict::BadDescriptor,
+                None => Verdict::Full,
+            };
+        }
+        let closing = Closing {
+            own: self.closer.memory_of(process),
+            all: self.closer.waiting(Kind::Memory),
+        };
+        let kept = Kept { fd, memory };
+        match self.registry.register(client, id, size, kept, closing) {
             Ok(()) => Verdict::Done,
             Err(Refused::Taken) => Verdict::Taken,
-            Err(Refused::Full) => Verdict::Full,
+            Err(Refused::Full | Refused::Unknown) => Verdict::Full,
         }
     }
 
     fn open(&mut self, client: Client, id: ShMemId, number: u32) {
-        let Some((kept, size)) = self.registry.open(client, id) else {
-            let now = self.now();
-            if now < self.grace {
+        let now = self.now();
+        let (kept, size) = match self.registry.open(client, id) {
+            Ok(found) => found,
+            Err(Refused::Unknown) if now < self.grace => {
                 let until = self.after(Duration::from_millis(self.grace - now));
                 self.waiting.insert(client, Waiting { id, number, until });
                 return;
             }
-            return self.reply(client, number, Opcode::Open, Verdict::Unknown);
+            Err(Refused::Unknown) => {
+                return self.reply(client, number, Opcode::Open, Verdict::Unknown);
+            }
+            Err(_) => return self.reply(client, number, Opcode::Open, Verdict::Full),
         };
         let reply = Reply {
             number,
@@ -513,7 +718,7 @@ impl Server {
                 self.registry.release(client, id);
                 self.reply(client, number, Opcode::Open, Verdict::Busy);
             }
-            Err(_) => self.expel(client, Parcel::default()),
+            Err(_) => self.expel(client),
         }
     }
 
@@ -529,7 +734,7 @@ impl Server {
             .get(&client)
             .map(|connection| send(connection, reply, None));
         if let Some(Err(_)) = sent {
-            self.expel(client, Parcel::default());
+            self.expel(client);
         }
     }
 
@@ -550,7 +755,7 @@ impl Server {
         let late = self.expected.iter().filter(|&(_, &until)| until <= now);
         let late: Vec<Client> = late.map(|(&client, _)| client).collect();
         for client in late {
-            self.expel(client, Parcel::default());
+            self.expel(client);
         }
         let in_vain = self
             .waiting
@@ -564,35 +769,41 @@ impl Server {
             self.reply(client, number, Opcode::Open, Verdict::Unknown);
         }
         self.registry.expire(now);
+        self.closer.try_again();
+        if self.not_accepting.is_some_and(|until| until <= now) {
+            self.not_accepting = None;
+            if !self.watch_listeners() {
+                self.not_accepting = Some(now + millis(RETRY));
+            }
+        }
+        for client in self.paused.clone() {
+            self.resume(client);
+        }
         if self.next_look <= now {
             self.look_after_site();
             self.next_look = self.now() + millis(LOOK);
         }
+        let retry = self.not_accepting.into_iter().chain([self.next_look]);
+        let retry = retry.chain((!self.paused.is_empty()).then(|| now + millis(RETRY)));
         let expected = self.expected.values().copied();
         let waiting = self.waiting.values().map(|waiting| waiting.until);
         let forks = self.registry.next_expiry();
-        let look = Some(self.next_look);
-        self.due = expected.chain(waiting).chain(forks).chain(look).min();
+        self.due = expected.chain(waiting).chain(forks).chain(retry).min();
     }
 
-    /// Lets a client go that has done what it must not. There may be more from it in the socket.
-    fn expel(&mut self, client: Client, parcel: Parcel) {
-        let mut descriptors = parcel.descriptors;
-        if let Some(socket) = self.forget(client) {
-            socket::shut_down(&socket);
-            descriptors.push(socket);
-        }
-        self.closer.close(descriptors);
-    }
-
-    /// Forgets a client and lets go of what only it held. Returns its socket.
-    fn forget(&mut self, client: Client) -> Option<OwnedFd> {
-        let connection = self.connections.remove(&client)?;
+    /// Forgets a client, lets go of what only it held, and closes its connection, in which there may be
+    /// more from it.
+    fn expel(&mut self, client: Client) {
+        let Some(connection) = self.connections.remove(&client) else {
+            return;
+        };
         self.watch.remove(&connection.socket);
         self.registry.disconnect(client);
         self.expected.remove(&client);
         self.waiting.remove(&client);
-        Some(connection.socket)
+        self.paused.remove(&client);
+        socket::shut_down(&connection.socket);
+        self.dispose(connection.process, connection.introduced, connection.socket);
     }
 }
 
@@ -602,6 +813,14 @@ fn send(
     passed: Option<BorrowedFd<'_>>,
 ) -> Result<(), Errno> {
     wire::send(&connection.socket, &reply.encode(), passed)
+}
+
+/// The current listener and those of earlier places.
+fn listeners<'a>(
+    current: &'a OwnedFd,
+    older: &'a [(Site, OwnedFd)],
+) -> impl Iterator<Item = &'a OwnedFd> {
+    core::iter::once(current).chain(older.iter().map(|(_, listener)| listener))
 }
 
 fn known(is_known: bool) -> Verdict {
@@ -620,20 +839,24 @@ fn millis(span: Duration) -> Moment {
 struct Room {
     connections: usize,
     segments: usize,
+    /// Descriptors that clients should not have sent and that are still being closed.
+    foreign: usize,
 }
 
 impl Room {
-    /// A part is kept free: for the service itself, and for the 253 that one message may carry.
+    /// A part is kept free: for the service itself, and for what is being closed.
     fn of_this_process() -> Self {
-        const OWN: u64 = 27;
-        const ONE_MESSAGE: u64 = 253;
+        const OWN: u64 = 24;
+        const FOREIGN: u64 = 256;
         const MOST: u64 = 1 << 20;
         let limit = sys::limits::open_files().unwrap_or(MOST).min(MOST);
-        let free = (limit / 8).min(OWN + ONE_MESSAGE);
-        let room = usize::try_from(limit.saturating_sub(free)).unwrap_or(0);
+        let free = (limit / 8).min(OWN + FOREIGN);
+        let count = |number| usize::try_from(number).unwrap_or(0);
+        let room = count(limit.saturating_sub(free));
         Self {
             connections: (room / 2).max(1),
             segments: (room / 2).max(1),
+            foreign: count(free.saturating_sub(OWN) / 2).max(1),
         }
     }
 }

@@ -9,7 +9,7 @@ use core::num::NonZeroU64;
 use proptest::prelude::*;
 
 use super::protocol::{Ask, FRAME, Frame, Opcode, Reply, Request, VERSION, Verdict};
-use super::registry::{Client, Limits, Process, Refused, Registry};
+use super::registry::{Client, Closing, IDS, Limits, Process, Refused, Registry, SHARE};
 use crate::ShMemId;
 
 fn id(number: u8) -> ShMemId {
@@ -132,7 +132,8 @@ fn a_reply_comes_back() {
 enum Event {
     Connect(Client),
     Disconnect(Client),
-    Register(Client, u8, u64, u8),
+    /// The last is how many segments are still being closed: of the process, and of all.
+    Register(Client, u8, u64, u8, (usize, usize)),
     Open(Client, u8),
     Release(Client, u8),
     Announce(Client, u8, u64),
@@ -147,8 +148,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => client().prop_map(Event::Connect),
         1 => client().prop_map(Event::Disconnect),
         // Mostly the same segment under the same id, as when clients hand in what they hold.
-        8 => (client(), segment(), 1..3_u64, 0..8_u8)
-            .prop_map(|(client, id, size, odd)| Event::Register(client, id, size, u8::from(odd == 0))),
+        8 => (client(), segment(), 1..3_u64, 0..8_u8, 0..60_usize)
+            .prop_map(|(client, id, size, odd, closing)| {
+                let closing = closing.saturating_sub(48);
+                Event::Register(client, id, size, u8::from(odd == 0), (closing / 2, closing))
+            }),
         4 => (client(), segment()).prop_map(|(client, id)| Event::Open(client, id)),
         4 => (client(), segment()).prop_map(|(client, id)| Event::Release(client, id)),
         2 => (client(), 0..5_u8, 0..50_u64)
@@ -169,7 +173,7 @@ fn process_of(client: Client) -> Process {
     match client {
         0 | 1 => Process::Known(100),
         2 => Process::Known(102),
-        _ => Process::Unknown(client),
+        _ => Process::Unknown,
     }
 }
 
@@ -183,10 +187,11 @@ enum Holder {
 #[derive(Debug, Default)]
 struct Model {
     clients: BTreeSet<Client>,
+    /// Whose they are, and when they are given up.
     forks: BTreeMap<u8, (Client, u64)>,
     holds: BTreeSet<(Holder, u8)>,
-    /// The segment and the size that were registered under each id that is held.
-    facts: BTreeMap<u8, (u8, u64)>,
+    /// The segment and the size that were registered under each id that is held, and by which process.
+    facts: BTreeMap<u8, (u8, u64, Process)>,
 }
 
 impl Model {
@@ -203,30 +208,56 @@ impl Model {
         its.map(|&(_, id)| id).collect()
     }
 
+    /// The facts of segments that are held and that the process has registered first.
+    fn facts_of(&self, process: Process) -> impl Iterator<Item = u64> {
+        let held = self.held().into_iter().map(|id| self.facts[&id]);
+        let its: Vec<u64> = held
+            .filter(|facts| facts.2 == process)
+            .map(|facts| facts.1)
+            .collect();
+        its.into_iter()
+    }
+
+    fn forks_of(&self, process: Process) -> impl Iterator<Item = (&u8, &(Client, u64))> {
+        let its = self.forks.iter();
+        its.filter(move |(_, fork)| process_of(fork.0) == process)
+    }
+
     fn give_up(&mut self, token: u8) {
         self.forks.remove(&token);
         self.holds
             .retain(|(holder, _)| *holder != Holder::Fork(token));
     }
 
-    fn register(&mut self, client: Client, id: u8, size: u64, segment: u8) -> Result<(), Refused> {
+    fn register(
+        &mut self,
+        client: Client,
+        id: u8,
+        size: u64,
+        segment: u8,
+        closing: (usize, usize),
+    ) -> Result<(), Refused> {
         if !self.clients.contains(&client) {
             return Err(Refused::Full);
         }
+        let process = process_of(client);
         if self.held().contains(&id) {
-            if self.facts[&id] != (segment, size) {
+            let (its_segment, its_size, _) = self.facts[&id];
+            if (its_segment, its_size) != (segment, size) {
                 return Err(Refused::Taken);
             }
         } else {
-            let room = LIMITS.segments - self.held().len();
-            let mut its_process = self.holds.iter().filter(|(holder, _)| {
-                matches!(holder, Holder::Client(other) if process_of(*other) == process_of(client))
-            });
-            let may = room > LIMITS.segments / 8 || its_process.next().is_none();
-            if room == 0 || !may || self.bytes() + size > LIMITS.bytes {
+            let room = LIMITS
+                .segments
+                .saturating_sub(self.held().len() + closing.1);
+            let own = self.facts_of(process).count() + closing.0;
+            let rest = LIMITS.bytes.checked_sub(self.bytes() + size);
+            let bytes = self.facts_of(process).sum::<u64>() + size;
+            let may = own < room * SHARE && rest.is_some_and(|rest| bytes <= rest * SHARE as u64);
+            if !may {
                 return Err(Refused::Full);
             }
-            self.facts.insert(id, (segment, size));
+            self.facts.insert(id, (segment, size, process));
         }
         self.holds.insert((Holder::Client(client), id));
         Ok(())
@@ -236,15 +267,17 @@ impl Model {
         if !self.clients.contains(&client) || self.forks.contains_key(&token) {
             return false;
         }
-        if self.forks.len() >= LIMITS.forks {
-            let its = self.forks.iter().filter(|(_, fork)| fork.0 == client);
-            let Some((&oldest, _)) = its.min_by_key(|(_, fork)| fork.1) else {
+        let process = process_of(client);
+        let held = self.of(Holder::Client(client));
+        while self.forks_of(process).count() >= (LIMITS.forks - self.forks.len()) * SHARE {
+            let oldest = self.forks_of(process).min_by_key(|(_, fork)| fork.1);
+            let Some((&oldest, _)) = oldest else {
                 return false;
             };
             self.give_up(oldest);
         }
         self.forks.insert(token, (client, until));
-        for id in self.of(Holder::Client(client)) {
+        for id in held {
             self.holds.insert((Holder::Fork(token), id));
         }
         true
@@ -267,6 +300,7 @@ proptest! {
     fn what_is_kept_is_what_is_held(events in proptest::collection::vec(any_event(), 0..200)) {
         let mut model = Model::default();
         let mut registry = Registry::new(LIMITS);
+        let (mut registered, mut freed) = (0, 0);
         for event in events {
             match event {
                 Event::Connect(client) => {
@@ -278,19 +312,24 @@ proptest! {
                     model.holds.retain(|(holder, _)| *holder != Holder::Client(client));
                     registry.disconnect(client);
                 }
-                Event::Register(client, number, size, segment) => {
-                    let expected = model.register(client, number, size, segment);
-                    let told = registry.register(client, id(number), size, segment);
+                Event::Register(client, number, size, segment, closing) => {
+                    let expected = model.register(client, number, size, segment, closing);
+                    let (own, all) = closing;
+                    let closing = Closing { own, all };
+                    let told = registry.register(client, id(number), size, segment, closing);
                     prop_assert_eq!(told, expected);
+                    registered += 1;
                 }
                 Event::Open(client, number) => {
                     let may = model.clients.contains(&client) && model.held().contains(&number);
                     let expected = may.then(|| model.facts[&number]);
+                    let expected = expected.map(|(segment, size, _)| (segment, size));
                     if may {
                         model.holds.insert((Holder::Client(client), number));
                     }
                     let told = registry.open(client, id(number));
-                    prop_assert_eq!(told.map(|(&segment, size)| (segment, size)), expected);
+                    let told = told.map(|(&segment, size)| (segment, size));
+                    prop_assert_eq!(told, expected.ok_or(Refused::Unknown));
                 }
                 Event::Release(client, number) => {
                     let expected = model.holds.remove(&(Holder::Client(client), number));
@@ -317,6 +356,17 @@ proptest! {
                     registry.expire(now);
                 }
             }
+            // What is not kept is given back.
+            freed += registry.freed().len();
+            prop_assert_eq!(registry.len() + freed, registered);
+            for client in 0..5 {
+                let process = process_of(client);
+                let siblings = model.clients.iter().filter(|&&other| process_of(other) == process);
+                prop_assert_eq!(registry.clients_of(process), siblings.count());
+                prop_assert_eq!(registry.segments_of(process), model.facts_of(process).count());
+                prop_assert_eq!(registry.forks_of(process), model.forks_of(process).count());
+                prop_assert!(registry.ids_of(process) <= IDS * LIMITS.segments);
+            }
             prop_assert_eq!(registry.len(), model.held().len());
             prop_assert_eq!(registry.is_empty(), model.held().is_empty());
             prop_assert_eq!(registry.bytes(), model.bytes());
@@ -337,5 +387,77 @@ proptest! {
         }
         registry.expire(u64::MAX);
         prop_assert_eq!((registry.len(), registry.bytes(), registry.clients()), (0, 0, 0));
+        prop_assert_eq!((registry.processes(), registry.freed().len() + freed), (0, registered));
     }
+
+    /// Whatever a process asks for, its sets have no more ids than it may, and others are served.
+    #[test]
+    fn what_a_process_can_have_is_bounded(events in proptest::collection::vec(any_event(), 0..400)) {
+        const TIGHT: Limits = Limits { segments: 20, bytes: 1 << 20, forks: 8 };
+        let mut registry = Registry::new(TIGHT);
+        let own = |_: Client| Process::Known(100);
+        let none = Closing::default();
+        registry.connect(9, Process::Known(109));
+        for event in events {
+            match event {
+                Event::Connect(client) => registry.connect(client, own(client)),
+                Event::Disconnect(client) => registry.disconnect(client),
+                Event::Register(client, number, ..) => {
+                    let _ = registry.register(client, id(number), 1, number, none);
+                }
+                Event::Open(client, number) => {
+                    let _ = registry.open(client, id(number));
+                }
+                Event::Release(client, number) => {
+                    registry.release(client, id(number));
+                }
+                Event::Announce(client, token, until) => {
+                    registry.announce(client, id(token), until);
+                }
+                Event::Adopt(client, token) => {
+                    registry.adopt(client, id(token));
+                }
+                Event::Expire(_) => {}
+            }
+            prop_assert!(registry.ids_of(own(0)) <= IDS * TIGHT.segments);
+            prop_assert!(registry.len() < TIGHT.segments);
+            prop_assert!(registry.awaited() < TIGHT.forks);
+            // An honest one is served.
+            prop_assert!(registry.register(9, id(99), 1, 99, none).is_ok());
+            prop_assert!(registry.announce(9, id(99), 1));
+            registry.expire(1);
+            prop_assert!(registry.release(9, id(99)));
+            registry.freed();
+        }
+    }
+}
+
+/// Announcing forks copies nothing; only who changes what it shares copies it, once.
+#[test]
+fn forks_share_what_they_hold() {
+    const MANY: Limits = Limits {
+        segments: 1000,
+        bytes: 1 << 20,
+        forks: 256,
+    };
+    let mut registry = Registry::new(MANY);
+    let process = Process::Known(100);
+    registry.connect(1, process);
+    for number in 0..200 {
+        let told = registry.register(1, id(number), 1, number, Closing::default());
+        told.unwrap();
+    }
+    for token in 200..250 {
+        assert!(registry.announce(1, id(token), 1));
+    }
+    assert_eq!(registry.ids_of(process), 200);
+    // Whoever announces and changes in turn has as many copies as it may have ids.
+    for number in 0..200 {
+        assert!(registry.release(1, id(number)));
+        assert!(registry.announce(1, id(number), 2));
+        assert!(registry.ids_of(process) <= IDS * MANY.segments);
+    }
+    registry.disconnect(1);
+    registry.expire(2);
+    assert_eq!((registry.len(), registry.ids_of(process)), (0, 0));
 }

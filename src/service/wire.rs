@@ -1,17 +1,15 @@
 //! Frames through sockets, with at most one descriptor each. Knows nothing of what they mean.
 
-use alloc::vec::Vec;
-
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::{self, Errno};
 
 use super::protocol::{FRAME, Frame};
-use crate::sys::socket;
+use crate::sys::socket::{self, Passed};
 
 /// What has come.
 pub(super) enum Arrival {
-    /// A whole frame, with these descriptors.
-    Frame(Frame, Parcel),
+    /// A whole frame, and whether descriptors come with it. It is still in the socket.
+    Frame(Frame, bool),
     /// A part of one: the rest is awaited.
     Part,
     /// Nothing: try again when the socket can be read.
@@ -22,23 +20,15 @@ pub(super) enum Arrival {
     End,
     /// The socket has failed.
     Broken,
-    /// Something that is no frame.
-    Rubbish(Parcel),
-}
-
-/// Descriptors that came with a frame.
-#[derive(Default)]
-pub(super) struct Parcel {
-    pub(super) descriptors: Vec<OwnedFd>,
-    /// Whether there were more than this process may open.
-    pub(super) lost: bool,
+    /// Something that is no frame. It is still in the socket.
+    Invalid,
 }
 
 /// Puts frames together.
 #[derive(Debug)]
 pub(super) struct Assembly {
     frame: Frame,
-    /// How many bytes of it have come. On a socket that keeps packets apart this is 0 between two
+    /// How many bytes of it have been taken. On a socket that keeps packets apart this is 0 between two
     /// calls.
     have: usize,
 }
@@ -51,31 +41,58 @@ impl Assembly {
         }
     }
 
-    /// Receives once.
-    pub(super) fn receive(&mut self, fd: impl AsFd) -> Arrival {
+    /// Whether no part of a frame was taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.have == 0
+    }
+
+    /// Looks at what there is. Only parts of frames are taken, without descriptors.
+    pub(super) fn look(&mut self, fd: impl AsFd) -> Arrival {
         let room = self.frame.get_mut(self.have..).unwrap_or_default();
-        let received = match socket::receive(fd, room) {
-            Ok(received) => received,
+        let seen = match socket::peek(&fd, room) {
+            Ok(seen) => seen,
             Err(Errno::AGAIN) => return Arrival::Nothing,
             Err(Errno::INTR) => return Arrival::Interrupted,
             Err(_) => return Arrival::Broken,
         };
-        let parcel = Parcel {
-            descriptors: received.descriptors,
-            lost: received.lost_descriptors,
-        };
-        let nothing_with_it = parcel.descriptors.is_empty() && !parcel.lost;
-        self.have += received.bytes;
-        if self.have == FRAME && !received.overlong {
-            self.have = 0;
-            Arrival::Frame(self.frame, parcel)
-        } else if received.bytes == 0 && self.have == 0 && nothing_with_it {
-            Arrival::End
-        } else if socket::IS_STREAM && received.bytes > 0 && nothing_with_it {
-            Arrival::Part
+        if self.have + seen.bytes == FRAME && !seen.overlong {
+            Arrival::Frame(self.frame, seen.has_descriptors)
+        } else if seen.has_descriptors || seen.overlong {
+            Arrival::Invalid
+        } else if seen.bytes == 0 && self.have == 0 {
+            // A packet can be empty.
+            if socket::IS_STREAM || socket::is_hung_up(fd) {
+                Arrival::End
+            } else {
+                Arrival::Invalid
+            }
+        } else if socket::IS_STREAM && seen.bytes > 0 {
+            let part = room.get_mut(..seen.bytes).unwrap_or_default();
+            match socket::take(fd, part) {
+                Ok(taken) => {
+                    self.have += taken;
+                    Arrival::Part
+                }
+                Err(_) => Arrival::Broken,
+            }
         } else {
-            Arrival::Rubbish(parcel)
+            Arrival::Invalid
         }
+    }
+
+    /// Takes the frame that was seen last, with what came with it, if it has descriptors.
+    pub(super) fn take(&mut self, fd: impl AsFd, has_descriptors: bool) -> io::Result<Passed> {
+        let room = self.frame.get_mut(self.have..).unwrap_or_default();
+        let passed = if has_descriptors || !socket::PEEK_SHOWS_DESCRIPTORS {
+            socket::take_with_descriptors(fd, room)?
+        } else {
+            socket::take(fd, room)?;
+            Passed::Nothing
+        };
+        if matches!(passed, Passed::Nothing | Passed::One(_)) {
+            self.have = 0;
+        }
+        Ok(passed)
     }
 }
 

@@ -20,12 +20,13 @@ mod lifetime;
 mod meeting;
 mod peer;
 mod raw;
+mod start;
 mod threads;
 
-use attack::{crowds, descriptors, frames, stopped, strangers};
+use attack::{crowds, descriptors, exhaustion, frames, slow, stopped, strangers};
 use libtest_mimic::Arguments;
 
-#[allow(clippy::too_many_lines, reason = "it is a list")]
+#[allow(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -120,6 +121,33 @@ pub(crate) fn main() {
             a_million_segments,
             a_thousand_forks,
             no_descriptors_left_in_the_host,
+        ]
+        exhaustion: [
+            one_that_sends_what_takes_long_to_close,
+            ten_that_send_what_takes_long_to_close,
+            ten_that_put_it_where_nobody_looks_at_it,
+            one_that_connects_all_the_time,
+            ten_that_connect_all_the_time,
+            one_that_takes_what_there_is,
+            ten_that_take_what_there_is,
+            ten_from_another_pid_namespace,
+            ten_that_announce_forks,
+            memory_is_freed_by_another_thread,
+        ]
+        slow: [
+            a_service_that_is_silent,
+            a_service_that_is_slow,
+            a_service_that_says_one_byte_at_a_time,
+            a_service_that_sends_what_takes_long_to_close,
+            letting_go_does_not_wait,
+            many_threads_and_a_host_that_is_stopped,
+            a_client_without_room_for_a_descriptor,
+        ]
+        start: [
+            notifications_of_message_queues_stay,
+            record_locks_stay,
+            a_file_that_does_not_get_closed,
+            a_folder_that_does_not_answer,
         ]
         stopped: [
             clients_that_are_stopped,

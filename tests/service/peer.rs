@@ -35,9 +35,11 @@ use shmem_providers::{
     ShMemService,
 };
 
+use super::attack::attackers::attack;
 use super::attack::knock;
+use super::attack::slow::pretend;
 use super::forbid::forbid;
-use super::fork;
+use super::{fork, start};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -139,6 +141,20 @@ impl State {
             },
             ["forbid", ref calls @ ..] => return forbid(calls),
             ["fork", what] => return fork::obey(self, what),
+            ["attack", how, path] => return attack(how, Path::new(path)),
+            ["pretend", how, path] => return pretend(how, Path::new(path)),
+            ["crowd", count] => return self.crowd(count.parse()?),
+            ["full"] => {
+                while let Ok(file) = fs::File::open("/dev/null") {
+                    std::mem::forget(file);
+                }
+            }
+            ["lock", path] => lock(path)?,
+            ["notified", path] => return start::notified(Path::new(path)),
+            ["beside-silent", path] => return start::beside_silent_file(Path::new(path)),
+            ["in-silent"] => return start::in_silent_folder(),
+            ["threads"] => return threads(),
+            ["memory"] => return memory(),
             ["knock", path] => return knock(path),
             ["wait"] => thread::sleep(Duration::from_millis(100)),
             _ => return Err(format!("unknown order {order:?}").into()),
@@ -153,9 +169,45 @@ impl State {
         Ok(id)
     }
 
+    /// So many threads make a segment at once.
+    fn crowd(&mut self, count: usize) -> Answer {
+        let threads: Vec<_> = (0..count)
+            .map(|_| {
+                let mut provider = self.provider.clone();
+                thread::spawn(move || provider.new_shmem(100).is_err())
+            })
+            .collect();
+        let mut failed = 0;
+        for thread in threads {
+            failed += usize::from(thread.join().map_err(|_| "a panic")?);
+        }
+        Ok(format!("{failed} failed"))
+    }
+
     fn newest(&mut self) -> Result<&mut Segment, &'static str> {
         self.segments.last_mut().ok_or("no segment")
     }
+}
+
+/// The names of the threads of this process.
+fn threads() -> Answer {
+    let mut names = Vec::new();
+    for task in fs::read_dir("/proc/self/task")?.flatten() {
+        // It may have ended meanwhile.
+        let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        names.push(name.trim().to_owned());
+    }
+    Ok(names.join(" "))
+}
+
+/// How much memory this process has, in KiB.
+fn memory() -> Answer {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .ok_or("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").to_owned())
 }
 
 struct OpenFile {
@@ -203,6 +255,15 @@ fn files() -> Result<Vec<OpenFile>, Box<dyn Error>> {
         }
     });
     Ok(open.collect())
+}
+
+/// Locks a file until this process ends.
+fn lock(path: &str) -> Result<(), Box<dyn Error>> {
+    let file = fs::File::create(path)?;
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    rustix::fs::fcntl_lock(&file, exclusive)?;
+    std::mem::forget(file);
+    Ok(())
 }
 
 /// The process that serves at this address, as the lock tells.

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{
@@ -25,6 +25,7 @@ pub(crate) const UNKNOWN: u8 = 1;
 pub(crate) const TAKEN: u8 = 2;
 pub(crate) const FULL: u8 = 3;
 pub(crate) const BAD_DESCRIPTOR: u8 = 4;
+pub(crate) const BUSY: u8 = 5;
 
 /// Whether frames follow each other without borders, as by Apple's rules.
 pub(crate) const IS_STREAM: bool = cfg!(shmem_apple_rules);
@@ -75,6 +76,11 @@ impl Raw {
         Ok(Self { socket })
     }
 
+    /// One that was accepted.
+    pub(crate) fn of(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
     /// Connects, and is taken for an honest client.
     pub(crate) fn introduced(address: &Path) -> io::Result<Self> {
         let raw = Self::connect(address)?;
@@ -85,14 +91,12 @@ impl Raw {
 
     /// Sends these bytes as one packet.
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() {
-            assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-        }
-        let flags = SendFlags::NOSIGNAL;
-        net::sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, flags)?;
-        Ok(())
+        send_with(&self.socket, bytes, descriptors, SendFlags::NOSIGNAL)
+    }
+
+    /// The same, if it can be done at once.
+    pub(crate) fn send_now(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        send_over(&self.socket, bytes, descriptors)
     }
 
     /// The next packet, or `None` if the service has let go of this connection.
@@ -138,7 +142,7 @@ impl Raw {
             assert_eq!(heard.bytes.len(), 40);
             assert_eq!(heard.bytes[..2], [1, request[1] | 0x80]);
             // Who is turned away has not been heard.
-            let turned_away = request[1] == HELLO && heard.bytes[2] == FULL;
+            let turned_away = request[1] == HELLO && [FULL, BUSY].contains(&heard.bytes[2]);
             assert!(heard.bytes[4..8] == request[4..8] || turned_away);
             let is_due = request[1] == OPEN && heard.bytes[2] == DONE;
             assert_eq!(heard.descriptors.len(), usize::from(is_due));
@@ -154,4 +158,29 @@ impl Raw {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Sends these bytes as one packet, if that can be done at once.
+pub(crate) fn send_over(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    send_with(socket, bytes, descriptors, flags)
+}
+
+fn send_with(
+    socket: impl AsFd,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    }
+    net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?;
+    Ok(())
 }

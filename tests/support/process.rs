@@ -108,6 +108,11 @@ impl Peer {
         assert!(matches!(told, Some(Ok(()))), "peer is gone: {order}");
     }
 
+    /// What it has answered meanwhile to what it was told, if it has.
+    pub(crate) fn answered(&self) -> Option<String> {
+        self.answers.try_recv().ok()
+    }
+
     /// Ends it by SIGKILL, and waits until it has.
     pub(crate) fn kill(mut self) -> u32 {
         // It may have ended by itself.

@@ -55,6 +55,13 @@ impl ForkFd {
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
+
+    /// The descriptor, if it was not closed, for who has the only reference.
+    pub(crate) fn take(&mut self) -> Option<OwnedFd> {
+        let number = core::mem::replace(self.number.get_mut(), -1);
+        // SAFETY: it came from an owner, and nobody else has it any more.
+        (number != -1).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+    }
 }
 
 impl Drop for ForkFd {

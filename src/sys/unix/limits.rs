@@ -77,6 +77,8 @@ mod system {
 
     pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
         match (call, errno) {
+            (_, Errno::TOOMANYREFS) => super::current(super::Resource::Nofile)
+                .map(|limit| Limit::InFlightDescriptors { limit }),
             (_, Errno::NFILE) => {
                 number("/proc/sys/fs/file-max").map(|limit| Limit::SystemOpenFiles { limit })
             }

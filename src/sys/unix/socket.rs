@@ -11,17 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::net::{
-    self, RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SocketAddrUnix, sockopt,
+    self, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, sockopt,
 };
 
 use super::calls;
-
-/// The most descriptors that one message carries (`SCM_MAX_FD` on Linux; nowhere more).
-///
-/// There is room for all of them, so that the kernel need not drop any: closing a descriptor can
-/// take as long as whoever sent it likes, and whoever receives should choose where that is done.
-const MOST_DESCRIPTORS: usize = 253;
 
 /// Whether frames have to be put together from their parts.
 pub(crate) const IS_STREAM: bool = calls::IS_STREAM;
@@ -37,28 +31,48 @@ pub(crate) const CROWDED: Errno = Errno::TOOMANYREFS;
 #[cfg(target_os = "haiku")]
 pub(crate) const CROWDED: Errno = Errno::NOBUFS;
 
-/// What one call has received.
-pub(crate) struct Received {
+/// Whether [`peek`] tells of descriptors.
+pub(crate) const PEEK_SHOWS_DESCRIPTORS: bool =
+    cfg!(any(target_os = "android", target_os = "linux"));
+
+/// What is at the front of a socket's queue.
+pub(crate) struct Peeked {
     /// How many bytes; more than there was room for show as `overlong`.
     pub(crate) bytes: usize,
     /// Whether a packet had more bytes.
     pub(crate) overlong: bool,
-    /// Whether there were more descriptors than this process may open.
-    pub(crate) lost_descriptors: bool,
-    pub(crate) descriptors: Vec<OwnedFd>,
+    /// Whether descriptors come with them. See [`PEEK_SHOWS_DESCRIPTORS`].
+    pub(crate) has_descriptors: bool,
+}
+
+/// The descriptors that came with a message.
+pub(crate) enum Passed {
+    /// None. The message was taken.
+    Nothing,
+    /// One. The message was taken.
+    One(OwnedFd),
+    /// Several. The message may still be in the socket, with all of them.
+    Several(Vec<OwnedFd>),
+    /// At least one for which this process has no room (`RLIMIT_NOFILE`). The message may still be in
+    /// the socket.
+    NoRoom,
 }
 
 /// Creates a non-blocking socket at the path, which must not exist.
 pub(crate) fn bind(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = calls::socket()?;
+    // Until a connection was accepted and introduced, nothing can be in it that takes long to close.
+    let_pass_descriptors(&fd, false);
     net::bind(&fd, &address)?;
     Ok(fd)
 }
 
 /// Listens on a bound socket.
 pub(crate) fn listen(fd: impl AsFd) -> io::Result<()> {
-    const BACKLOG: i32 = 4096;
+    /// On Linux whoever connects waits in turn if there are more. So that nobody comes after thousands
+    /// of others, there are not.
+    const BACKLOG: i32 = if cfg!(target_os = "linux") { 64 } else { 4096 };
     net::listen(fd, BACKLOG)
 }
 
@@ -105,14 +119,14 @@ pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     calls::accept(listener)
 }
 
-/// Connects to who listens at the path. Sending and receiving wait that long and then fail with
-/// `EAGAIN`; connecting does not wait.
+/// Connects to who listens at the path. Connecting, sending and receiving wait that long and then fail
+/// with `EAGAIN`.
 pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = calls::socket()?;
-    net::connect(&fd, &address)?;
     io::ioctl_fionbio(&fd, false)?;
     set_patience(&fd, patience)?;
+    io::retry_on_intr(|| net::connect(&fd, &address))?;
     Ok(fd)
 }
 
@@ -130,30 +144,112 @@ pub(crate) fn keep_little_unread(fd: impl AsFd) {
 
 /// Sends all bytes at once, with the descriptor.
 pub(crate) fn send(fd: impl AsFd, bytes: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    send_with(fd, bytes, passed, calls::NO_SIGNAL)
+}
+
+/// The same without a descriptor, and without waiting, however patient the socket is.
+pub(crate) fn send_now(fd: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    send_with(fd, bytes, None, calls::NO_SIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    fd: impl AsFd,
+    bytes: &[u8],
+    passed: Option<BorrowedFd<'_>>,
+    flags: SendFlags,
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let passed = passed.as_slice();
     if !passed.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(passed));
     }
-    match net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, calls::NO_SIGNAL) {
+    match net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, flags) {
         Ok(sent) if sent == bytes.len() => Ok(()),
-        // On a stream whose other side does not read.
-        Ok(_) => Err(Errno::AGAIN),
+        // On a stream whose other side does not read: nothing sensible can follow.
+        Ok(_) => Err(Errno::IO),
         Err(errno) => Err(errno),
     }
 }
 
-/// Receives what there is, with all descriptors. No bytes: the other side has closed.
-pub(crate) fn receive(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
+/// Looks at the bytes at the front of the queue, and leaves them there. No descriptor is installed. No
+/// bytes: the other side has closed, or has sent an empty packet.
+pub(crate) fn peek(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Peeked> {
+    let mut none = RecvAncillaryBuffer::new(&mut []);
     let message = net::recvmsg(
         fd,
         &mut [IoSliceMut::new(bytes)],
-        &mut control,
-        calls::CLOSE_ON_EXEC,
+        &mut none,
+        RecvFlags::PEEK,
     )?;
+    Ok(Peeked {
+        bytes: message.bytes,
+        overlong: message.flags.contains(ReturnFlags::TRUNC),
+        has_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
+    })
+}
+
+/// Takes bytes that [`peek`] has shown, and that have no descriptors with them.
+pub(crate) fn take(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut none = RecvAncillaryBuffer::new(&mut []);
+    let message = net::recvmsg(
+        fd,
+        &mut [IoSliceMut::new(bytes)],
+        &mut none,
+        RecvFlags::empty(),
+    )?;
+    Ok(message.bytes)
+}
+
+/// Takes bytes that [`peek`] has shown, with their descriptor.
+///
+/// To close a descriptor can take as long as whoever made it likes, and the kernel closes those for
+/// which there is no room in the buffer on the thread that receives. So the message is looked at once
+/// more, with room for one descriptor. If that is the only one, the message is taken: what the kernel
+/// closes then is not the last reference. Otherwise the message stays where it is.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
+    let (mut descriptors, is_cut_off) =
+        receive(&fd, bytes, calls::CLOSE_ON_EXEC | RecvFlags::PEEK)?;
+    if is_cut_off || descriptors.len() > 1 {
+        return Ok(if descriptors.is_empty() {
+            Passed::NoRoom
+        } else {
+            Passed::Several(descriptors)
+        });
+    }
+    take(fd, bytes)?;
+    Ok(descriptors.pop().map_or(Passed::Nothing, Passed::One))
+}
+
+/// Takes bytes that [`peek`] has shown, with all of their descriptors: systems other than Linux lose
+/// those for which there is no room in the buffer.
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
+    let (mut descriptors, is_cut_off) = receive(&fd, bytes, calls::CLOSE_ON_EXEC)?;
+    Ok(match (descriptors.pop(), is_cut_off) {
+        (None, false) => Passed::Nothing,
+        (None, true) => Passed::NoRoom,
+        (Some(only), false) if descriptors.is_empty() => Passed::One(only),
+        (Some(last), _) => {
+            descriptors.push(last);
+            Passed::Several(descriptors)
+        }
+    })
+}
+
+/// How many descriptors [`receive`] has room for: no message carries more elsewhere.
+const MOST_DESCRIPTORS: usize = if cfg!(any(target_os = "android", target_os = "linux")) {
+    1
+} else {
+    253
+};
+
+/// Receives with descriptors. Whether some are missing.
+fn receive(fd: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(Vec<OwnedFd>, bool)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = net::recvmsg(fd, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
     let mut descriptors = Vec::new();
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = part {
@@ -165,12 +261,51 @@ pub(crate) fn receive(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
             io::fcntl_setfd(fd, io::FdFlags::CLOEXEC)?;
         }
     }
-    Ok(Received {
-        bytes: message.bytes,
-        overlong: message.flags.contains(ReturnFlags::TRUNC),
-        lost_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
-        descriptors,
-    })
+    Ok((descriptors, message.flags.contains(ReturnFlags::CTRUNC)))
+}
+
+/// Whether whoever is on the other side of the socket, or of one that is accepted from it later, may
+/// send descriptors (`SO_PASSRIGHTS`, Linux 6.16). Returns whether the system can do that.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn let_pass_descriptors(fd: impl AsFd, may: bool) -> bool {
+    use rustix::fd::AsRawFd;
+    const SO_PASSRIGHTS: libc::c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64"))
+    {
+        0x5c
+    } else {
+        83
+    };
+    let may = libc::c_int::from(may);
+    let len = libc::socklen_t::try_from(size_of_val(&may)).unwrap_or(0);
+    let number = fd.as_fd().as_raw_fd();
+    // SAFETY: the pointer is valid for reads of `len` bytes.
+    unsafe {
+        libc::setsockopt(
+            number,
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const may).cast(),
+            len,
+        ) == 0
+    }
+}
+
+/// Elsewhere whoever can send can send descriptors.
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) fn let_pass_descriptors(_fd: impl AsFd, _may: bool) -> bool {
+    false
+}
+
+/// Whether nothing is left in a socket that was shut down.
+pub(crate) fn is_drained(fd: impl AsFd) -> bool {
+    let nothing = peek(fd, &mut [0]);
+    nothing.is_ok_and(|seen| seen.bytes == 0 && !seen.has_descriptors)
+}
+
+/// Whether there is nothing to read at the moment.
+pub(crate) fn is_silent(fd: impl AsFd) -> bool {
+    let mut alone = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut alone, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
 }
 
 /// Ends the connection for the other side, while the descriptor may stay open here.
@@ -219,6 +354,45 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     })
 }
 
+/// Whether [`other`] tells the process.
+pub(crate) const TELLS_PROCESSES: bool = cfg!(any(
+    target_os = "android",
+    target_os = "linux",
+    target_vendor = "apple"
+));
+
+/// Which process is on the other side (`LOCAL_PEERPID`).
+#[cfg(target_vendor = "apple")]
+fn process_of(fd: BorrowedFd<'_>) -> Option<u32> {
+    use rustix::fd::AsRawFd;
+    let mut process: libc::pid_t = 0;
+    let mut len = libc::socklen_t::try_from(size_of::<libc::pid_t>()).unwrap_or(0);
+    // SAFETY: the pointers are valid for the write of `len` bytes and of the length.
+    let asked = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_LOCAL,
+            libc::LOCAL_PEERPID,
+            (&raw mut process).cast(),
+            &raw mut len,
+        )
+    };
+    u32::try_from(process)
+        .ok()
+        .filter(|&process| asked == 0 && process != 0)
+}
+
+/// It is not told.
+#[cfg(any(
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd"
+))]
+fn process_of(_fd: BorrowedFd<'_>) -> Option<u32> {
+    None
+}
+
 /// Asks who is on the other side (`getpeereid(3)`).
 #[cfg(any(
     target_vendor = "apple",
@@ -235,7 +409,7 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     match unsafe { libc::getpeereid(number, &raw mut user, &raw mut group) } {
         0 => Ok(Other {
             user,
-            process: None,
+            process: process_of(fd.as_fd()),
         }),
         _ => Err(super::last_errno()),
     }

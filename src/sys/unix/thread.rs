@@ -170,7 +170,8 @@ fn block_signals() {
 /// this thread keeps nothing open that the program closes. What it must not do any more is to use
 /// a descriptor of the program by its number.
 ///
-/// `None` where the system cannot do that.
+/// `None` where the system cannot do that, or where it would change what belongs to the program: see
+/// [`copies_are_harmless`].
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) fn own_descriptors(kept: rustix::fd::BorrowedFd<'_>) -> Option<OwnedFd> {
     use rustix::fd::{AsRawFd, FromRawFd};
@@ -178,7 +179,7 @@ pub(crate) fn own_descriptors(kept: rustix::fd::BorrowedFd<'_>) -> Option<OwnedF
 
     let number = kept.as_raw_fd();
     let first = u32::try_from(number).ok()?;
-    if first < 3 {
+    if first < 3 || !copies_are_harmless(first) {
         return None;
     }
     if !close_range(first + 1, u32::MAX, true) {
@@ -202,6 +203,103 @@ pub(crate) fn own_descriptors(kept: rustix::fd::BorrowedFd<'_>) -> Option<OwnedF
         }
     }
     Some(kept)
+}
+
+/// Whether copies of the descriptors of this thread, up to number `last`, can be closed, and nobody
+/// notices.
+///
+/// The kernel tells a file system of each close, not only of the last (`flush`). Then a message queue
+/// forgets whom it notifies (`mq_notify(3)`), and file systems in user space (FUSE) or of other machines
+/// may let us wait. No file is asked about, because that would wait as well: `/proc` knows the mounts.
+/// The kernel copies descriptors in groups of 64, and all of the groups that have some up to `last`.
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+fn copies_are_harmless(last: u32) -> bool {
+    use std::fs;
+
+    /// File systems of this machine's kernel, which do nothing of the kind.
+    const HARMLESS: &[&str] = &[
+        "bcachefs",
+        "bpf",
+        "btrfs",
+        "cgroup",
+        "cgroup2",
+        "configfs",
+        "debugfs",
+        "devpts",
+        "devtmpfs",
+        "efivarfs",
+        "erofs",
+        "exfat",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "hugetlbfs",
+        "iso9660",
+        "jfs",
+        "msdos",
+        "ntfs3",
+        "overlay",
+        "proc",
+        "ramfs",
+        "reiserfs",
+        "rootfs",
+        "securityfs",
+        "squashfs",
+        "sysfs",
+        "tmpfs",
+        "tracefs",
+        "udf",
+        "vfat",
+        "xfs",
+        "zfs",
+    ];
+
+    let Ok(entries) = fs::read_dir("/proc/thread-self/fd") else {
+        return false;
+    };
+    let mut mounts = None;
+    for entry in entries {
+        let Ok(entry) = entry else {
+            return false;
+        };
+        let name = entry.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if number > (last | 63) {
+            continue;
+        }
+        // What is gone by now is not copied.
+        let Ok(link) = fs::read_link(entry.path()) else {
+            continue;
+        };
+        let link = link.as_os_str().as_encoded_bytes();
+        // Pipes, sockets and the like have no path.
+        if !link.starts_with(b"/") || link.starts_with(b"/memfd:") {
+            continue;
+        }
+        let mut info = std::path::PathBuf::from("/proc/thread-self/fdinfo");
+        info.push(&name);
+        let info = fs::read_to_string(info).unwrap_or_default();
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+        let mounts = mounts.get_or_insert_with(|| {
+            fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()
+        });
+        let kind = mount.and_then(|mount| kind_of_mount(mounts, mount.trim()));
+        if !kind.is_some_and(|kind| HARMLESS.contains(&kind)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// The kind of file system of a mount: what follows a lone hyphen (`proc_pid_mountinfo(5)`).
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+fn kind_of_mount<'mounts>(mounts: &'mounts str, number: &str) -> Option<&'mounts str> {
+    let mut lines = mounts.lines();
+    let line = lines.find(|line| line.split(' ').next() == Some(number))?;
+    line.split_once(" - ")?.1.split(' ').next()
 }
 
 /// `close_range(2)`, since Linux 5.9; the kernel may unshare the table first. Whether it worked.

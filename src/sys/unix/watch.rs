@@ -50,6 +50,16 @@ mod by_epoll {
             epoll::add(&self.epoll, fd, key, epoll::EventFlags::IN)
         }
 
+        /// From now on, waits for it to be read and to hang up, or only for the latter.
+        pub(crate) fn read(&mut self, fd: impl AsFd, key: u64, read: bool) -> io::Result<()> {
+            let flags = if read {
+                epoll::EventFlags::IN
+            } else {
+                epoll::EventFlags::empty()
+            };
+            epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(key), flags)
+        }
+
         /// Does not watch it any more. To be called before it is closed.
         pub(crate) fn remove(&mut self, fd: impl AsFd) {
             // It fails only for what is not watched.
@@ -85,9 +95,14 @@ mod by_poll {
     use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
     use rustix::io;
 
+    /// How many are reported at once.
+    const MOST: usize = 64;
+
     #[derive(Debug)]
     pub(crate) struct Watch {
-        watched: Vec<(RawFd, u64)>,
+        watched: Vec<(RawFd, u64, PollFlags)>,
+        /// Where to begin next time, so that nobody comes too late for ever.
+        first: usize,
     }
 
     impl Watch {
@@ -95,18 +110,32 @@ mod by_poll {
         pub(crate) fn new() -> io::Result<Self> {
             Ok(Self {
                 watched: Vec::new(),
+                first: 0,
             })
         }
 
         #[expect(clippy::unnecessary_wraps, reason = "as where it can fail")]
         pub(crate) fn add(&mut self, fd: impl AsFd, key: u64) -> io::Result<()> {
-            self.watched.push((fd.as_fd().as_raw_fd(), key));
+            self.watched
+                .push((fd.as_fd().as_raw_fd(), key, PollFlags::IN));
+            Ok(())
+        }
+
+        #[expect(clippy::unnecessary_wraps, reason = "as where it can fail")]
+        pub(crate) fn read(&mut self, fd: impl AsFd, key: u64, read: bool) -> io::Result<()> {
+            let number = fd.as_fd().as_raw_fd();
+            for (watched, its_key, flags) in &mut self.watched {
+                if (*watched, *its_key) == (number, key) {
+                    // Apple's systems report a hang-up only to who asks for it.
+                    *flags = if read { PollFlags::IN } else { PollFlags::HUP };
+                }
+            }
             Ok(())
         }
 
         pub(crate) fn remove(&mut self, fd: impl AsFd) {
             let number = fd.as_fd().as_raw_fd();
-            self.watched.retain(|&(watched, _)| watched != number);
+            self.watched.retain(|&(watched, ..)| watched != number);
         }
 
         pub(crate) fn wait(
@@ -114,16 +143,22 @@ mod by_poll {
             timeout: Option<Duration>,
             ready: &mut impl Extend<u64>,
         ) -> io::Result<()> {
-            let borrowed = |&(number, _): &(RawFd, u64)| {
+            let borrowed = |&(number, _, flags): &(RawFd, u64, PollFlags)| {
                 // SAFETY: who closes a watched descriptor calls `remove` before.
                 let fd = unsafe { BorrowedFd::borrow_raw(number) };
-                PollFd::from_borrowed_fd(fd, PollFlags::IN)
+                PollFd::from_borrowed_fd(fd, flags)
             };
             let mut fds: Vec<_> = self.watched.iter().map(borrowed).collect();
             poll(&mut fds, super::timespec(timeout).as_ref())?;
             let keys = fds.iter().zip(&self.watched);
             let keys = keys.filter(|(fd, _)| !fd.revents().is_empty());
-            ready.extend(keys.map(|(_, &(_, key))| key).take(64));
+            let mut keys: Vec<u64> = keys.map(|(_, &(_, key, _))| key).collect();
+            if keys.len() > MOST {
+                self.first = (self.first + MOST) % keys.len();
+                keys.rotate_left(self.first);
+                keys.truncate(MOST);
+            }
+            ready.extend(keys);
             Ok(())
         }
     }

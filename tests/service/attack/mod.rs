@@ -1,13 +1,17 @@
 //! Attacks: by clients that keep to no rules, by crowds, by other users. Whatever they do, honest
 //! clients are served meanwhile, by a service that is none the worse afterwards.
 
+pub(crate) mod attackers;
 pub(crate) mod crowds;
 pub(crate) mod descriptors;
+pub(crate) mod exhaustion;
 pub(crate) mod frames;
+pub(crate) mod slow;
 pub(crate) mod stopped;
 pub(crate) mod strangers;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{lifetime, peer, process, raw, support};
 use lifetime::{Place, eventually};
@@ -74,6 +78,41 @@ impl Scene {
         let mut peer = self.place.peer();
         peer.tell(&format!("churn {}", self.address().display()));
         peer
+    }
+
+    /// A client that attacks until it is killed.
+    pub(crate) fn attacker(&self, how: &str) -> Peer {
+        let mut peer = self.place.peer();
+        peer.tell(&format!("attack {how} {}", self.address().display()));
+        peer
+    }
+
+    /// Honest clients are served soon: one that was there before, and one that comes.
+    #[track_caller]
+    pub(crate) fn assert_served_soon(&mut self) {
+        const ROUNDS: usize = 7;
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut other = self.place.peer();
+            let start = Instant::now();
+            let made = self.honest.ask("make 5000").expect("an honest request");
+            other
+                .ask(format!("open {made}"))
+                .expect("an honest request");
+            other.ask("drop").expect("it is there");
+            self.honest.ask("drop").expect("it is there");
+            other.ask("make 100").expect("an honest request");
+            times.push(start.elapsed());
+        }
+        times.sort();
+        // Three clients' requests, each of which is to be served within a second. Other programs may run
+        // on this machine as well, so that not every round counts.
+        let patience = match std::env::var_os("SHMEM_TEST_EMULATED") {
+            Some(_) => 30,
+            None => 3,
+        };
+        let typical = times[ROUNDS / 2];
+        assert!(typical < Duration::from_secs(patience), "{times:?}");
     }
 
     /// Another client.

@@ -14,7 +14,7 @@ fn go_on(peer: &Peer) -> io::Result<()> {
 }
 
 /// Stops it, and waits until all of its threads have.
-fn stop(peer: &Peer) -> io::Result<()> {
+pub(crate) fn stop(peer: &Peer) -> io::Result<()> {
     kill_process(peer.process(), Signal::STOP)?;
     let is_stopped = || -> io::Result<bool> {
         for task in fs::read_dir(format!("/proc/{}/task", peer.pid()))? {
