@@ -206,7 +206,7 @@ impl Room for Posix {
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
         let facts = Facts::of(handle)?;
         sys::check_owner(facts.owner)?;
-        sys::map_fd(handle, facts.extent(len)?)
+        sys::map_existing(handle, &facts, len)
     }
 
     fn next_touched(

@@ -67,6 +67,22 @@ pub(crate) fn map_fd(fd: impl AsFd, len: usize) -> Result<Mapping> {
     Ok(unsafe { Mapping::from_raw(base, len, unmap) })
 }
 
+/// Maps the first `asked` bytes, or all, of an object that another process has made, and of which these
+/// are the facts.
+///
+/// Huge pages are refused: the kernel gives them back as a whole only, and where one is missing, to
+/// access it raises SIGBUS. They come into a mechanism that does not make them if somebody hands in
+/// such an object for one of its segments.
+pub(crate) fn map_existing(fd: impl AsFd, facts: &Facts, asked: Option<usize>) -> Result<Mapping> {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    if PageSize::of(&fd, facts)? != PageSize::Ordinary {
+        return Err(Error::Foreign {
+            found: "it consists of huge pages, of which such segments are not made",
+        });
+    }
+    map_fd(fd, facts.extent(asked)?)
+}
+
 /// The size of the pages behind a descriptor.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,3 +346,6 @@ impl Memory {
         }
     }
 }
+
+#[cfg(all(test, feature = "std", target_os = "linux"))]
+mod tests;
