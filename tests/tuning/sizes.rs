@@ -17,6 +17,15 @@ const OVER_HALF: u64 = 0x9800_0000;
 /// The lower 32 bits say 4096.
 const OVER_ALL: u64 = (1 << 32) + 4096;
 
+/// Removes what a test has made, also if the test fails.
+struct Left<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Left<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Attaches to all of it and to parts, and touches the end of what is there.
 fn attach<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64, parts: &[usize]) -> Outcome {
     let largest = isize::MAX as usize;
@@ -95,10 +104,10 @@ pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
             Err(error) => return skip(error),
         };
         let sized = rustix::fs::ftruncate(&large, size);
+        let _left = Left(|| drop(fs::remove_file(&path)));
+        sized?;
         // Only what is touched takes memory.
-        let done = sized.map(|()| attach(&mut p, id, size, &[1, 4096, 8192, 1 << 20]));
-        fs::remove_file(&path)?;
-        done??;
+        attach(&mut p, id, size, &[1, 4096, 8192, 1 << 20])?;
     }
     DONE
 }
@@ -113,12 +122,13 @@ pub(crate) fn a_system_v_segment_that_32_bits_cannot_map() -> Outcome {
     if number == -1 {
         return skip(io::Error::last_os_error());
     }
+    let _left = Left(|| {
+        // SAFETY: this command reads nothing from the pointer.
+        unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) };
+    });
     let id = ShMemId::from_int(number);
-    let done = match p.shmem_from_id_and_size(id, 4096) {
+    match p.shmem_from_id_and_size(id, 4096) {
         Err(error @ Error::Os { .. }) => skip(error),
         _ => attach(&mut p, id, size as u64, &[1, 4096, 8192, 1 << 20]),
-    };
-    // SAFETY: this command reads nothing from the pointer.
-    unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) };
-    done
+    }
 }
