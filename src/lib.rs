@@ -51,10 +51,13 @@ mod options;
 pub mod pipes;
 #[cfg(all(any(unix, windows), feature = "std"))]
 mod pool;
+#[cfg(any(unix, windows, feature = "std"))]
+mod process;
 #[cfg(any(unix, windows))]
 mod providers;
 #[cfg(feature = "std")]
 mod rc;
+mod search;
 #[cfg(any(unix, windows))]
 mod segment;
 #[cfg(feature = "alloc")]

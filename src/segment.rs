@@ -7,8 +7,8 @@ use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grants, ShMemOptions};
+use crate::process::Owner;
 use crate::shmem::check_size;
-use crate::sys::{self, Pid};
 use crate::{ShMem, ShMemId, ShMemProvider};
 
 /// One mechanism of the operating system: all that the common code knows of it.
@@ -23,6 +23,12 @@ pub trait Room: Clone + fmt::Debug + Default {
 
     /// Opens what the id names. What it leads to is believed nothing yet.
     fn open(&self, id: &ShMemId) -> Result<Self::Handle>;
+
+    /// As [`open`](Self::open). Where several objects could be meant, the one that is expected.
+    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<Self::Handle> {
+        let _ = expected;
+        self.open(id)
+    }
 
     /// One more handle to the same segment.
     fn duplicate(&self, handle: &Self::Handle) -> Result<Self::Handle>;
@@ -146,6 +152,33 @@ pub trait Room: Clone + fmt::Debug + Default {
     }
 }
 
+/// What the object that an id names should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected {
+    /// How many bytes it has at least.
+    pub(crate) len: Option<usize>,
+    /// Whether it is a snapshot.
+    pub(crate) is_snapshot: bool,
+}
+
+impl Expected {
+    /// A segment that has this many bytes, or any.
+    pub(crate) fn segment(len: Option<usize>) -> Self {
+        Self {
+            len,
+            is_snapshot: false,
+        }
+    }
+
+    /// A snapshot.
+    pub(crate) fn snapshot() -> Self {
+        Self {
+            len: None,
+            is_snapshot: true,
+        }
+    }
+}
+
 /// That nobody else held a segment at some moment: what the mechanism compares with later.
 #[derive(Clone, Copy, Debug)]
 pub struct Seclusion(pub(crate) u32);
@@ -188,7 +221,7 @@ enum Origin {
     /// Made here; the kernel ends it.
     Made,
     /// Made here, to be unlinked, but not by a child that this process forks.
-    MadeBy(Pid),
+    MadeBy(Owner),
 }
 
 /// Makes and opens the segments of one mechanism.
@@ -219,7 +252,7 @@ impl<R: Room> Provider<R> {
     pub(crate) fn adopt(&self, fresh: Fresh<R::Handle>) -> Segment<R> {
         let origin = match fresh.end {
             End::WithLastHolder => Origin::Made,
-            End::Unlinked => Origin::MadeBy(sys::pid()),
+            End::Unlinked => Origin::MadeBy(Owner::current()),
         };
         Segment {
             mapping: fresh.mapping,
@@ -232,7 +265,8 @@ impl<R: Room> Provider<R> {
 
     fn attach(&self, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
         len.map_or(Ok(0), check_size)?;
-        self.mapped(self.room.open(&id)?, id, len)
+        let handle = self.room.open_expecting(&id, Expected::segment(len))?;
+        self.mapped(handle, id, len)
     }
 
     fn mapped(&self, handle: R::Handle, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
@@ -283,7 +317,7 @@ impl<R: Room> ShMemProvider for Provider<R> {
     /// Maps the segment by the handle of `mapping`, so this works whatever has become of the id.
     fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, crate::Error> {
         let Some(handle) = &mapping.handle else {
-            return Err(Error::Gone { id: mapping.id })?;
+            return Err(Error::Released { id: mapping.id })?;
         };
         let handle = self.room.duplicate(handle)?;
         let segment = self.mapped(handle, mapping.id, Some(mapping.len()))?;
@@ -372,7 +406,7 @@ impl<R: Room> Segment<R> {
         let Some(handle) = self.handle.take() else {
             return;
         };
-        if matches!(self.origin, Origin::MadeBy(maker) if maker == sys::pid()) {
+        if matches!(self.origin, Origin::MadeBy(maker) if maker.is_current()) {
             // There is nobody to tell, and nothing else that could be done.
             let _ = self.room.unlink(&handle, &self.id);
         }

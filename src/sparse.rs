@@ -169,7 +169,7 @@ impl<R: Room> Segment<R> {
             return Ok(());
         }
         let Some(handle) = &self.handle else {
-            return Err(Error::Gone { id: self.id })?;
+            return Err(Error::Released { id: self.id })?;
         };
         self.room().trim(handle, range)?;
         Ok(())

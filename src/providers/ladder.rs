@@ -18,7 +18,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grants, ShMemOptions};
-use crate::segment::{Fresh, Provider, Room, Seclusion, Segment};
+use crate::segment::{Expected, Fresh, Provider, Room, Seclusion, Segment};
 
 /// Makes segments by the best mechanism that works where the program runs: memfd, or else System V,
 /// or else POSIX. It opens segments of all three.
@@ -162,6 +162,13 @@ impl Room for Ladder {
             b'0'..=b'9' => SystemV.open(id).map(Handle::SystemV),
             b'/' => Posix.open(id).map(Handle::Posix),
             _ => Err(id.invalid("an id starts with `m`, a digit, or a slash")),
+        }
+    }
+
+    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<Handle> {
+        match id.as_array()[0] {
+            b'm' => Memfd.open_expecting(id, expected).map(Handle::Memfd),
+            _ => self.open(id),
         }
     }
 
@@ -321,12 +328,16 @@ fn findable(fresh: Fresh<<Memfd as Room>::Handle>) -> Result<Fresh<Handle>> {
     if memfd::can_be_found(&fresh.id) {
         Ok(fresh.with_handle(Handle::Memfd))
     } else {
-        Err(Error::Unsupported {
-            what: "no other process could open a memfd of this one: /proc is not mounted, or the \
-                   process has made itself undumpable",
-        })
+        Err(NOT_FINDABLE)
     }
 }
+
+/// Why a memfd is not taken although it can be made. The process can change all of it.
+const NOT_FINDABLE: Error = Error::Unsupported {
+    what: "no other process could open a memfd of this one: /proc is not mounted, or the process is \
+           undumpable (PR_SET_DUMPABLE, a change of its user or group), or it has capabilities that \
+           other processes of its user lack",
+};
 
 impl Mechanism {
     fn is_missing(self) -> bool {
@@ -371,16 +382,23 @@ enum Verdict {
 fn verdict(error: &Error) -> Verdict {
     let Some(errno) = error.raw_os_error() else {
         return match error {
-            Error::Unsupported { .. } => Verdict::Missing,
+            Error::Unsupported { .. } => Verdict::RunOut,
             _ => Verdict::Hopeless,
         };
     };
     match Errno::from_raw_os_error(errno) {
-        // The kernel lacks the call, a seccomp profile forbids it, `/dev/shm` is missing or closed
-        // to us.
-        Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::ROFS => Verdict::Missing,
-        // INVAL is how `shmget` says that `kernel.shmmax` is less.
-        Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::FBIG | Errno::INVAL => Verdict::RunOut,
+        // The kernel lacks the call, or a seccomp profile forbids it.
+        Errno::NOSYS | Errno::PERM => Verdict::Missing,
+        // `/dev/shm` is missing or closed to this process, which a mount or another user can change; the
+        // next mechanism may need less; INVAL is how `shmget` says that `kernel.shmmax` is less.
+        Errno::ACCESS
+        | Errno::NOENT
+        | Errno::ROFS
+        | Errno::MFILE
+        | Errno::NFILE
+        | Errno::NOSPC
+        | Errno::FBIG
+        | Errno::INVAL => Verdict::RunOut,
         _ => Verdict::Hopeless,
     }
 }

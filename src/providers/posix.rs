@@ -5,12 +5,17 @@
 //! by the process that made the segment, when that drops it. Names are random, made with `O_EXCL`,
 //! and at most 19 bytes, the slash included, so that they are ids.
 //!
+//! A process that is killed leaves its names. On Linux a lock on the file tells whether any process has a
+//! segment open, and what nobody has open is removed by whoever makes the next one: the protocol is in
+//! `sys/unix/dev_shm.rs`.
+//!
 //! It is the last of the default's choices on Linux: names outlive a creator that is killed, a
 //! container's `/dev/shm` may have 64 MiB only, and files in it cannot be sealed, so that a peer of
 //! the same user can shrink one under the others.
 
 use core::ffi::CStr;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -21,7 +26,7 @@ use crate::id::base64;
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grants, ShMemOptions};
 use crate::segment::{End, Fresh, Provider, Room, Segment};
-use crate::sys::{self, Facts, Opening, failed};
+use crate::sys::{self, Facts, failed, shm_names};
 use crate::text::Text;
 
 /// Makes segments with `shm_open(3)`.
@@ -31,22 +36,35 @@ use crate::text::Text;
 /// # Lifetime
 ///
 /// The memory lives for as long as a process has it mapped, or its name exists. The process that
-/// made the segment unlinks the name when it drops the segment: from then on the id opens it no
-/// more, though who is attached stays so. If that process is killed, the name stays, and with it
-/// the memory; remove it with
-/// [`remove`](Self::remove). [`persist`](Segment::persist) keeps the name on purpose.
+/// made the segment unlinks the name when it drops the segment: from then on the id no longer opens
+/// it, though every process that is attached stays so.
+///
+/// A process that is killed, or ends by `exit` with a segment in a static, does not drop it. Then the
+/// name stays, and with it the memory: on Linux until no process holds the segment any more and another
+/// process of the same user makes its first POSIX segment, or one calls
+/// [`remove_orphans`](Self::remove_orphans); a name that was chosen
+/// ([`new_shmem_with_id`](Self::new_shmem_with_id)) until it is chosen again. Elsewhere, until
+/// [`remove`](Self::remove) is called. [`persist`](Segment::persist) keeps the name on purpose.
+///
+/// A process holds a segment for as long as it, or a child that it has forked, has the segment mapped by
+/// this crate. Programs that open the name by other means, like targets built with `USEMMAP`, do not
+/// count: the process that has started them does.
 ///
 /// # Security
 ///
-/// Only processes of the same user get in: mode 0600, and whoever attaches compares the owner,
-/// because every user can make names. A peer of the same user can shrink the file; who then touches
-/// a page beyond the new end gets a SIGBUS. There is no protection from that but to use another
-/// provider.
+/// Only processes of the same user get in: mode 0600 (on Linux with the sticky bit, which has no meaning
+/// for files and marks those that may be cleaned up), and whoever attaches looks before it opens: at the
+/// owner, because every user can make names, and at the mode, because a file that group or others may
+/// write is refused. On Linux anything but a regular file with a single name is refused too. A peer of
+/// the same user can shrink the file; who then touches a page beyond the new end gets a SIGBUS. There is
+/// no protection from that but to use another provider.
 ///
 /// # Platform notes
 ///
 /// On Linux the memory is reserved when the segment is made, so that a full `/dev/shm` is an error
-/// and not a SIGBUS later. Each holder needs a descriptor.
+/// and not a SIGBUS later. Each holder needs a descriptor. Where a sandbox forbids `flock(2)`, and on
+/// other systems, no name is cleaned up. On macOS, which does not tell objects apart, dropping a segment
+/// removes its name also if it was removed meanwhile and given to a newer one.
 ///
 /// # Examples
 ///
@@ -76,6 +94,12 @@ pub struct Posix;
 /// wrong.
 const TRIES: usize = 4;
 
+/// What random names start with.
+const PREFIX: &str = "/shmem-";
+
+/// How many names that could be ours are looked at before the first segment of a process is made.
+const MOST: usize = 1000;
+
 impl MmapShMemProvider {
     /// A provider whose ids are the names of its segments. All providers of this kind are such, so
     /// this is the same as [`new`](crate::ShMemProvider::new), which can fail for others.
@@ -86,6 +110,10 @@ impl MmapShMemProvider {
 
     /// Makes a segment of `map_size` zero bytes under a name of your choice: one component, with or
     /// without the slash in front, of 18 bytes at most without it.
+    ///
+    /// On Linux, if a segment has that name which this crate has made, of the same user, that was not
+    /// [persisted](Segment::persist) and that no process holds, it is removed first: so a program that
+    /// was killed can use the same name again.
     ///
     /// # Errors
     ///
@@ -116,22 +144,70 @@ impl MmapShMemProvider {
         let size = crate::shmem::check_size(map_size)?;
         let path = id_path.as_ref().to_str().unwrap_or_default();
         let id = ShMemId::from_string(&std::format!("/{}", path.strip_prefix('/').unwrap_or(path)));
-        let fresh = create(id, size, |fd| sys::reserve(fd, size))?;
+        let fresh = create_named(id, size, |fd| sys::reserve(fd, size))?;
         Ok(self.adopt(fresh))
     }
 
     /// Removes the name of a segment that nobody will remove otherwise: because it was
     /// [persisted](Segment::persist), or because its creator was killed.
     ///
-    /// Who is attached stays so; the memory is freed with the last of them.
+    /// Every process that is attached stays so; the memory is freed with the last of them.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidId`] if the id is no name, [`Error::Gone`] if there is no such segment,
-    /// [`Error::OtherUser`] if it is another user's.
+    /// [`Error::OtherUser`] if it is another user's, even for root, [`Error::Foreign`] if it is no file
+    /// of shared memory.
     pub fn remove(id: ShMemId) -> Result<(), crate::Error> {
-        unlink(&id)?;
+        shm_names::unlink_any(name(&id)?, &id)?;
         Ok(())
+    }
+}
+
+impl MmapShMemProvider {
+    /// Removes the segments that no process holds any more, because their creators were killed or ended
+    /// without dropping them. Returns how many were removed.
+    ///
+    /// There is rarely a need to call it: every process does the same before it makes its first POSIX
+    /// segment, and again when `/dev/shm` is full, but looks at no more than 1000 segments the first
+    /// time.
+    ///
+    /// # Lifetime
+    ///
+    /// Only segments of this user with random names, made by this crate, are removed: not what was
+    /// [persisted](Segment::persist), what has a chosen name, or what another program has made. A
+    /// segment is held by stopped processes and by forked children too, in any container that shares
+    /// `/dev/shm`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] if `/dev/shm` cannot be read.
+    ///
+    /// # Platform notes
+    ///
+    /// Linux, where `flock(2)` is permitted. Elsewhere nothing tells whether a segment is held, and none
+    /// is removed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{MmapShMemProvider, ShMem, ShMemProvider};
+    ///
+    /// let mut provider = MmapShMemProvider::new()?;
+    /// # if let Err(error) = provider.new_shmem(1) {
+    /// #     eprintln!("skipped: {error}");
+    /// #     return Ok(());
+    /// # }
+    /// let segment = provider.new_shmem(4096)?;
+    /// let removed = MmapShMemProvider::remove_orphans()?;
+    /// println!("{removed} segments had been left");
+    /// // This one is held.
+    /// assert_eq!(provider.shmem_from_id(segment.id())?.len(), 4096);
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn remove_orphans() -> Result<usize, crate::Error> {
+        let removed = shm_names::remove_unused(is_random_name, usize::MAX)?;
+        Ok(removed)
     }
 }
 
@@ -144,8 +220,12 @@ impl MmapShMem {
     ///
     /// # Errors
     ///
-    /// None today.
+    /// [`Error::Os`] if the system does not let the mark be removed by which the segment would be cleaned
+    /// up. Then the segment is dropped.
     pub fn persist(mut self) -> Result<Self, crate::Error> {
+        if let Some(handle) = &self.handle {
+            shm_names::persist(handle)?;
+        }
         self.keep_name();
         Ok(self)
     }
@@ -196,7 +276,7 @@ impl Room for Posix {
     }
 
     fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
-        sys::shm_open(name(id)?, Opening::Existing).map_err(|errno| refused("shm_open", errno, id))
+        shm_names::open(name(id)?, id)
     }
 
     fn duplicate(&self, handle: &OwnedFd) -> Result<OwnedFd> {
@@ -218,23 +298,52 @@ impl Room for Posix {
         sys::next_touched(handle, from, len)
     }
 
-    fn unlink(&self, _handle: &OwnedFd, id: &ShMemId) -> Result<()> {
-        unlink(id)
+    fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {
+        shm_names::unlink_own(handle, name(id)?, id)
     }
 }
 
 /// A segment under a new name, whose object `fill` gives that size and the memory for it.
+///
+/// Once per process, and when there is no room left, what nobody has open is removed before.
 fn create_anew(size: usize, fill: impl Fn(&OwnedFd) -> Result<()>) -> Result<Fresh<OwnedFd>> {
-    let mut taken = failed("shm_open", Errno::EXIST, Subject::Bytes(size));
+    static CLEANED: AtomicBool = AtomicBool::new(false);
+
+    if !CLEANED.swap(true, Relaxed) {
+        // What went wrong will show when the segment is made.
+        let _ = shm_names::remove_unused(is_random_name, MOST);
+    }
+    let mut failure = failed("shm_open", Errno::EXIST, Subject::Bytes(size));
     for _ in 0..TRIES {
         match create(random_name()?, size, &fill) {
-            Err(error) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
-                taken = error;
+            Err(error) if is(&error, Errno::EXIST) => failure = error,
+            Err(error) if is(&error, Errno::NOSPC) => {
+                let removed = shm_names::remove_unused(is_random_name, usize::MAX);
+                if removed.is_ok_and(|removed| removed > 0) {
+                    failure = error;
+                } else {
+                    return Err(error);
+                }
             }
             done => return done,
         }
     }
-    Err(taken)
+    Err(failure)
+}
+
+/// A segment under a chosen name. What a process left under it that was killed gives way.
+#[cfg(feature = "std")]
+fn create_named(
+    id: ShMemId,
+    size: usize,
+    fill: impl Fn(&OwnedFd) -> Result<()>,
+) -> Result<Fresh<OwnedFd>> {
+    match create(id, size, &fill) {
+        Err(error) if is(&error, Errno::EXIST) && shm_names::remove_if_unused(name(&id)?) => {
+            create(id, size, fill)
+        }
+        done => done,
+    }
 }
 
 /// A segment with this id. After an error the name does not exist, unless it did before.
@@ -243,8 +352,8 @@ fn create(
     size: usize,
     fill: impl Fn(&OwnedFd) -> Result<()>,
 ) -> Result<Fresh<OwnedFd>> {
-    let fd = sys::shm_open(name(&id)?, Opening::New)
-        .map_err(|errno| failed("shm_open", errno, Subject::Id(id)))?;
+    let name = name(&id)?;
+    let fd = shm_names::create(name).map_err(|errno| failed("shm_open", errno, Subject::Id(id)))?;
     let mapping = fill(&fd).and_then(|()| sys::map_fd(&fd, size));
     match mapping {
         Ok(mapping) => Ok(Fresh {
@@ -255,14 +364,14 @@ fn create(
         }),
         Err(error) => {
             // The first error is the one to tell.
-            let _ = unlink(&id);
+            let _ = shm_names::unlink_own(&fd, name, &id);
             Err(error)
         }
     }
 }
 
-fn unlink(id: &ShMemId) -> Result<()> {
-    sys::shm_unlink(name(id)?).map_err(|errno| refused("shm_unlink", errno, id))
+fn is(error: &Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 /// The id as a name, if it is one: a slash and one component.
@@ -281,19 +390,12 @@ fn name(id: &ShMemId) -> Result<&CStr> {
 }
 
 fn random_name() -> Result<ShMemId> {
-    let name = Text::<20>::joined(&[b"/shmem-", &base64::digits::<11>(sys::nonce()?)]);
+    let name = Text::<20>::joined(&[PREFIX.as_bytes(), &base64::digits::<11>(sys::nonce()?)]);
     Ok(ShMemId::holding(name.as_bytes()))
 }
 
-/// The error for an id that the system refused.
-fn refused(call: &'static str, errno: Errno, id: &ShMemId) -> Error {
-    match errno {
-        Errno::NOENT => Error::Gone { id: *id },
-        Errno::ACCESS | Errno::PERM => Error::OtherUser { owner: None },
-        // A symbolic link; a socket; a directory.
-        Errno::LOOP | Errno::NXIO | Errno::ISDIR => Error::Foreign {
-            found: "it is no file of shared memory",
-        },
-        _ => failed(call, errno, Subject::Id(*id)),
-    }
+/// Whether the text, with its slash, is a name that [`random_name`] could have made.
+fn is_random_name(text: &str) -> bool {
+    text.strip_prefix(PREFIX)
+        .is_some_and(base64::is_digits::<11>)
 }

@@ -40,13 +40,26 @@ use crate::sys::{self, Facts, attachments, failed, last_errno, system_v};
 ///
 /// # Security
 ///
-/// Only processes of the same user get in (by permissions, and the owner is compared). Segments cannot
-/// be resized.
+/// Only processes of the same user get in: by permissions, and whoever attaches compares both the
+/// owner and the creator with itself, because a creator can set the owner to any user. A segment of
+/// the same user that group or others may write to is refused as well. Segments cannot be resized.
+///
+/// An id is a number, and the same number names another segment, or none, in another IPC namespace
+/// (a container, `unshare --ipc`). Attaching with the size that the segment was made with, as
+/// [`shmem_from_description`](crate::ShMemProvider::shmem_from_description) does, fails if the other
+/// segment is smaller; if it is not, nothing tells the two apart. Between namespaces use another
+/// provider.
+///
+/// Segments of huge pages which other programs have made without reserving them (`SHM_HUGETLB` with
+/// `SHM_NORESERVE`) would raise SIGBUS when they are touched and no page is free. They get their pages
+/// when they are attached, and are refused if there are not enough. This does not exclude SIGBUS in
+/// two cases: on Linux before 5.14, and if a peer of the same user takes huge pages away from an
+/// attached segment (`MADV_REMOVE`).
 ///
 /// # Platform notes
 ///
 /// The limits are small on some systems: `kernel.shmmni` (4096 segments), `kernel.shmmax`,
-/// `kernel.shmall` on Linux. A segment costs no descriptor. Processes in another ipc namespace do
+/// `kernel.shmall` on Linux. A segment costs no descriptor. Processes in another IPC namespace do
 /// not see it.
 ///
 /// # Examples
@@ -147,14 +160,13 @@ impl Room for SystemV {
 
     fn map(&self, handle: &Shmid, len: Option<usize>) -> Result<Mapping> {
         let id = ShMemId::from_int(handle.0);
+        // Another user's segment is not even attached to.
+        facts(*handle, id)?;
         let mapping = attach(*handle, Subject::Id(id))?;
-        // Asked before, the number could have been given to another segment since; now that we are
-        // attached it cannot.
-        let facts = facts(*handle).map_err(|errno| refused("shmctl(IPC_STAT)", errno, id))?;
-        sys::check_owner(facts.owner)?;
-        let len = facts.extent(len)?;
-        // SAFETY: the segment that we are attached to has as many bytes, and `detach` asks for
-        // none.
+        // The number could have been given to another segment since. Now that one of that number is
+        // attached, it keeps the number until it is detached, so this is what the facts are of.
+        let len = facts(*handle, id)?.extent(len)?;
+        // SAFETY: the segment that is attached has at least `len` bytes, and `detach` asks for none.
         let mapping = unsafe { mapping.with_len(len) };
         sys::populate_or_refuse(&mapping)?;
         Ok(mapping)
@@ -176,6 +188,13 @@ impl Room for SystemV {
     }
 
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
+        // Somebody may have removed it, and the number may have been given to another segment.
+        let (_, stat) = system_v::ask(handle.0, system_v::IPC_STAT)
+            .map_err(|errno| refused("shmctl(IPC_STAT)", errno, *id))?;
+        system_v::check_owner(&stat)?;
+        if stat.shm_cpid != rustix::process::getpid().as_raw_nonzero().get() {
+            return Err(Error::Gone { id: *id });
+        }
         system_v::remove(handle.0).map_err(|errno| refused("shmctl(IPC_RMID)", errno, *id))
     }
 }
@@ -256,8 +275,11 @@ unsafe fn detach(base: NonNull<u8>, _len: usize) {
     let _ = unsafe { libc::shmdt(base.as_ptr().cast()) };
 }
 
-fn facts(shmid: Shmid) -> Result<Facts, Errno> {
-    let (_, stat) = system_v::ask(shmid.0, system_v::IPC_STAT)?;
+/// What the system says of a segment, if it belongs to this user alone.
+fn facts(shmid: Shmid, id: ShMemId) -> Result<Facts> {
+    let (_, stat) = system_v::ask(shmid.0, system_v::IPC_STAT)
+        .map_err(|errno| refused("shmctl(IPC_STAT)", errno, id))?;
+    system_v::check_access(&stat)?;
     Ok(Facts {
         #[allow(
             clippy::useless_conversion,
@@ -273,7 +295,23 @@ fn facts(shmid: Shmid) -> Result<Facts, Errno> {
 fn refused(call: &'static str, errno: Errno, id: ShMemId) -> Error {
     match errno {
         Errno::INVAL | Errno::IDRM => Error::Gone { id },
-        Errno::ACCESS | Errno::PERM => Error::OtherUser { owner: None },
+        Errno::ACCESS | Errno::PERM => denied(call, errno, id),
         _ => failed(call, errno, Subject::Id(id)),
+    }
+}
+
+/// The error for a segment to which the system denies access: whose it is, if the system tells that.
+fn denied(call: &'static str, errno: Errno, id: ShMemId) -> Error {
+    let stat = id.as_int().and_then(system_v::ask_without_permission);
+    let Some(stat) = stat else {
+        return Error::OtherUser { owner: None };
+    };
+    match system_v::check_access(&stat) {
+        Err(error) => error,
+        Ok(()) if system_v::mode(&stat) & 0o600 != 0o600 => Error::Foreign {
+            found: "its permissions do not let its owner read and write it",
+        },
+        // A security module.
+        Ok(()) => failed(call, errno, Subject::Id(id)),
     }
 }

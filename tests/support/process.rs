@@ -83,6 +83,12 @@ impl Peer {
     pub(crate) fn ask(&mut self, order: impl AsRef<str>) -> Result<String, String> {
         let order = order.as_ref();
         self.tell(order);
+        self.answer_to(order)
+    }
+
+    /// Waits for the answer to an order that was given before.
+    #[track_caller]
+    pub(crate) fn answer_to(&mut self, order: &str) -> Result<String, String> {
         let answer = self.answers.recv_timeout(DEADLINE);
         let answer = answer.unwrap_or_else(|e| panic!("peer does not answer: {order}: {e}"));
         match answer.split_once(' ').unwrap_or((&answer, "")) {

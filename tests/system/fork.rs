@@ -172,7 +172,7 @@ fn seventy_ids(state: &mut State, mechanism: &str) -> Answer {
     Ok(ids.collect::<Vec<_>>().join(" "))
 }
 
-fn wait_for(child: i32) -> Result<(), String> {
+pub(crate) fn wait_for(child: i32) -> Result<(), String> {
     let mut status = 0;
     // SAFETY: the pointer is valid for the write of a status.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
@@ -184,7 +184,7 @@ fn wait_for(child: i32) -> Result<(), String> {
 }
 
 /// Waits until a process that is nobody's child here has ended.
-fn wait_until_gone(pid: u32) {
+pub(crate) fn wait_until_gone(pid: u32) {
     let stat = format!("/proc/{pid}/stat");
     let runs = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
     for _ in 0..1000 {

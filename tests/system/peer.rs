@@ -15,15 +15,19 @@
 
 use std::error::Error;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use shmem_providers::{Mechanism, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
+use shmem_providers::{
+    Mechanism, MmapShMem, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider,
+};
 
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile};
+use super::{fork, hostile, init, limits, lookup, posix, sysv};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -44,24 +48,51 @@ pub(crate) fn assert_nothing_left(pids: &[u32], ids: &[&str]) {
 pub(crate) fn serve() {
     let mut state = State {
         segments: Vec::new(),
+        named: Vec::new(),
         lies: None,
+        woken: Arc::default(),
     };
-    for order in io::stdin().lines().map_while(Result::ok) {
-        let words: Vec<_> = order.split(' ').collect();
-        match state.obey(&words) {
-            Ok(text) => println!("ok {text}"),
-            Err(error) => println!("err {error}"),
-        }
+    if !state.serve() {
+        return;
     }
+    // Another thread goes on, and the main thread ends by itself, as by `pthread_exit`.
+    std::thread::spawn(move || {
+        println!("ok ");
+        state.serve();
+        // The process ends with it, and drops what it holds.
+        drop(state);
+        std::process::exit(0);
+    });
+    // SAFETY: nothing on this thread's stack is used by another one.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
 pub(crate) struct State {
     pub(crate) segments: Vec<StdShMem>,
+    /// Those with a chosen name; `segments` has each of them as well.
+    pub(crate) named: Vec<MmapShMem>,
     /// What a hostile peer has put in the place of a segment.
     pub(crate) lies: Option<OwnedFd>,
+    /// Whether somebody has opened the FIFO that a hostile peer has put in the place of a segment.
+    pub(crate) woken: Arc<AtomicBool>,
 }
 
 impl State {
+    /// Obeys until the orders end, or until the main thread is to end: then returns `true`.
+    fn serve(&mut self) -> bool {
+        for order in io::stdin().lines().map_while(Result::ok) {
+            if order == "leave-main" {
+                return true;
+            }
+            let words: Vec<_> = order.split(' ').collect();
+            match self.obey(&words) {
+                Ok(text) => println!("ok {text}"),
+                Err(error) => println!("err {error}"),
+            }
+        }
+        false
+    }
+
     fn obey(&mut self, order: &[&str]) -> Answer {
         match *order {
             ["make", mechanism, size] => self.make(mechanism, size.parse()?),
@@ -85,7 +116,9 @@ impl State {
             }
             ["get", offset] => Ok(self.at(offset)?.to_string()),
             ["drop"] => {
-                drop(self.segments.pop());
+                let segment = self.segments.pop();
+                self.named
+                    .retain(|named| Some(named.id()) != segment.as_ref().map(ShMem::id));
                 done()
             }
             ["clone"] => {
@@ -96,6 +129,8 @@ impl State {
             ["litter", by, mode, count] => {
                 fork::litter(by, i32::from_str_radix(mode, 8)?, count.parse()?)
             }
+            ["posix", ref words @ ..] => posix::obey(self, words),
+            ["sysv", ref words @ ..] => sysv::obey(words),
             ["segments"] => {
                 let table = fs::read_to_string("/proc/sysvipc/shm")?;
                 Ok((table.lines().count() - 1).to_string())
@@ -108,6 +143,8 @@ impl State {
                 self.segments.clear();
             },
             ["limit", resource, value] => limit(resource, value.parse()?),
+            ["lock-all"] => limits::lock_all(),
+            ["fill-mappings"] => limits::fill_mappings(),
             ["timer", micros] => timer(micros.parse()?),
             ["undumpable"] => {
                 rustix::process::set_dumpable_behavior(
@@ -115,8 +152,20 @@ impl State {
                 )?;
                 done()
             }
+            ["dumpable"] => {
+                rustix::process::set_dumpable_behavior(
+                    rustix::process::DumpableBehavior::Dumpable,
+                )?;
+                done()
+            }
+            ["user", uid] => lookup::become_user(uid.parse()?),
+            ["landlock"] => lookup::restrict(),
+            ["own-table"] => lookup::in_a_table_of_its_own(self),
+            ["forged-fifo", id] => lookup::forge_a_fifo(self, id),
+            ["woken"] => Ok(self.woken.load(SeqCst).to_string()),
             ["forbid", ref calls @ ..] => forbid(calls),
             ["fork", what] => fork::obey(self, what),
+            ["init", ref what @ ..] => init::obey(self, what),
             ["become", what, id] => hostile::become_(self, what, id),
             ["next-shmid", number] => {
                 fs::write("/proc/sys/kernel/shm_next_id", number)?;
@@ -135,7 +184,7 @@ impl State {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "it is what the order returns")]
-    fn hold(&mut self, segment: StdShMem) -> Answer {
+    pub(crate) fn hold(&mut self, segment: StdShMem) -> Answer {
         let size = segment.len().to_string();
         self.segments.push(segment);
         Ok(size)

@@ -11,10 +11,9 @@ pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
     match (call, errno) {
         (_, Errno::MFILE) => current(Resource::Nofile).map(|limit| Limit::OpenFiles { limit }),
         (_, Errno::FBIG) => file_size(),
-        ("mmap" | "shmat", Errno::NOMEM) => match address_space() {
-            Some(limit) => Some(Limit::AddressSpace { limit }),
-            None => system::behind(call, errno),
-        },
+        ("mmap" | "shmat", Errno::NOMEM) => system::full_mappings()
+            .or_else(|| address_space().map(|limit| Limit::AddressSpace { limit }))
+            .or_else(|| system::behind(call, errno)),
         _ => system::behind(call, errno),
     }
 }
@@ -66,10 +65,11 @@ pub(crate) use system::{behind_huge_pages, ram_and_swap};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod system {
     use rustix::fd::OwnedFd;
-    use rustix::fs::{Mode, OFlags, open, statvfs};
+    use rustix::fs::{Access, Mode, OFlags, access, open, statvfs};
     use rustix::io::{Errno, read};
     use rustix::path::DecInt;
 
+    use super::super::procfs::{self, number};
     use crate::error::Error;
     use crate::limit::Limit;
     use crate::options::HugePages;
@@ -80,20 +80,31 @@ mod system {
             (_, Errno::NFILE) => {
                 number("/proc/sys/fs/file-max").map(|limit| Limit::SystemOpenFiles { limit })
             }
-            ("mmap" | "shmat", Errno::NOMEM) => {
-                number("/proc/sys/vm/max_map_count").map(|limit| Limit::Mappings { limit })
-            }
-            ("mlock", Errno::NOMEM | Errno::PERM | Errno::AGAIN) => {
+            ("mmap" | "shmat", Errno::NOMEM) => overcommit().or_else(mappings),
+            // Where all memory is locked (`mlockall(2)`), mapping says AGAIN.
+            ("mlock", Errno::NOMEM | Errno::PERM | Errno::AGAIN)
+            | ("mmap" | "shmat", Errno::AGAIN) => {
                 super::current(super::Resource::Memlock).map(|limit| Limit::LockedMemory { limit })
+            }
+            ("pthread_create", Errno::AGAIN) => super::current(super::Resource::Nproc)
+                .or_else(|| number("/proc/sys/kernel/threads-max"))
+                .map(|limit| Limit::Processes { limit }),
+            ("epoll_ctl", Errno::NOSPC) => {
+                number("/proc/sys/fs/epoll/max_user_watches").map(|limit| Limit::Watches { limit })
             }
             ("shmget", Errno::NOSPC) => system_v(),
             ("shmget", Errno::INVAL) => {
                 number("/proc/sys/kernel/shmmax").map(|limit| Limit::SystemVSize { limit })
             }
-            ("shmget", Errno::NOMEM) => Some(Limit::Memory {
-                total: ram_and_swap(),
+            ("shmget", Errno::NOMEM) => overcommit().or_else(|| {
+                Some(Limit::Memory {
+                    total: ram_and_swap(),
+                })
             }),
             ("shm_open" | "fallocate" | "pwrite", Errno::NOSPC) => dev_shm(),
+            ("shm_open" | "shm_unlink", Errno::NOENT | Errno::ROFS | Errno::ACCESS) => {
+                dev_shm_mount(errno)
+            }
             _ => None,
         }
     }
@@ -146,6 +157,37 @@ mod system {
             .saturating_mul(info.mem_unit.into())
     }
 
+    fn mappings() -> Option<Limit> {
+        Some(Limit::Mappings {
+            limit: number("/proc/sys/vm/max_map_count")?,
+            used: lines("/proc/self/maps")?,
+        })
+    }
+
+    /// The limit on mappings, if this process has reached it.
+    pub(super) fn full_mappings() -> Option<Limit> {
+        mappings()
+            .filter(|limit| matches!(limit, Limit::Mappings { limit, used } if used + 4 >= *limit))
+    }
+
+    /// The limit on what the system promises, if it keeps to one.
+    fn overcommit() -> Option<Limit> {
+        if number("/proc/sys/vm/overcommit_memory")? != 2 {
+            return None;
+        }
+        let mut text = [0; 4096];
+        let text = procfs::text("/proc/meminfo", &mut text)?;
+        let bytes = |name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+            kib.checked_mul(1024)
+        };
+        Some(Limit::Overcommit {
+            limit: bytes("CommitLimit:")?,
+            used: bytes("Committed_AS:")?,
+        })
+    }
+
     /// `shmget` says ENOSPC both for too many segments and for too many pages.
     fn system_v() -> Option<Limit> {
         let limit = number("/proc/sys/kernel/shmmni")?;
@@ -156,8 +198,15 @@ mod system {
         number("/proc/sys/kernel/shmall").map(|limit| Limit::SystemVPages { limit })
     }
 
+    /// Without inodes there is no new file, and without blocks no memory for it.
     fn dev_shm() -> Option<Limit> {
         let stat = statvfs("/dev/shm").ok()?;
+        // A file system without a limit says that it has none at all.
+        if stat.f_files > 0 && stat.f_ffree == 0 {
+            return Some(Limit::DevShmInodes {
+                total: stat.f_files,
+            });
+        }
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Some(Limit::DevShm {
             free: bytes(stat.f_bavail),
@@ -165,15 +214,20 @@ mod system {
         })
     }
 
-    /// The number that a file of `/proc/sys` holds; `fs.file-max` and the like are a single one.
-    fn number(path: &str) -> Option<u64> {
-        let mut text = [0; 32];
-        let len = read(opened(path)?, &mut text).ok()?;
-        core::str::from_utf8(text.get(..len)?)
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+    fn dev_shm_mount(errno: Errno) -> Option<Limit> {
+        let problem = match errno {
+            Errno::NOENT => {
+                "does not exist: mount a file system in memory there (`mount -t tmpfs -o mode=1777 \
+                 tmpfs /dev/shm`)"
+            }
+            Errno::ROFS => "is mounted read-only: mount it anew (`mount -o remount,rw /dev/shm`)",
+            // Otherwise it is a security module that forbids it.
+            _ if access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_err() => {
+                "does not let this user make files: change its mode (`chmod 1777 /dev/shm`)"
+            }
+            _ => return None,
+        };
+        Some(Limit::DevShmMount { problem })
     }
 
     fn lines(path: &str) -> Option<u64> {
@@ -198,6 +252,10 @@ mod system {
     use rustix::io::Errno;
 
     use crate::limit::Limit;
+
+    pub(super) fn full_mappings() -> Option<Limit> {
+        None
+    }
 
     /// What these systems call their limits is not told yet.
     pub(super) fn behind(_call: &'static str, _errno: Errno) -> Option<Limit> {

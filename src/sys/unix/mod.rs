@@ -6,11 +6,20 @@ mod errno;
 mod fd;
 #[cfg(feature = "std")]
 pub(crate) mod fork_fd;
+mod generation;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod lease;
 pub(crate) mod limits;
 #[cfg(not(target_os = "android"))]
 mod posix_shm;
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+#[path = "dev_shm.rs"]
+pub(crate) mod shm_names;
+#[cfg(all(
+    not(target_os = "android"),
+    any(not(target_os = "linux"), shmem_apple_rules)
+))]
+pub(crate) mod shm_names;
 #[cfg(feature = "std")]
 pub(crate) mod site;
 #[cfg(feature = "std")]
@@ -62,7 +71,6 @@ mod orphans;
 pub(crate) mod procfs;
 
 use rustix::io::Errno;
-pub(crate) use rustix::process::{Pid, getpid as pid};
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::advice::advice_is_heeded;
@@ -74,13 +82,16 @@ pub(crate) use self::fd::{Facts, duplicate, map_existing, map_fd, write_at};
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
+pub(crate) use self::generation::generation;
 #[cfg(not(target_os = "android"))]
-pub(crate) use self::posix_shm::{Opening, reserve, shm_open, shm_unlink};
+pub(crate) use self::posix_shm::reserve;
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
 pub(crate) use self::tune::{populate_or_refuse, tune};
 pub(crate) use self::user::check_owner;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::user::check_user;
 use crate::error::{Error, Result, Subject};
 
 /// The error for a call that the system refused, with the limit behind it.
@@ -98,7 +109,7 @@ pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Erro
 /// A random number, for one name alone.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn nonce() -> Result<u64> {
-    Ok(identity::draw()?.nonce)
+    identity::nonce()
 }
 
 /// A random number, for one name alone.

@@ -7,9 +7,9 @@
 use core::ffi::c_int;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, geteuid, test_kill_process};
+use rustix::process::{Pid, test_kill_process};
 
-use super::system_v::{ask, remove};
+use super::system_v::{self, IPC_STAT, ask, remove};
 
 /// The permissions of our segments: to read and to write for the user, and a bit that permits nothing,
 /// because for the group to execute it would have to read as well (`shmat(2)`).
@@ -23,7 +23,8 @@ const SHM_STAT: c_int = 13;
 /// The last place in use.
 const SHM_INFO: c_int = 14;
 
-/// Removes what this user's processes have left that were killed while they made it. Says how many.
+/// Removes what this user's processes have left that were killed while they made it. Returns how many
+/// segments that were.
 pub(crate) fn remove_orphans() -> usize {
     let Ok((last, _)) = ask(0, SHM_INFO) else {
         return 0;
@@ -32,22 +33,29 @@ pub(crate) fn remove_orphans() -> usize {
         Ok((shmid, stat)) if is_orphan(&stat) => Some(shmid),
         _ => None,
     });
-    orphans.filter(|&shmid| remove(shmid).is_ok()).count()
+    // The place may have been given to another segment while the process was looked for. From here on
+    // a number can be given away only by one who removes an orphan of ours as well, and comes round
+    // again after tens of thousands of other segments.
+    orphans
+        .filter(|&shmid| ask(shmid, IPC_STAT).is_ok_and(|(_, stat)| is_orphan(&stat)))
+        .filter(|&shmid| remove(shmid).is_ok())
+        .count()
 }
 
-/// Whether it was made by us, is neither attached nor marked, and its creator is gone.
+/// Returns `true` if this user has made the segment and has not given it away, it has no key by which
+/// others could find it, it is neither attached nor marked, and its creator is gone.
+///
+/// The kernel translates the creator's number into this process's pid namespace, and tells 0 for one
+/// of another namespace: whether that runs cannot be known. Before Linux 4.17 it tells the number in
+/// the creator's own namespace; there a process in another pid namespace, but in the same IPC
+/// namespace, can lose a segment between the two calls that make it, and gets an error.
 fn is_orphan(stat: &libc::shmid_ds) -> bool {
-    #[allow(
-        clippy::useless_conversion,
-        reason = "the type differs from machine to machine"
-    )]
-    let mode = u32::from(stat.shm_perm.mode) & MODE_BITS;
-    // One of another pid namespace has no number here: whether it runs cannot be told.
     let Some(creator) = Pid::from_raw(stat.shm_cpid) else {
         return false;
     };
-    mode == MODE.unsigned_abs()
+    system_v::mode(stat) & MODE_BITS == MODE.unsigned_abs()
+        && stat.shm_perm.__key == libc::IPC_PRIVATE
         && stat.shm_nattch == 0
-        && stat.shm_perm.uid == geteuid().as_raw()
+        && system_v::check_owner(stat).is_ok()
         && test_kill_process(creator) == Err(Errno::SRCH)
 }

@@ -1,9 +1,9 @@
-//! `shm_open`, with the flags that it should always have had, and space reserved for good.
+//! The memory of POSIX shared memory objects: reserved when they are made.
 
-use core::ffi::CStr;
-
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, Mode};
+use rustix::fd::AsFd;
+#[cfg(any(all(target_os = "linux", not(shmem_apple_rules)), shmem_apple_rules))]
+use rustix::fs;
+#[cfg(any(target_os = "linux", shmem_apple_rules))]
 use rustix::io;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use rustix::io::Errno;
@@ -14,48 +14,6 @@ use crate::error::Error;
 use crate::error::{Result, Subject};
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use crate::limit::Limit;
-
-/// How a name is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Opening {
-    /// It must not exist yet.
-    New,
-    /// It must exist.
-    Existing,
-}
-
-/// Opens the object with this name (`/` and one component), close-on-exec.
-///
-/// Everybody may put names into `/dev/shm`: a symbolic link is not followed, and a pipe or a device
-/// does not make us wait.
-#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
-pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
-    use fs::OFlags;
-    let mut flags =
-        OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    if opening == Opening::New {
-        flags |= OFlags::CREATE | OFlags::EXCL;
-    }
-    // What shm_open(3) of the C libraries does. rustix does it too, but follows links.
-    let path = crate::text::Text::<64>::joined(&[b"/dev/shm", name.to_bytes()]);
-    fs::open(path.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
-}
-
-/// Opens the object with this name (`/` and one component), close-on-exec.
-#[cfg(any(not(target_os = "linux"), shmem_apple_rules))]
-pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
-    use rustix::shm::OFlags;
-    let flags = match opening {
-        Opening::New => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
-        Opening::Existing => OFlags::RDWR,
-    };
-    rustix::shm::open(name, flags, Mode::RUSR | Mode::WUSR)
-}
-
-/// Takes the name away. Who has the object open keeps it.
-pub(crate) fn shm_unlink(name: &CStr) -> io::Result<()> {
-    rustix::shm::unlink(name)
-}
 
 /// Gives the object its size and reserves the memory, so that a full `/dev/shm` is an error here,
 /// and not a SIGBUS in whoever touches the page.
@@ -80,12 +38,13 @@ pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
     }
     super::limits::check_file_size(size)?;
     fs::ftruncate(&fd, end).map_err(|errno| refused("ftruncate", errno))?;
-    let mut start = 0;
+    let (mut start, mut step) = (0, STEP);
     while start < end {
-        let len = STEP.min(end - start);
+        let len = step.min(end - start);
         match fs::fallocate(&fd, fs::FallocateFlags::empty(), start, len) {
             Ok(()) => start += len,
-            Err(Errno::INTR) => {}
+            // What takes longer than the time between two signals is never done.
+            Err(Errno::INTR) => step = (step / 2).max(SMALLEST_STEP),
             Err(Errno::OPNOTSUPP) => {
                 start += write_zeros(&fd, start, len).map_err(|errno| refused("pwrite", errno))?;
             }
@@ -95,10 +54,14 @@ pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
     Ok(())
 }
 
-/// How much is reserved by one call. A signal ends a call with nothing done, so that a large one
-/// would never come to its end in a program with a fast timer.
+/// How much is reserved by one call, until a signal interrupts one: that undoes the whole call, so that
+/// a large one would never end in a program with a fast timer.
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 const STEP: u64 = 4 << 20;
+
+/// How much is reserved by one call at least: one page of any machine.
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+const SMALLEST_STEP: u64 = 64 << 10;
 
 /// Reserves by writing, where `/dev/shm` is on a file system that cannot do it otherwise. Says how
 /// far it got.

@@ -8,7 +8,7 @@ use core::ptr;
 use rustix::io::Errno;
 
 use super::last_errno;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::HugePages;
 
 /// Whether a segment whose removal was asked for can still be attached to while somebody has it
@@ -63,6 +63,60 @@ pub(crate) fn ask(which: c_int, command: c_int) -> Result<(c_int, libc::shmid_ds
         // SAFETY: whatever was filled in, the rest are zeros, and any bytes are a value of it.
         returned => Ok((returned, unsafe { facts.assume_init() })),
     }
+}
+
+/// The facts of a segment that this process may not read, if the system tells them to everybody.
+#[cfg(target_os = "linux")]
+pub(crate) fn ask_without_permission(shmid: c_int) -> Option<libc::shmid_ds> {
+    /// Since Linux 4.17. It takes a place in the kernel's table, which is the lower part of the
+    /// number, and returns the whole number.
+    const SHM_STAT_ANY: c_int = 15;
+    match ask(shmid, SHM_STAT_ANY) {
+        Ok((found, stat)) if found == shmid => Some(stat),
+        _ => None,
+    }
+}
+
+/// Elsewhere the system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn ask_without_permission(_shmid: c_int) -> Option<libc::shmid_ds> {
+    None
+}
+
+/// The permissions of a segment, and the kernel's own bits beside them.
+pub(crate) fn mode(stat: &libc::shmid_ds) -> u32 {
+    /// The kernel sets no higher bits. Emulators of machines with the other byte order do.
+    const LARGEST: u32 = 0o7777;
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the type differs from machine to machine"
+    )]
+    let mode = u32::from(stat.shm_perm.mode);
+    if cfg!(all(target_os = "linux", target_endian = "big")) && mode > LARGEST {
+        return (mode & 0xffff).swap_bytes() >> 16;
+    }
+    mode
+}
+
+/// Returns an error for a segment of another user.
+///
+/// Its creator can set the owner to any user, and goes on to have access; nobody can set the creator.
+/// So both have to be this user.
+pub(crate) fn check_owner(stat: &libc::shmid_ds) -> Result<()> {
+    let user = super::check_user()?;
+    user.check(stat.shm_perm.cuid)?;
+    user.check(stat.shm_perm.uid)
+}
+
+/// Returns an error for a segment of another user, or one that other users may write to.
+pub(crate) fn check_access(stat: &libc::shmid_ds) -> Result<()> {
+    check_owner(stat)?;
+    if mode(stat) & 0o022 != 0 {
+        return Err(Error::Foreign {
+            found: "its permissions let other users write to it",
+        });
+    }
+    Ok(())
 }
 
 /// Marks a segment for removal.

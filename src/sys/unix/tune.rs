@@ -94,7 +94,14 @@ mod linux {
     /// as well, but these are all there already, so to populate them changes nothing. Of a mapping
     /// that has no second page nothing is known; to populate it takes one page.
     pub(super) fn may_be_of_huge_pages(mapping: &Mapping) -> bool {
-        if !advice_is_heeded() {
+        /// Such a mapping is aligned to the size of its pages. No machine has smaller huge ones.
+        const SMALLEST: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+            2 << 20
+        } else {
+            64 << 10
+        };
+
+        if mapping.base().as_ptr().addr() % SMALLEST != 0 || !advice_is_heeded() {
             return false;
         }
         let page = page_size();
