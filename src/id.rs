@@ -235,7 +235,10 @@ pub(crate) mod base64 {
     }
 
     /// Whether these are so many digits.
-    #[allow(dead_code, reason = "without std, not every system has a mechanism that asks")]
+    #[allow(
+        dead_code,
+        reason = "without std, not every system has a mechanism that asks"
+    )]
     pub(crate) fn is_digits<const N: usize>(text: &str) -> bool {
         text.len() == N && text.bytes().all(|digit| ALPHABET.contains(&digit))
     }
