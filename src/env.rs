@@ -38,6 +38,25 @@ pub(crate) fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
     Ok((ShMemId::from_string(&id), size))
 }
 
+/// The error with the variable that led to it.
+#[cfg(not(feature = "libafl"))]
+pub(crate) fn named(name: &str, error: Error) -> Error {
+    let name = match error {
+        Error::TooLarge { .. } | Error::InvalidSize { .. } => size_name(name),
+        _ => name.to_string(),
+    };
+    Error::FromEnvironment {
+        name,
+        error: error.into(),
+    }
+}
+
+/// `LibAFL`'s errors are left as they are: they hold no others.
+#[cfg(feature = "libafl")]
+pub(crate) fn named(_name: &str, error: crate::Error) -> crate::Error {
+    error
+}
+
 fn size_name(name: &str) -> String {
     format!("{name}_SIZE")
 }

@@ -8,6 +8,8 @@ use core::fmt;
 
 use crate::ShMemId;
 pub use crate::limit::Limit;
+use crate::search::CURES;
+pub use crate::search::{Denial, Search};
 
 /// What the functions inside the crate return.
 pub(crate) type Result<T, E = Error> = core::result::Result<T, E>;
@@ -49,10 +51,44 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The id is well-formed, but no process holds its segment any more.
+    /// The id is well-formed, and nothing on this system that this process can name has it: no
+    /// process of this user holds the segment.
+    ///
+    /// Where that is not known, the error is [`NotFound`](Self::NotFound).
     Gone {
         /// The id.
         id: ShMemId,
+    },
+    /// The id is well-formed, and no holder of its segment was found, but some processes could not be
+    /// looked into.
+    NotFound {
+        /// The id.
+        id: ShMemId,
+        /// What was looked at, and what was not.
+        search: Search,
+    },
+    /// This process has released the segment; others may hold it.
+    Released {
+        /// The id.
+        id: ShMemId,
+    },
+    /// The service at this address knows no holder of the segment.
+    #[cfg(feature = "std")]
+    NotServed {
+        /// The id.
+        id: ShMemId,
+        /// The path of the service's socket.
+        address: alloc::string::String,
+    },
+    /// The process that the id names belongs to this user, but does not let this process open its
+    /// descriptors.
+    Denied {
+        /// The id.
+        id: ShMemId,
+        /// The number of the process in `/proc`.
+        process: u32,
+        /// Why, as far as can be seen.
+        reason: Denial,
     },
     /// The segment, or the process that the id names, belongs to another user.
     OtherUser {
@@ -89,6 +125,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// What a variable of the environment names could not be attached to.
+    #[cfg(feature = "std")]
+    FromEnvironment {
+        /// The name of the variable.
+        name: alloc::string::String,
+        /// Why.
+        error: alloc::boxed::Box<Self>,
+    },
     /// The service, or its address, is not what it should be.
     #[cfg(feature = "std")]
     Service {
@@ -122,7 +166,23 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
+            #[cfg(feature = "std")]
+            Self::FromEnvironment { error, .. } => error.raw_os_error(),
             _ => None,
+        }
+    }
+
+    /// Returns `true` if the id is well-formed and no holder of its segment was found, whether or not
+    /// it is known that there is none.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Gone { .. } | Self::NotFound { .. } => true,
+            #[cfg(feature = "std")]
+            Self::NotServed { .. } => true,
+            #[cfg(feature = "std")]
+            Self::FromEnvironment { error, .. } => error.is_not_found(),
+            _ => false,
         }
     }
 }
@@ -154,13 +214,40 @@ impl fmt::Display for Error {
                  attach without a size to get all of it"
             ),
             Self::InvalidId { id, problem } => write!(f, "id {id:?} names no segment: {problem}"),
-            Self::Gone { id } => write!(f, "no process holds segment {id} any more"),
+            Self::Gone { id } => gone(f, id),
+            Self::NotFound { id, search } => {
+                write!(
+                    f,
+                    "no holder of segment {} was found: {search}",
+                    Escaped(id)
+                )
+            }
+            Self::Released { id } => {
+                write!(f, "this process has released segment {}", Escaped(id))
+            }
+            #[cfg(feature = "std")]
+            Self::NotServed { id, address } => write!(
+                f,
+                "the service at {address:?} knows no holder of segment {}: its last holder is \
+                 gone, or it was made at another address (set SHMEM_SERVICE to the same path on \
+                 both sides)",
+                Escaped(id)
+            ),
+            Self::Denied {
+                id,
+                process,
+                reason,
+            } => write!(
+                f,
+                "process {process} of this user, which the id {} names, does not let this process \
+                 open its descriptors: {reason}. Otherwise, {CURES}",
+                Escaped(id)
+            ),
             Self::OtherUser { owner } => {
-                f.write_str("the id belongs to a process of another user")?;
+                f.write_str("the id leads to what belongs to another user")?;
                 owner.map_or(Ok(()), |uid| write!(f, " (uid {uid})"))?;
                 f.write_str(
-                    ", or to one that hides its descriptors (PR_SET_DUMPABLE, more privileges); \
-                     segments are shared within one user: run both processes as the same one",
+                    "; segments are shared within one user: run both processes as the same one",
                 )
             }
             Self::Foreign { found } => {
@@ -188,6 +275,10 @@ impl fmt::Display for Error {
                 write!(f, "environment variable {name:?}: {problem}")
             }
             #[cfg(feature = "std")]
+            Self::FromEnvironment { name, error } => {
+                write!(f, "environment variable {name:?}: {error}")
+            }
+            #[cfg(feature = "std")]
             Self::Service { address, problem } => {
                 write!(f, "the service at {address:?}: {problem}")
             }
@@ -201,12 +292,52 @@ impl fmt::Display for Subject {
         match self {
             Self::Nothing => Ok(()),
             Self::Bytes(size) => write!(f, " ({size} bytes)"),
-            Self::Id(id) => write!(f, " (id {id})"),
+            Self::Id(id) => write!(f, " (id {})", Escaped(id)),
         }
     }
 }
 
-impl core::error::Error for Error {}
+/// Says that nothing has the id, as far as its kind reaches.
+fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
+    let escaped = Escaped(id);
+    match id.as_str().as_bytes().first() {
+        Some(b'0'..=b'9') => write!(
+            f,
+            "no System V segment has the number {escaped} in this IPC namespace: its last holder is \
+             gone, or it was made in another IPC namespace (container)"
+        ),
+        Some(b'/') => write!(
+            f,
+            "no POSIX segment has the name {escaped} here: its creator has removed it, it was never \
+             made, or it was made where another /dev/shm is mounted (container)"
+        ),
+        Some(b'w') => write!(
+            f,
+            "no process of this session holds segment {escaped}: its last holder is gone, or it was \
+             made in another session"
+        ),
+        _ => write!(f, "no process of this user holds segment {escaped}"),
+    }
+}
+
+/// An id in a message: what could act on a terminal is escaped.
+struct Escaped<'a>(&'a ShMemId);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.as_str().escape_debug(), f)
+    }
+}
+
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            #[cfg(feature = "std")]
+            Self::FromEnvironment { error, .. } => Some(&**error),
+            _ => None,
+        }
+    }
+}
 
 /// The system's own words for an error number, where they can be had.
 fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
@@ -221,10 +352,15 @@ fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
         use std::io::ErrorKind;
-        let kind = match &error {
+        let mut cause = &error;
+        while let Error::FromEnvironment { error, .. } = cause {
+            cause = error;
+        }
+        let kind = match cause {
             Error::Os { errno, .. } => std::io::Error::from_raw_os_error(*errno).kind(),
-            Error::Gone { .. } => ErrorKind::NotFound,
-            Error::OtherUser { .. } => ErrorKind::PermissionDenied,
+            Error::Gone { .. } | Error::NotFound { .. } => ErrorKind::NotFound,
+            Error::NotServed { .. } => ErrorKind::NotFound,
+            Error::Denied { .. } | Error::OtherUser { .. } => ErrorKind::PermissionDenied,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Foreign { .. } => ErrorKind::InvalidData,
             Error::Service { .. } => ErrorKind::NotConnected,
@@ -233,9 +369,11 @@ impl From<Error> for std::io::Error {
             Error::InvalidSize { .. }
             | Error::TooLarge { .. }
             | Error::InvalidId { .. }
+            | Error::Released { .. }
             | Error::OutOfBounds { .. }
             | Error::Misaligned { .. }
-            | Error::Environment { .. } => ErrorKind::InvalidInput,
+            | Error::Environment { .. }
+            | Error::FromEnvironment { .. } => ErrorKind::InvalidInput,
         };
         Self::new(kind, error)
     }

@@ -55,6 +55,7 @@ mod pool;
 mod providers;
 #[cfg(feature = "std")]
 mod rc;
+mod search;
 #[cfg(any(unix, windows))]
 mod segment;
 #[cfg(feature = "alloc")]

@@ -20,16 +20,20 @@ impl From<Error> for libafl_core::Error {
             #[cfg(not(feature = "std"))]
             Error::Os { .. } => Self::unknown(text),
             #[cfg(feature = "std")]
-            Error::Environment { .. } => Self::empty(text),
+            Error::Environment { .. } | Error::FromEnvironment { .. } => Self::empty(text),
             #[cfg(feature = "std")]
             Error::Service { .. } => Self::illegal_state(text),
             #[cfg(feature = "zerocopy")]
             Error::InvalidValue => Self::illegal_state(text),
-            Error::Gone { .. } => Self::key_not_found(text),
+            #[cfg(feature = "std")]
+            Error::NotServed { .. } => Self::key_not_found(text),
+            Error::Gone { .. } | Error::NotFound { .. } => Self::key_not_found(text),
             Error::Unsupported { .. } => Self::unsupported(text),
             Error::InvalidSize { .. }
             | Error::TooLarge { .. }
             | Error::InvalidId { .. }
+            | Error::Released { .. }
+            | Error::Denied { .. }
             | Error::OtherUser { .. }
             | Error::Foreign { .. }
             | Error::OutOfBounds { .. }
@@ -51,7 +55,12 @@ fn text(error: &Error) -> &'static str {
         Error::InvalidId { problem, .. } => problem,
         Error::Foreign { found } => found,
         Error::Unsupported { what } => what,
-        Error::Gone { .. } => "no process holds the segment any more",
+        Error::Gone { .. } => "no process of this user holds the segment",
+        Error::Released { .. } => "this process has released the segment",
+        Error::NotFound { .. } => "no holder of the segment was found, but not all could be seen",
+        Error::Denied { .. } => {
+            "the process that the id names does not let this one open its descriptors"
+        }
         Error::OtherUser { .. } => "the segment belongs to another user",
         Error::InvalidSize { .. } => "no segment can have this size",
         Error::TooLarge { .. } => "the segment has fewer bytes than were asked for",

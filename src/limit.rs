@@ -32,6 +32,26 @@ pub enum Limit {
     Mappings {
         /// How many mappings it may have.
         limit: u64,
+        /// How many it has.
+        used: u64,
+    },
+    /// Processes and threads of this user (`RLIMIT_NPROC`).
+    Processes {
+        /// How many there may be.
+        limit: u64,
+    },
+    /// Descriptors that one user may watch by `epoll` (`fs.epoll.max_user_watches`).
+    Watches {
+        /// How many there may be.
+        limit: u64,
+    },
+    /// Memory that the system promises at most, where it is set to promise no more than it has
+    /// (`vm.overcommit_memory=2`).
+    Overcommit {
+        /// In bytes.
+        limit: u64,
+        /// What is promised by now, in bytes.
+        used: u64,
     },
     /// Memory that this process may lock (`RLIMIT_MEMLOCK`).
     LockedMemory {
@@ -99,6 +119,7 @@ pub enum Limit {
 }
 
 impl fmt::Display for Limit {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each limit")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::OpenFiles { limit } => write!(
@@ -119,14 +140,39 @@ impl fmt::Display for Limit {
             Self::AddressSpace { limit } => {
                 write!(f, "RLIMIT_AS is {limit} bytes: raise it (`ulimit -v`)")
             }
-            Self::Mappings { limit } => write!(
+            Self::Mappings { limit, used } if used + SPARE >= limit => write!(
                 f,
-                "either the size exceeds the address space, or the process has all of its \
-                 mappings: vm.max_map_count is {limit} (`sysctl vm.max_map_count=…`)"
+                "vm.max_map_count is {limit}, and this process has {used} mappings: hold fewer \
+                 segments, or raise it (`sysctl vm.max_map_count=…`)"
             ),
-            Self::LockedMemory { limit } => {
-                write!(f, "RLIMIT_MEMLOCK is {limit} bytes: raise it (`ulimit -l`)")
-            }
+            Self::Mappings { limit, used } => write!(
+                f,
+                "the address space that is left has no room for the size (vm.max_map_count is \
+                 {limit}, and this process has {used} mappings): ask for less"
+            ),
+            Self::Processes { limit } => write!(
+                f,
+                "RLIMIT_NPROC allows {limit} processes and threads of this user: raise it (`ulimit \
+                 -u`); a container or service may allow fewer (cgroup pids.max, systemd \
+                 `TasksMax=`)"
+            ),
+            Self::Watches { limit } => write!(
+                f,
+                "fs.epoll.max_user_watches is {limit}: raise it (`sysctl \
+                 fs.epoll.max_user_watches=…`)"
+            ),
+            Self::Overcommit { limit, used } => write!(
+                f,
+                "vm.overcommit_memory is 2, and {} of {} are promised: ask for less, or raise the \
+                 limit (`sysctl vm.overcommit_ratio=…`)",
+                Amount(used),
+                Amount(limit)
+            ),
+            Self::LockedMemory { limit } => write!(
+                f,
+                "RLIMIT_MEMLOCK is {limit} bytes, for what `mlock` and `mlockall` lock together: \
+                 raise it (`ulimit -l`), or lock less"
+            ),
             Self::HugePages { size, free } => write!(
                 f,
                 "{free} huge pages of {} are free: set some aside \
@@ -187,6 +233,9 @@ impl fmt::Display for Limit {
         }
     }
 }
+
+/// A process that has but this many mappings left has none for a segment: a call may need several.
+const SPARE: u64 = 4;
 
 /// An amount of memory in the largest unit that keeps it at 1 or more.
 struct Amount(u64);

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::ShMemId;
 use crate::error::{Error, Result};
-use crate::segment::{Provider, Room, Segment};
+use crate::segment::{Expected, Provider, Room, Segment};
 use crate::shmem::check_size;
 
 /// What may be asked for beyond a plain segment: for the memory when it is made, and for the mapping
@@ -393,7 +393,7 @@ impl<R: Room> Provider<R> {
         options: ShMemOptions,
     ) -> Result<(Segment<R>, Grants), crate::Error> {
         size.map_or(Ok(0), check_size)?;
-        let handle = self.room.open(&id)?;
+        let handle = self.room.open_expecting(&id, Expected::segment(size))?;
         let (mapping, grants) = self.room.map_with(&handle, size, options)?;
         Ok((self.attached(handle, id, mapping), grants))
     }

@@ -157,33 +157,44 @@ impl<R: Room> Shared<R> {
     }
 
     /// For the owner: a segment of this size that nobody else has, zeroed.
+    ///
+    /// The order is what makes it safe. Once a candidate is taken, nobody in this process uses it, so
+    /// a child that is forked from then on has no use of it either. Whoever was forked before, while
+    /// it was in use, is counted when `is_alone` asks. An answer from before it was taken says nothing:
+    /// another thread may have forked and dropped it since. `tests/model.rs` goes through all orders
+    /// of events.
     fn reuse(&self, size: usize, kin: &Kin) -> Option<Segment<R>> {
-        let mut candidates = TRIES;
-        // One that somebody else has goes to the end, so that it is not asked for each time.
-        let mut next = || {
-            candidates = candidates.checked_sub(1)?;
-            self.lock().take(size)
-        };
-        let first = next()?;
-        if !kin.is_alone() {
-            self.put_back(first);
-            return None;
-        }
-        let mut candidate = Some(first);
-        while let Some(mut segment) = candidate {
-            if segment.is_secluded_while(Segment::clear) {
+        for _ in 0..TRIES {
+            let mut segment = self.lock().take(size)?;
+            let is_alone = kin.is_alone();
+            if is_alone && segment.is_secluded_while(Segment::clear) {
                 return Some(segment);
             }
-            self.put_back(segment);
-            candidate = next();
+            // One that somebody else has goes to the end, so that it is not asked for each time.
+            self.keep(segment, |idle, segment| idle.segments.insert(0, segment));
+            if !is_alone {
+                return None;
+            }
         }
         None
     }
 
-    fn put_back(&self, segment: Segment<R>) {
-        let mut idle = self.lock();
-        idle.bytes += segment.len();
-        idle.segments.insert(0, segment);
+    /// Keeps a segment that nobody uses any more, if there is room for it; not in a child that was
+    /// forked.
+    fn keep(&self, segment: Segment<R>, put: impl FnOnce(&mut Idle<R>, Segment<R>)) {
+        let mut segment = Some(segment);
+        self.idle(|idle| {
+            let len = segment.as_ref().map_or(0, ShMem::len);
+            let bytes = idle.bytes.saturating_add(len);
+            let fits = idle.segments.len() < self.most_segments
+                && bytes <= self.most_bytes
+                && idle.segments.try_reserve(1).is_ok();
+            if let Some(segment) = segment.take_if(|_| fits) {
+                idle.bytes = bytes;
+                put(idle, segment);
+            }
+        });
+        // What is left of it is dropped here, when nothing is locked.
     }
 }
 
@@ -257,17 +268,8 @@ impl<R: Room> Pooled<R> {
         if !self.returns || !segment.is_countable() {
             return;
         }
-        let mut segment = Some(segment);
-        self.shared.idle(|idle| {
-            let len = segment.as_ref().map_or(0, ShMem::len);
-            if idle.segments.len() < self.shared.most_segments
-                && idle.bytes.saturating_add(len) <= self.shared.most_bytes
-            {
-                idle.bytes += len;
-                idle.segments.extend(segment.take());
-            }
-        });
-        // What is left of it is dropped here, when nothing is locked.
+        self.shared
+            .keep(segment, |idle, segment| idle.segments.push(segment));
     }
 }
 

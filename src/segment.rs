@@ -24,6 +24,12 @@ pub trait Room: Clone + fmt::Debug + Default {
     /// Opens what the id names. What it leads to is believed nothing yet.
     fn open(&self, id: &ShMemId) -> Result<Self::Handle>;
 
+    /// As [`open`](Self::open). Where several objects could be meant, the one that is expected.
+    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<Self::Handle> {
+        let _ = expected;
+        self.open(id)
+    }
+
     /// One more handle to the same segment.
     fn duplicate(&self, handle: &Self::Handle) -> Result<Self::Handle>;
 
@@ -90,15 +96,16 @@ pub trait Room: Clone + fmt::Debug + Default {
     }
 
     /// If no other process holds the segment, and this one holds it once, keeps others out where the
-    /// mechanism can. Children that were forked need not be seen. `false` if it cannot be known.
-    fn seclude(&self, handle: &Self::Handle) -> bool {
+    /// mechanism can. Children that were forked need not be seen. `None` if somebody else holds it, or
+    /// if it cannot be known.
+    fn seclude(&self, handle: &Self::Handle) -> Option<Seclusion> {
         let _ = handle;
-        false
+        None
     }
 
-    /// Ends that. `false` if somebody has got in.
-    fn end_seclusion(&self, handle: &Self::Handle) -> bool {
-        let _ = handle;
+    /// Ends that. `false` if somebody else has had the segment since, even if it no longer does.
+    fn end_seclusion(&self, handle: &Self::Handle, since: Seclusion) -> bool {
+        let _ = (handle, since);
         false
     }
 
@@ -144,6 +151,37 @@ pub trait Room: Clone + fmt::Debug + Default {
         Ok(())
     }
 }
+
+/// What the object that an id names should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected {
+    /// How many bytes it has at least.
+    pub(crate) len: Option<usize>,
+    /// Whether it is a snapshot.
+    pub(crate) is_snapshot: bool,
+}
+
+impl Expected {
+    /// A segment that has this many bytes, or any.
+    pub(crate) fn segment(len: Option<usize>) -> Self {
+        Self {
+            len,
+            is_snapshot: false,
+        }
+    }
+
+    /// A snapshot.
+    pub(crate) fn snapshot() -> Self {
+        Self {
+            len: None,
+            is_snapshot: true,
+        }
+    }
+}
+
+/// That nobody else held a segment at some moment: what the mechanism compares with later.
+#[derive(Clone, Copy, Debug)]
+pub struct Seclusion(pub(crate) u32);
 
 /// A segment that has just been made.
 #[derive(Debug)]
@@ -227,7 +265,8 @@ impl<R: Room> Provider<R> {
 
     fn attach(&self, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
         len.map_or(Ok(0), check_size)?;
-        self.mapped(self.room.open(&id)?, id, len)
+        let handle = self.room.open_expecting(&id, Expected::segment(len))?;
+        self.mapped(handle, id, len)
     }
 
     fn mapped(&self, handle: R::Handle, id: ShMemId, len: Option<usize>) -> Result<Segment<R>> {
@@ -278,7 +317,7 @@ impl<R: Room> ShMemProvider for Provider<R> {
     /// Maps the segment by the handle of `mapping`, so this works whatever has become of the id.
     fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, crate::Error> {
         let Some(handle) = &mapping.handle else {
-            return Err(Error::Gone { id: mapping.id })?;
+            return Err(Error::Released { id: mapping.id })?;
         };
         let handle = self.room.duplicate(handle)?;
         let segment = self.mapped(handle, mapping.id, Some(mapping.len()))?;
@@ -353,16 +392,13 @@ impl<R: Room> Segment<R> {
     /// Does the work if nobody else holds the segment, and says whether nobody did meanwhile.
     #[cfg(feature = "std")]
     pub(crate) fn is_secluded_while(&mut self, work: impl FnOnce(&mut Self)) -> bool {
-        if !self
-            .handle
-            .as_ref()
-            .is_some_and(|handle| self.room.seclude(handle))
-        {
+        let handle = self.handle.as_ref();
+        let Some(since) = handle.and_then(|handle| self.room.seclude(handle)) else {
             return false;
-        }
+        };
         work(self);
         let handle = self.handle.as_ref();
-        handle.is_some_and(|handle| self.room.end_seclusion(handle))
+        handle.is_some_and(|handle| self.room.end_seclusion(handle, since))
     }
 
     fn release(&mut self) {

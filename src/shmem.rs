@@ -274,13 +274,15 @@ pub trait ShMemProvider: Clone + Default + Debug {
     /// # Errors
     ///
     /// [`Error::Environment`] if the variable of the id is missing, or if one of the two cannot be
-    /// understood; otherwise as [`shmem_from_id_and_size`](Self::shmem_from_id_and_size).
+    /// understood; otherwise [`Error::FromEnvironment`], with the error of
+    /// [`shmem_from_id_and_size`](Self::shmem_from_id_and_size) in it.
     #[cfg(feature = "std")]
     fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem, Error> {
-        match crate::env::read(env_name)? {
+        let attached = match crate::env::read(env_name)? {
             (id, Some(size)) => self.shmem_from_id_and_size(id, size),
             (id, None) => self.shmem_from_id(id),
-        }
+        };
+        attached.map_err(|error| crate::env::named(env_name, error))
     }
 
     /// To be called before a `fork()`, and [`post_fork`](Self::post_fork) after it on both sides.
@@ -312,14 +314,22 @@ pub trait ShMemProvider: Clone + Default + Debug {
 
 /// How many bytes to map of a segment that has `actual`, if `asked` is how many are wanted: as many
 /// as that, or all.
-pub(crate) fn extent(actual: usize, asked: Option<usize>) -> error::Result<usize> {
+///
+/// The length of every mapping of an existing segment is decided here, whatever the mechanism.
+/// `actual` is what the operating system says, which on 32 bits can be more than a `usize` can hold,
+/// or a slice can have, if a process of 64 bits has made the segment.
+pub(crate) fn extent(actual: u64, asked: Option<usize>) -> error::Result<usize> {
+    let saturated = usize::try_from(actual).unwrap_or(usize::MAX);
     match asked {
-        Some(asked) if asked > actual => Err(error::Error::TooLarge { asked, actual }),
+        Some(asked) if check_size(asked)? as u64 > actual => Err(error::Error::TooLarge {
+            asked,
+            actual: saturated,
+        }),
         Some(asked) => Ok(asked),
         None if actual == 0 => Err(error::Error::Foreign {
             found: "it has no bytes",
         }),
-        None => Ok(actual),
+        None => check_size(saturated),
     }
 }
 
@@ -329,4 +339,43 @@ pub(crate) fn check_size(size: usize) -> error::Result<usize> {
         return Err(error::Error::InvalidSize { size });
     }
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::extent;
+    use crate::error::Error;
+
+    const MOST: usize = isize::MAX as usize;
+
+    #[test]
+    fn a_mapping_is_never_longer_than_the_segment_or_than_a_slice_can_be() {
+        let invalid = |size| Err(Error::InvalidSize { size });
+        let none = Err(Error::Foreign {
+            found: "it has no bytes",
+        });
+        assert_eq!(extent(0, None), none);
+        assert_eq!(extent(0, Some(0)), invalid(0));
+        assert_eq!(extent(5, Some(0)), invalid(0));
+        assert_eq!(extent(5, None), Ok(5));
+        assert_eq!(extent(5, Some(5)), Ok(5));
+        let (asked, actual) = (6, 5);
+        assert_eq!(extent(5, Some(6)), Err(Error::TooLarge { asked, actual }));
+
+        // What this process cannot have, another one can.
+        assert_eq!(extent(MOST as u64, None), Ok(MOST));
+        assert_eq!(extent(MOST as u64 + 1, None), invalid(MOST + 1));
+        assert_eq!(extent(MOST as u64 + 1, Some(MOST)), Ok(MOST));
+        assert_eq!(extent(MOST as u64 + 1, Some(MOST + 1)), invalid(MOST + 1));
+        assert_eq!(extent(u64::MAX, None), invalid(usize::MAX));
+        assert_eq!(extent(u64::MAX, Some(1)), Ok(1));
+        assert_eq!(extent(u64::MAX, Some(usize::MAX)), invalid(usize::MAX));
+        #[cfg(target_pointer_width = "32")]
+        {
+            assert_eq!(extent(0x9800_0000, None), invalid(0x9800_0000));
+            // The lower half says 4096.
+            assert_eq!(extent((1 << 32) + 4096, None), invalid(usize::MAX));
+            assert_eq!(extent((1 << 32) + 4096, Some(8192)), Ok(8192));
+        }
+    }
 }

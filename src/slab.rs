@@ -72,8 +72,47 @@ struct Shared<R: Room> {
     segment: Segment<R>,
     object_size: usize,
     owner: Pid,
-    /// The offsets of the free places, the next one last.
-    free: Mutex<Vec<usize>>,
+    free: Mutex<Free>,
+}
+
+/// What is free. Its size goes with the number of objects that have been allocated, and not with
+/// what there is room for.
+struct Free {
+    /// From one place to the next, in bytes.
+    stride: usize,
+    /// The offsets of the places that were freed, the next one last. Has room for every place before
+    /// `unused`, so that to free one needs no memory.
+    freed: Vec<usize>,
+    /// Here and behind it no place was ever allocated.
+    unused: usize,
+    /// The size of the segment.
+    end: usize,
+}
+
+impl Free {
+    fn allocate(&mut self) -> Option<usize> {
+        if let Some(offset) = self.freed.pop() {
+            return Some(offset);
+        }
+        if self.unused >= self.end {
+            return None;
+        }
+        // All places before are in use.
+        let places = self.unused.checked_div(self.stride)?.checked_add(1)?;
+        self.freed.try_reserve(places).ok()?;
+        let offset = self.unused;
+        self.unused = offset.saturating_add(self.stride);
+        Some(offset)
+    }
+
+    fn free(&mut self, offset: usize) {
+        self.freed.push(offset);
+    }
+
+    fn available(&self) -> usize {
+        let unused = self.end.saturating_sub(self.unused);
+        unused.checked_div(self.stride).unwrap_or(0) + self.freed.len()
+    }
 }
 
 impl<R: Room> Slab<R> {
@@ -88,29 +127,32 @@ impl<R: Room> Slab<R> {
         object_size: usize,
         count: usize,
     ) -> Result<Self, Error> {
-        let stride = object_size.checked_next_multiple_of(ALIGN);
-        let size = stride
-            .filter(|_| object_size > 0)
-            .and_then(|stride| stride.checked_mul(count))
-            .unwrap_or(if object_size == 0 { 0 } else { usize::MAX });
+        let stride = object_size
+            .checked_next_multiple_of(ALIGN)
+            .unwrap_or(usize::MAX);
+        let size = stride.saturating_mul(count);
         let segment = crate::ShMemProvider::new_shmem(provider, size)?;
-        let free = (0..size).step_by(stride.unwrap_or(ALIGN)).rev().collect();
         Ok(Self {
             shared: Arc::new(Shared {
                 segment,
                 object_size,
                 owner: sys::pid(),
-                free: Mutex::new(free),
+                free: Mutex::new(Free {
+                    stride,
+                    freed: Vec::new(),
+                    unused: 0,
+                    end: size,
+                }),
             }),
         })
     }
 
-    /// A new object, all of its bytes zero, or `None` if there is no room, or if this is a child that
-    /// was forked.
+    /// A new object, all of its bytes zero, or `None` if there is no room, or no memory to note what
+    /// becomes free, or if this is a child that was forked.
     #[must_use]
     pub fn allocate(&self) -> Option<SlabObject<R>> {
         let object = SlabObject {
-            offset: self.shared.free(Vec::pop)??,
+            offset: self.shared.free(Free::allocate)??,
             shared: Arc::clone(&self.shared),
         };
         object.access().fill(0);
@@ -120,7 +162,7 @@ impl<R: Room> Slab<R> {
     /// For how many more objects there is room: none in a child that was forked.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.shared.free(|free| free.len()).unwrap_or(0)
+        self.shared.free(|free| free.available()).unwrap_or(0)
     }
 
     /// The segment, to attach to once.
@@ -131,10 +173,10 @@ impl<R: Room> Slab<R> {
 }
 
 impl<R: Room> Shared<R> {
-    /// What `work` does with the list of what is free; `None` in a child that was forked, whose copy of
+    /// What `work` does with what is free; `None` in a child that was forked, whose copy of
     /// it says nothing of what its parent uses, and in which the lock may be held by a thread that does
     /// not exist.
-    fn free<T>(&self, work: impl FnOnce(&mut Vec<usize>) -> T) -> Option<T> {
+    fn free<T>(&self, work: impl FnOnce(&mut Free) -> T) -> Option<T> {
         let is_owner = self.owner == sys::pid();
         is_owner.then(|| work(&mut self.free.lock().unwrap_or_else(PoisonError::into_inner)))
     }
@@ -165,7 +207,7 @@ impl<R: Room> SlabObject<R> {
 
 impl<R: Room> Drop for SlabObject<R> {
     fn drop(&mut self) {
-        self.shared.free(|free| free.push(self.offset));
+        self.shared.free(|free| free.free(self.offset));
     }
 }
 

@@ -6,7 +6,7 @@ use core::ops::{Deref, DerefMut};
 
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
-use crate::segment::{Provider, Room, Segment};
+use crate::segment::{Expected, Provider, Room, Segment};
 use crate::sparse::Touched;
 use crate::{ShMem, ShMemId};
 
@@ -74,11 +74,11 @@ impl<R: Room> Provider<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the mechanism cannot do it, [`Error::Gone`] if the segment was released,
+    /// [`Error::Unsupported`] if the mechanism cannot do it, [`Error::Released`] if the segment was released,
     /// otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
     pub fn snapshot(&mut self, segment: &Segment<R>) -> Result<Snapshot<R>, crate::Error> {
         if segment.is_empty() {
-            return Err(Error::Gone { id: segment.id() })?;
+            return Err(Error::Released { id: segment.id() })?;
         }
         let (handle, id) = self.room.create_image(segment, Touched::of(segment))?;
         Ok(Snapshot {
@@ -96,7 +96,7 @@ impl<R: Room> Provider<R> {
     /// As [`shmem_from_id`](crate::ShMemProvider::shmem_from_id), and [`Error::Foreign`] if it is no
     /// snapshot that the id names, or [`Error::Unsupported`] if the mechanism has none.
     pub fn view_from_id(&mut self, id: ShMemId) -> Result<View<R>, crate::Error> {
-        let handle = self.room.open(&id)?;
+        let handle = self.room.open_expecting(&id, Expected::snapshot())?;
         let view = view(&self.room, handle, id)?;
         Ok(view)
     }

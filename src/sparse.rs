@@ -131,7 +131,8 @@ impl<R: Room> Segment<R> {
     /// It is under the [contract of the slice](ShMem#the-contract-of-the-slice), for the whole
     /// segment. It pays where a part is not needed for a while; what is used again at once is faster
     /// [cleared](Self::clear), because every page then costs a page fault in every holder. Of pages
-    /// that reach beyond the range only the bytes in it are set to zero.
+    /// that reach beyond the range only the bytes in it are set to zero, also where the range ends
+    /// with a segment of which only a part was attached.
     ///
     /// # Errors
     ///
@@ -156,9 +157,6 @@ impl<R: Room> Segment<R> {
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
     pub fn trim(&mut self, range: Range<usize>) -> Result<(), crate::Error> {
-        /// No machine has larger ordinary pages.
-        const PAGE: usize = 64 << 10;
-
         let len = self.len();
         if self.get(range.clone()).is_none() {
             return Err(Error::OutOfBounds {
@@ -171,15 +169,9 @@ impl<R: Room> Segment<R> {
             return Ok(());
         }
         let Some(handle) = &self.handle else {
-            return Err(Error::Gone { id: self.id })?;
+            return Err(Error::Released { id: self.id })?;
         };
-        // What is behind the end belongs to the last page.
-        let end = if range.end == len {
-            len.checked_next_multiple_of(PAGE).unwrap_or(len)
-        } else {
-            range.end
-        };
-        self.room().trim(handle, range.start..end)?;
+        self.room().trim(handle, range)?;
         Ok(())
     }
 

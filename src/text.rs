@@ -35,7 +35,7 @@ impl<const N: usize> Text<N> {
     }
 
     /// Appends as much as there is room for.
-    fn push(&mut self, part: &[u8]) {
+    pub(crate) fn push(&mut self, part: &[u8]) {
         let end = (self.len + part.len()).min(N);
         if let Some(room) = self.bytes.get_mut(self.len..end) {
             let (fits, _) = part.split_at(room.len());

@@ -18,7 +18,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grants, ShMemOptions};
-use crate::segment::{Fresh, Provider, Room, Segment};
+use crate::segment::{Expected, Fresh, Provider, Room, Seclusion, Segment};
 
 /// Makes segments by the best mechanism that works where the program runs: memfd, or else System V,
 /// or else POSIX. It opens segments of all three.
@@ -165,6 +165,13 @@ impl Room for Ladder {
         }
     }
 
+    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<Handle> {
+        match id.as_array()[0] {
+            b'm' => Memfd.open_expecting(id, expected).map(Handle::Memfd),
+            _ => self.open(id),
+        }
+    }
+
     fn duplicate(&self, handle: &Handle) -> Result<Handle> {
         match handle {
             Handle::Memfd(handle) => Memfd.duplicate(handle).map(Handle::Memfd),
@@ -254,7 +261,7 @@ impl Room for Ladder {
         }
     }
 
-    fn seclude(&self, handle: &Handle) -> bool {
+    fn seclude(&self, handle: &Handle) -> Option<Seclusion> {
         match handle {
             Handle::Memfd(handle) => Memfd.seclude(handle),
             Handle::SystemV(handle) => SystemV.seclude(handle),
@@ -262,11 +269,11 @@ impl Room for Ladder {
         }
     }
 
-    fn end_seclusion(&self, handle: &Handle) -> bool {
+    fn end_seclusion(&self, handle: &Handle, since: Seclusion) -> bool {
         match handle {
-            Handle::Memfd(handle) => Memfd.end_seclusion(handle),
-            Handle::SystemV(handle) => SystemV.end_seclusion(handle),
-            Handle::Posix(handle) => Posix.end_seclusion(handle),
+            Handle::Memfd(handle) => Memfd.end_seclusion(handle, since),
+            Handle::SystemV(handle) => SystemV.end_seclusion(handle, since),
+            Handle::Posix(handle) => Posix.end_seclusion(handle, since),
         }
     }
 
@@ -321,12 +328,16 @@ fn findable(fresh: Fresh<<Memfd as Room>::Handle>) -> Result<Fresh<Handle>> {
     if memfd::can_be_found(&fresh.id) {
         Ok(fresh.with_handle(Handle::Memfd))
     } else {
-        Err(Error::Unsupported {
-            what: "no other process could open a memfd of this one: /proc is not mounted, or the \
-                   process has made itself undumpable",
-        })
+        Err(NOT_FINDABLE)
     }
 }
+
+/// Why a memfd is not taken although it can be made. The process can change all of it.
+const NOT_FINDABLE: Error = Error::Unsupported {
+    what: "no other process could open a memfd of this one: /proc is not mounted, or the process is \
+           undumpable (PR_SET_DUMPABLE, a change of its user or group), or it has capabilities that \
+           other processes of its user lack",
+};
 
 impl Mechanism {
     fn is_missing(self) -> bool {
@@ -371,16 +382,23 @@ enum Verdict {
 fn verdict(error: &Error) -> Verdict {
     let Some(errno) = error.raw_os_error() else {
         return match error {
-            Error::Unsupported { .. } => Verdict::Missing,
+            Error::Unsupported { .. } => Verdict::RunOut,
             _ => Verdict::Hopeless,
         };
     };
     match Errno::from_raw_os_error(errno) {
-        // The kernel lacks the call, a seccomp profile forbids it, `/dev/shm` is missing or closed
-        // to us.
-        Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::ROFS => Verdict::Missing,
-        // INVAL is how `shmget` says that `kernel.shmmax` is less.
-        Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::FBIG | Errno::INVAL => Verdict::RunOut,
+        // The kernel lacks the call, or a seccomp profile forbids it.
+        Errno::NOSYS | Errno::PERM => Verdict::Missing,
+        // `/dev/shm` is missing or closed to this process, which a mount or another user can change; the
+        // next mechanism may need less; INVAL is how `shmget` says that `kernel.shmmax` is less.
+        Errno::ACCESS
+        | Errno::NOENT
+        | Errno::ROFS
+        | Errno::MFILE
+        | Errno::NFILE
+        | Errno::NOSPC
+        | Errno::FBIG
+        | Errno::INVAL => Verdict::RunOut,
         _ => Verdict::Hopeless,
     }
 }

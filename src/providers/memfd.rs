@@ -15,6 +15,7 @@
 
 mod place;
 
+use core::cell::Cell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -22,14 +23,14 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
+use self::place::Place;
 pub(super) use self::place::can_be_found;
-use self::place::{Place, Refused};
 use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::mapping::Mapping;
 use crate::options::{Grant, Grants, HugePages, Need, ShMemOptions};
-use crate::segment::{End, Fresh, Provider, Room, Segment};
-use crate::sys::{self, Facts, PageSize, failed, identity, procfs};
+use crate::segment::{End, Expected, Fresh, Provider, Room, Seclusion, Segment};
+use crate::sys::{self, Facts, PageSize, failed, identity};
 
 /// Makes segments with `memfd_create(2)`.
 ///
@@ -45,11 +46,13 @@ use crate::sys::{self, Facts, PageSize, failed, identity, procfs};
 ///
 /// # Platform notes
 ///
-/// Linux 3.17 and later. To attach by id, `/proc` must be mounted; the creator must not have made
-/// itself undumpable (`PR_SET_DUMPABLE`) or have more privileges, unless another holder has not. A
-/// segment costs each holder one descriptor. The size of `/dev/shm` does not matter. Pages are
-/// allocated when they are first touched. `RLIMIT_FSIZE` is looked at for every 32nd segment only:
-/// a process that lowers its own and then makes a larger one gets SIGXFSZ.
+/// Linux 3.17 and later. To attach by id, `/proc` must be mounted, and one holder must let this process
+/// look at its descriptors, by the rules of `ptrace(2)` ("Ptrace access mode checking"): it has the same
+/// user and primary group, no more capabilities, is dumpable (`PR_SET_DUMPABLE`), and is seen in this
+/// pid namespace; user namespaces and security modules (Landlock, AppArmor, SELinux) can forbid it. If
+/// none does, the error says which of these it was, as far as can be seen. A segment costs each holder
+/// one descriptor. The size of `/dev/shm` does not matter. Pages are allocated when they are first
+/// touched.
 ///
 /// # Examples
 ///
@@ -153,18 +156,26 @@ impl Room for Memfd {
     }
 
     fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
+        self.open_expecting(id, Expected::default())
+    }
+
+    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
         let place = Place::of(id)
             .ok_or_else(|| id.invalid("a memfd's id is `m` and 18 characters of base64url"))?;
-        place
-            .open(|fd| check(fd).is_ok())
-            .map_err(|refused| match refused {
-                Refused::Nobody if procfs::is_mounted() => Error::Gone { id: *id },
-                Refused::Nobody => Error::Unsupported {
-                    what: "/proc is not mounted here: a memfd's id leads nowhere",
-                },
-                Refused::Forbidden => Error::OtherUser { owner: None },
-                Refused::Os(errno) => failed("open", errno, Subject::Id(*id)),
-            })
+        // What has the name and is not what is expected. It hides no holder, and explains the error if
+        // there is none.
+        let decoy = Cell::new(None);
+        let opened = place.open(id, &|fd| match check_expected(fd, expected) {
+            Ok(()) => true,
+            Err(error) => {
+                decoy.set(Some(error));
+                false
+            }
+        });
+        opened.map_err(|error| match (error, decoy.take()) {
+            (Error::Gone { .. } | Error::NotFound { .. }, Some(decoy)) => decoy,
+            (error, _) => error,
+        })
     }
 
     fn duplicate(&self, handle: &OwnedFd) -> Result<OwnedFd> {
@@ -174,7 +185,7 @@ impl Room for Memfd {
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
         let facts = writable(handle)?;
         let pages = PageSize::of(handle, &facts)?;
-        sys::map_fd_aligned(handle, facts.extent(len)?, pages, None)
+        map_existing(handle, facts.extent(len)?, pages, ShMemOptions::default())
     }
 
     fn map_with(
@@ -193,7 +204,7 @@ impl Room for Memfd {
                 Need::Try => Grant::Refused(NOT_HUGE),
             };
         }
-        let mut mapping = map(handle, facts.extent(len)?, pages, options)?;
+        let mut mapping = map_existing(handle, facts.extent(len)?, pages, options)?;
         sys::tune(&mut mapping, options, &mut grants);
         Ok((mapping, grants))
     }
@@ -208,8 +219,9 @@ impl Room for Memfd {
     }
 
     fn trim(&self, handle: &OwnedFd, range: Range<usize>) -> Result<()> {
-        match PageSize::of(handle, &Facts::of(handle)?)? {
-            PageSize::Ordinary => sys::punch(handle, range),
+        let facts = Facts::of(handle)?;
+        match PageSize::of(handle, &facts)? {
+            PageSize::Ordinary => sys::punch(handle, range, facts.size),
             // There may be none when the memory is needed again, and that is a SIGBUS.
             PageSize::Huge(_) => Err(Error::Unsupported {
                 what: "huge pages are set aside for the segment, and stay so",
@@ -234,11 +246,15 @@ impl Room for Memfd {
     fn map_private(&self, handle: &OwnedFd) -> Result<Mapping> {
         match check(handle)? {
             (facts, seals) if seals.contains(SealFlags::WRITE) => {
-                sys::map_private(handle, facts.extent(None)?)
+                match PageSize::of(handle, &facts)? {
+                    PageSize::Ordinary => sys::map_private(handle, facts.extent(None)?),
+                    // What is written takes pages that nobody has set aside.
+                    PageSize::Huge(_) => Err(Error::Foreign {
+                        found: "it consists of huge pages, of which snapshots are not made",
+                    }),
+                }
             }
-            _ => Err(Error::Foreign {
-                found: "it is a segment and no snapshot",
-            }),
+            _ => Err(IS_SEGMENT),
         }
     }
 
@@ -258,11 +274,11 @@ impl Room for Memfd {
         true
     }
 
-    fn seclude(&self, handle: &OwnedFd) -> bool {
-        sys::lease::take(handle)
+    fn seclude(&self, handle: &OwnedFd) -> Option<Seclusion> {
+        sys::lease::take(handle).then_some(Seclusion(0))
     }
 
-    fn end_seclusion(&self, handle: &OwnedFd) -> bool {
+    fn end_seclusion(&self, handle: &OwnedFd, _since: Seclusion) -> bool {
         sys::lease::give_back(handle)
     }
 
@@ -292,18 +308,16 @@ fn seal(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
 /// A memfd of this size that is not sealed yet, and the id for it.
 #[inline]
 fn make_open(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
-    let me = identity::draw()?;
-    if me.sizes_limited {
-        sys::limits::check_file_size(size)?;
-    }
+    sys::limits::check_file_size(size)?;
+    let nonce = identity::nonce()?;
     let fd = create(
-        place::name(me.nonce).as_bytes(),
+        place::name(nonce).as_bytes(),
         MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | pages,
     )?;
     fs::ftruncate(&fd, size as u64)
         .map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
     let number = u32::try_from(fd.as_raw_fd()).ok();
-    let id = Place::new(me.pid.zip(number), me.nonce).id();
+    let id = Place::new(identity::visible_pid().zip(number), nonce).id();
     Ok((fd, id))
 }
 
@@ -334,6 +348,22 @@ fn create_huge(size: usize, pages: HugePages) -> Result<Fresh<OwnedFd>> {
     Ok(fresh(fd, id, mapping))
 }
 
+/// Maps a segment that another process may have changed meanwhile: of huge pages, some may be missing.
+fn map_existing(
+    fd: &OwnedFd,
+    len: usize,
+    pages: PageSize,
+    options: ShMemOptions,
+) -> Result<Mapping> {
+    let mapping = map(fd, len, pages, options);
+    let PageSize::Huge(size) = pages else {
+        return mapping;
+    };
+    let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, size))?;
+    sys::populate_or_refuse(&mapping)?;
+    Ok(mapping)
+}
+
 /// Maps at an address that suits the options.
 fn map(fd: &OwnedFd, len: usize, pages: PageSize, options: ShMemOptions) -> Result<Mapping> {
     let huge = HugePages::TwoMiB.bytes();
@@ -357,23 +387,46 @@ fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
 
 /// What is to be known before it is mapped: that it is ours, and cannot shrink.
 fn check(fd: &OwnedFd) -> Result<(Facts, SealFlags)> {
+    // First, because the kernel answers this by itself: what is no file in memory has no seals, and
+    // gets EINVAL.
+    let seals = match fs::fcntl_get_seals(fd) {
+        Ok(seals) if seals.contains(NEEDED) => seals,
+        _ => {
+            return Err(Error::Foreign {
+                found: "it is not sealed against shrinking",
+            });
+        }
+    };
     let facts = Facts::of(fd)?;
     sys::check_owner(facts.owner)?;
-    // What is no memfd has no seals, and says so with EINVAL.
-    match fs::fcntl_get_seals(fd) {
-        Ok(seals) if seals.contains(NEEDED) => Ok((facts, seals)),
-        _ => Err(Error::Foreign {
-            found: "it is not sealed against shrinking",
-        }),
+    Ok((facts, seals))
+}
+
+/// Checks that it is a segment, or a snapshot, with the bytes that are expected.
+fn check_expected(fd: &OwnedFd, expected: Expected) -> Result<()> {
+    let (facts, seals) = check(fd)?;
+    facts.extent(expected.len)?;
+    match (expected.is_snapshot, seals.contains(SealFlags::WRITE)) {
+        (false, true) => Err(IS_SNAPSHOT),
+        (true, false) => Err(IS_SEGMENT),
+        _ => Ok(()),
     }
 }
+
+/// Why it is not mapped for writing.
+const IS_SNAPSHOT: Error = Error::Foreign {
+    found: "it is a snapshot: open it with `view_from_id`",
+};
+
+/// Why there are no views of it.
+const IS_SEGMENT: Error = Error::Foreign {
+    found: "it is a segment and no snapshot",
+};
 
 /// The same of what is to be mapped for writing.
 fn writable(fd: &OwnedFd) -> Result<Facts> {
     match check(fd)? {
-        (_, seals) if seals.contains(SealFlags::WRITE) => Err(Error::Foreign {
-            found: "it is a snapshot, of which there are views only",
-        }),
+        (_, seals) if seals.contains(SealFlags::WRITE) => Err(IS_SNAPSHOT),
         (facts, _) => Ok(facts),
     }
 }

@@ -20,8 +20,8 @@ use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grant, Grants, Need, ShMemOptions};
-use crate::segment::{End, Fresh, Provider, Room, Segment};
-use crate::sys::{self, Facts, failed, last_errno, system_v};
+use crate::segment::{End, Fresh, Provider, Room, Seclusion, Segment};
+use crate::sys::{self, Facts, attachments, failed, last_errno, system_v};
 
 /// Makes segments with `shmget(2)`.
 ///
@@ -89,6 +89,13 @@ pub struct SystemV;
 /// The number of a segment. It keeps nothing alive; being attached does.
 #[derive(Clone, Copy, Debug)]
 pub struct Shmid(c_int);
+
+#[cfg(feature = "std")]
+impl Shmid {
+    pub(crate) fn number(self) -> c_int {
+        self.0
+    }
+}
 
 /// The system removes a segment that is marked while attached once nobody is attached any more.
 pub(crate) const END: End = if system_v::REMOVED_BUT_OPEN {
@@ -161,7 +168,7 @@ impl Room for SystemV {
         let len = facts(*handle, id)?.extent(len)?;
         // SAFETY: the segment that is attached has at least `len` bytes, and `detach` asks for none.
         let mapping = unsafe { mapping.with_len(len) };
-        system_v::ensure_backed(&mapping)?;
+        sys::populate_or_refuse(&mapping)?;
         Ok(mapping)
     }
 
@@ -169,14 +176,15 @@ impl Room for SystemV {
         END == End::WithLastHolder
     }
 
-    fn seclude(&self, handle: &Shmid) -> bool {
-        END == End::WithLastHolder
-            && system_v::ask(handle.0, system_v::IPC_STAT)
-                .is_ok_and(|(_, stat)| stat.shm_nattch == 1)
+    fn seclude(&self, handle: &Shmid) -> Option<Seclusion> {
+        if END != End::WithLastHolder {
+            return None;
+        }
+        attachments::exclusive(handle.0).map(Seclusion)
     }
 
-    fn end_seclusion(&self, handle: &Shmid) -> bool {
-        self.seclude(handle)
+    fn end_seclusion(&self, handle: &Shmid, since: Seclusion) -> bool {
+        attachments::were_exclusive_since(handle.0, since.0)
     }
 
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
@@ -261,6 +269,7 @@ fn attach(shmid: Shmid, subject: Subject) -> Result<Mapping> {
 ///
 /// As for `shmdt`: `base` is where a segment is attached, and nobody refers to it any more.
 unsafe fn detach(base: NonNull<u8>, _len: usize) {
+    attachments::will_detach();
     // SAFETY: demanded from the caller. A failure would mean that it was not attached; there is
     // nothing to be done about that here.
     let _ = unsafe { libc::shmdt(base.as_ptr().cast()) };
@@ -276,7 +285,7 @@ fn facts(shmid: Shmid, id: ShMemId) -> Result<Facts> {
             clippy::useless_conversion,
             reason = "the type differs from system to system"
         )]
-        size: usize::try_from(stat.shm_segsz).unwrap_or(0),
+        size: u64::try_from(stat.shm_segsz).unwrap_or(0),
         block: 0,
         owner: stat.shm_perm.uid,
     })

@@ -186,7 +186,7 @@ impl Room for Win32 {
 
     fn map(&self, handle: &OwnedHandle, len: Option<usize>) -> Result<Mapping> {
         let (mapping, size) = map_all(handle, Subject::Nothing)?;
-        let len = extent(size, len)?;
+        let len = extent(size as u64, len)?;
         // SAFETY: as many bytes are mapped, and `unmap` asks for no length.
         Ok(unsafe { mapping.with_len(len) })
     }

@@ -353,7 +353,13 @@ impl Shared {
 
     fn refused(&self, id: ShMemId, verdict: Verdict) -> Error {
         match verdict {
-            Verdict::Unknown => Error::Gone { id },
+            Verdict::Unknown => match self.address.path() {
+                Ok(path) => Error::NotServed {
+                    id,
+                    address: path.to_string_lossy().into_owned(),
+                },
+                Err(error) => error,
+            },
             Verdict::Full => self.problem(
                 "has as many segments as it may keep: raise RLIMIT_NOFILE (`ulimit -n`) of the \
                  program that hosts it",
@@ -397,8 +403,8 @@ impl Held {
     }
 
     /// In bytes, as who made the segment has said. The memory may have been made larger.
-    pub(crate) fn size(&self) -> usize {
-        usize::try_from(self.size.get()).unwrap_or(usize::MAX)
+    pub(crate) fn size(&self) -> u64 {
+        self.size.get()
     }
 
     pub(crate) fn fd(&self) -> &OwnedFd {

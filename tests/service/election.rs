@@ -119,7 +119,7 @@ pub(crate) fn everybody_is_killed() -> Outcome {
     }
     let mut peer = place.peer();
     for id in ids {
-        let gone = format!("no process holds segment {id} any more");
+        let gone = format!("knows no holder of segment {id}");
         eventually(&mut peer, &format!("try {id}"), &gone);
     }
     // A new one works, and clears up what the dead have left.

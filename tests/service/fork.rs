@@ -251,7 +251,7 @@ fn the_child_was_the_last(
     id: &str,
 ) -> Result<(), Box<dyn std::error::Error>> {
     kill(child)?;
-    let gone = format!("no process holds segment {id} any more");
+    let gone = format!("knows no holder of segment {id}");
     eventually(other, &format!("try {id}"), &gone);
     Ok(())
 }

@@ -51,6 +51,20 @@ pub(crate) fn lacking(error: &Error) -> Option<String> {
     missing.then(|| format!("not to be had here: {error}"))
 }
 
+/// Whether a peer's error says that no holder of a segment was found, known or not.
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+pub(crate) fn says_not_found(text: &str) -> bool {
+    [
+        "no holder of segment",
+        "no process of this user holds segment",
+        "knows no holder of segment",
+        "no System V segment has the number",
+        "no POSIX segment has the name",
+    ]
+    .iter()
+    .any(|start| text.contains(start))
+}
+
 /// Why a test that needs so many descriptors cannot run, if it cannot.
 pub(crate) fn too_few_descriptors(needed: u64) -> Option<String> {
     let limit = getrlimit(Resource::Nofile).current?;
@@ -71,6 +85,16 @@ pub(crate) fn open_files() -> Vec<PathBuf> {
         .collect();
     links.sort();
     links
+}
+
+/// How many bytes a page of this machine has.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+#[allow(dead_code, reason = "some of it is for the other test programs")]
+pub(crate) fn page_size() -> usize {
+    // SAFETY: the function has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).expect("pages have a size")
 }
 
 /// The System V segments that one of these processes has made and that still exist.

@@ -64,8 +64,16 @@ pub(crate) fn what_the_environment_may_contain() -> Outcome {
         let error = with(id, size).expect_err("this must be refused");
         assert!(error.contains(why), "{error}");
     };
-    refused(id, b"101", "has 100");
-    refused(id, b"0", "zero bytes");
+    refused(
+        id,
+        b"101",
+        "SHMEM_TEST_MAP_SIZE\": 101 bytes were asked for, but the segment has 100",
+    );
+    refused(
+        id,
+        b"0",
+        "SHMEM_TEST_MAP_SIZE\": a segment cannot have zero bytes",
+    );
     for size in [
         &b""[..],
         b"-1",
@@ -78,9 +86,15 @@ pub(crate) fn what_the_environment_may_contain() -> Outcome {
     }
     refused(id, b"\xff", "SHMEM_TEST_MAP_SIZE\": is not UTF-8");
     refused(b"\xff\xfe", b"1", "SHMEM_TEST_MAP\": is not UTF-8");
-    refused(b"", b"1", "it is empty");
-    refused(b"hello", b"1", "an id starts with");
-    refused(&[b'm'; 5000], b"1", "more than 19 bytes");
+    for (id, why) in [
+        (&b""[..], "it is empty"),
+        (b"hello", "an id starts with"),
+        (&[b'm'; 5000], "more than 19 bytes"),
+        (b"/shmem-NoSuchNameNo", "no POSIX segment"),
+    ] {
+        refused(id, b"1", why);
+        refused(id, b"1", "SHMEM_TEST_MAP\": ");
+    }
     let error = Peer::start()
         .ask("env SHMEM_TEST_UNSET")
         .expect_err("it is not set");

@@ -7,7 +7,7 @@ use shmem_providers::{Error, MmapShMemProvider, ShMem, ShMemId, ShMemProvider};
 
 use super::limits::permissions_are_told;
 use super::peer::{ALL, LASTING, Peer, assert_nothing_left, here};
-use super::support::{DONE, Outcome, name_exists, skip};
+use super::support::{DONE, Outcome, name_exists, says_not_found, skip};
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
     for mechanism in here(LASTING) {
@@ -30,7 +30,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
         let error = Peer::start()
             .ask(format!("open {id}"))
             .expect_err("it is gone");
-        assert!(error.contains("no process holds"), "{error}");
+        assert!(says_not_found(&error), "{error}");
     }
     DONE
 }

@@ -1,10 +1,11 @@
 //! Limits of the system, lowered in namespaces or processes of their own.
+#![allow(unsafe_code)]
 
 use std::fs;
 
-use super::peer::{ALL, Peer, assert_nothing_left, can_start_by, here};
-use super::support::{DONE, Outcome, natively, skip};
-use super::users::namespaces;
+use super::peer::{ALL, Answer, Peer, assert_nothing_left, can_start_by, here};
+use super::support::{DONE, Outcome, natively, page_size, skip};
+use super::users::{AS_OTHER, namespaces};
 
 /// A peer in namespaces of its own, after some lines of shell there.
 pub(crate) fn peer_in(which: &str, shell: &str) -> Result<Peer, Outcome> {
@@ -116,15 +117,19 @@ pub(crate) fn orphans_make_room_and_nothing_else_does() -> Outcome {
 }
 
 pub(crate) fn a_system_v_segment_larger_than_allowed() -> Outcome {
-    let shell = "echo 65536 >/proc/sys/kernel/shmmax; echo 20 >/proc/sys/kernel/shmall";
-    let mut peer = match peer_in("-i", shell) {
+    let most = 16 * page_size();
+    let shell = format!("echo {most} >/proc/sys/kernel/shmmax; echo 20 >/proc/sys/kernel/shmall");
+    let mut peer = match peer_in("-i", &shell) {
         Ok(peer) => peer,
         Err(skipped) => return skipped,
     };
-    let error = peer.ask("make sysv 65537").expect_err("it is too large");
-    assert!(error.contains("kernel.shmmax is 65536 bytes"), "{error}");
-    peer.ask("make sysv 65536")?;
-    let error = peer.ask("make sysv 65536").expect_err("they are too many");
+    let too_large = peer.ask(format!("make sysv {}", most + 1));
+    let error = too_large.expect_err("it is too large");
+    let limit = format!("kernel.shmmax is {most} bytes");
+    assert!(error.contains(&limit), "{error}");
+    peer.ask(format!("make sysv {most}"))?;
+    let too_many = peer.ask(format!("make sysv {most}"));
+    let error = too_many.expect_err("they are too many");
     assert!(error.contains("kernel.shmall is 20 pages"), "{error}");
     DONE
 }
@@ -259,6 +264,88 @@ pub(crate) fn no_address_space_left() -> Outcome {
     }
     assert_nothing_left(&[peer.kill()], &[]);
     DONE
+}
+
+pub(crate) fn no_mapping_left() -> Outcome {
+    if let Err(skipped) = natively("which has mappings of its own") {
+        return skipped;
+    }
+    if address_space() > 1 << 40 {
+        return skip("this program itself takes mappings all the time");
+    }
+    let mut peer = Peer::start();
+    let limit = peer.ask("fill-mappings")?;
+    for mechanism in here(&["default", "memfd", "sysv", "posix"]) {
+        let error = peer.ask(format!("make {mechanism} 4096"));
+        let error = error.expect_err("no mapping is left");
+        assert!(
+            error.contains(&format!(
+                "vm.max_map_count is {limit}, and this process has"
+            )),
+            "{mechanism}: {error}"
+        );
+    }
+    assert_nothing_left(&[peer.kill()], &[]);
+    DONE
+}
+
+/// What a peer does: takes all mappings that it may have.
+pub(crate) fn fill_mappings() -> Answer {
+    let limit = fs::read_to_string("/proc/sys/vm/max_map_count")?;
+    if limit.trim().parse::<u64>()? > 1 << 20 {
+        return Err("there may be too many".into());
+    }
+    // Neighbours of different rights are not joined.
+    for turn in 0.. {
+        let rights = if turn % 2 == 0 {
+            libc::PROT_NONE
+        } else {
+            libc::PROT_READ
+        };
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: the kernel chooses the address, and the mapping stays.
+        let place = unsafe { libc::mmap(std::ptr::null_mut(), 4096, rights, kind, -1, 0) };
+        if place == libc::MAP_FAILED {
+            break;
+        }
+    }
+    Ok(limit.trim().to_owned())
+}
+
+pub(crate) fn no_memory_to_lock_left() -> Outcome {
+    // Root is not bound by the limit, and only root can raise it.
+    let shell = format!("ulimit -l 65536 && exec {} \"$@\"", AS_OTHER.join(" "));
+    let wrapper = &["sh", "-c", &*shell, "sh"];
+    if let Err(skipped) = natively("which locks nothing").and_then(|()| can_start_by(wrapper)) {
+        return skipped;
+    }
+    if address_space() > 1 << 30 {
+        return skip("this program itself takes more memory than may be locked");
+    }
+    let mut peer = Peer::start_by(wrapper);
+    if let Err(why) = peer.ask("lock-all") {
+        return skip(format!("memory cannot be locked here: {why}"));
+    }
+    for mechanism in here(&["default", "memfd", "sysv", "posix"]) {
+        let error = peer.ask(format!("make {mechanism} 134217728"));
+        let error = error.expect_err("it would be locked");
+        // On a container with little /dev/shm, POSIX says that first.
+        assert!(
+            error.contains("RLIMIT_MEMLOCK is 67108864 bytes") || error.contains("/dev/shm has"),
+            "{mechanism}: {error}"
+        );
+    }
+    assert_nothing_left(&[peer.kill()], &[]);
+    DONE
+}
+
+/// What a peer does: locks everything that it will map.
+pub(crate) fn lock_all() -> Answer {
+    // SAFETY: no memory changes.
+    match unsafe { libc::mlockall(libc::MCL_FUTURE) } {
+        0 => Ok(String::new()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
 }
 
 /// How many bytes of address space this program takes, if `/proc` tells.

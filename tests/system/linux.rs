@@ -17,6 +17,7 @@ mod handover;
 mod hostile;
 mod kill;
 mod limits;
+mod lookup;
 mod peer;
 mod posix;
 mod procfs;
@@ -27,6 +28,7 @@ mod users;
 use libtest_mimic::Arguments;
 
 #[allow(clippy::too_many_lines, reason = "it is a list")]
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -61,6 +63,23 @@ pub(crate) fn main() {
             posix_names_that_are_no_segments,
             a_shmid_that_was_given_to_another_segment,
         ]
+        lookup: [
+            a_decoy_hides_no_holder,
+            the_main_thread_has_ended,
+            a_thread_with_descriptors_of_its_own,
+            another_primary_group,
+            a_creator_with_capabilities,
+            undumpable_after_making,
+            dumpable_again,
+            root_becomes_another_user,
+            a_user_that_was_left,
+            a_user_namespace_without_a_map,
+            another_user_namespace,
+            a_security_module,
+            root_leaves_other_users_descriptors_alone,
+            a_link_that_reads_like_a_segment,
+            messages_have_no_control_characters,
+        ]
         users: [
             another_user_gets_nothing,
             what_another_user_made_is_refused,
@@ -77,6 +96,8 @@ pub(crate) fn main() {
             no_descriptor_left_at_each_step,
             no_file_of_that_size,
             no_address_space_left,
+            no_mapping_left,
+            no_memory_to_lock_left,
         ]
         seccomp: [
             without_memfd_create,
@@ -84,8 +105,8 @@ pub(crate) fn main() {
             without_anything,
         ]
         calls: [
-            the_default_takes_four_five_and_two,
-            system_v_takes_three_three_and_one,
+            the_default_calls,
+            system_v_calls,
             who_holds_it_looks_through_no_other_process,
         ]
         procfs: [

@@ -15,6 +15,8 @@
 
 use std::error::Error;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -25,7 +27,7 @@ use shmem_providers::{
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile, posix, sysv};
+use super::{fork, hostile, limits, lookup, posix, sysv};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -48,14 +50,21 @@ pub(crate) fn serve() {
         segments: Vec::new(),
         named: Vec::new(),
         lies: None,
+        woken: Arc::default(),
     };
-    for order in io::stdin().lines().map_while(Result::ok) {
-        let words: Vec<_> = order.split(' ').collect();
-        match state.obey(&words) {
-            Ok(text) => println!("ok {text}"),
-            Err(error) => println!("err {error}"),
-        }
+    if !state.serve() {
+        return;
     }
+    // Another thread goes on, and the main thread ends by itself, as by `pthread_exit`.
+    std::thread::spawn(move || {
+        println!("ok ");
+        state.serve();
+        // The process ends with it, and drops what it holds.
+        drop(state);
+        std::process::exit(0);
+    });
+    // SAFETY: nothing on this thread's stack is used by another one.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
 pub(crate) struct State {
@@ -64,9 +73,26 @@ pub(crate) struct State {
     pub(crate) named: Vec<MmapShMem>,
     /// What a hostile peer has put in the place of a segment.
     pub(crate) lies: Option<OwnedFd>,
+    /// Whether somebody has opened the FIFO that a hostile peer has put in the place of a segment.
+    pub(crate) woken: Arc<AtomicBool>,
 }
 
 impl State {
+    /// Obeys until the orders end, or until the main thread is to end: then returns `true`.
+    fn serve(&mut self) -> bool {
+        for order in io::stdin().lines().map_while(Result::ok) {
+            if order == "leave-main" {
+                return true;
+            }
+            let words: Vec<_> = order.split(' ').collect();
+            match self.obey(&words) {
+                Ok(text) => println!("ok {text}"),
+                Err(error) => println!("err {error}"),
+            }
+        }
+        false
+    }
+
     fn obey(&mut self, order: &[&str]) -> Answer {
         match *order {
             ["make", mechanism, size] => self.make(mechanism, size.parse()?),
@@ -117,6 +143,8 @@ impl State {
                 self.segments.clear();
             },
             ["limit", resource, value] => limit(resource, value.parse()?),
+            ["lock-all"] => limits::lock_all(),
+            ["fill-mappings"] => limits::fill_mappings(),
             ["timer", micros] => timer(micros.parse()?),
             ["undumpable"] => {
                 rustix::process::set_dumpable_behavior(
@@ -124,6 +152,17 @@ impl State {
                 )?;
                 done()
             }
+            ["dumpable"] => {
+                rustix::process::set_dumpable_behavior(
+                    rustix::process::DumpableBehavior::Dumpable,
+                )?;
+                done()
+            }
+            ["user", uid] => lookup::become_user(uid.parse()?),
+            ["landlock"] => lookup::restrict(),
+            ["own-table"] => lookup::in_a_table_of_its_own(self),
+            ["forged-fifo", id] => lookup::forge_a_fifo(self, id),
+            ["woken"] => Ok(self.woken.load(SeqCst).to_string()),
             ["forbid", ref calls @ ..] => forbid(calls),
             ["fork", what] => fork::obey(self, what),
             ["become", what, id] => hostile::become_(self, what, id),

@@ -2,7 +2,7 @@
 
 use super::limits::peer_in;
 use super::peer::{ALL, Peer, can_start_by, here};
-use super::support::{DONE, Outcome, skip};
+use super::support::{DONE, Outcome, says_not_found, skip};
 
 pub(crate) fn without_proc() -> Outcome {
     if !here(ALL).contains(&"sysv") {
@@ -59,7 +59,8 @@ pub(crate) fn with_hidden_processes() -> Outcome {
         let mut other = Peer::start();
         let of_root = other.ask("make memfd 100")?;
         let error = c.ask(format!("open {of_root}")).expect_err("another user");
-        assert!(error.contains("no process holds"), "{error}");
+        assert!(says_not_found(&error), "{error}");
+        assert!(error.contains("hidepid"), "{error}");
     }
     DONE
 }
@@ -110,6 +111,8 @@ pub(crate) fn another_pid_namespace() -> Outcome {
     let error = inner
         .ask(format!("open {of_outer}"))
         .expect_err("it cannot be seen");
-    assert!(error.contains("no process holds"), "{error}");
+    assert!(says_not_found(&error), "{error}");
+    assert!(error.contains("outside of this pid namespace"), "{error}");
+    assert!(error.contains("StdServedShMemProvider"), "{error}");
     DONE
 }

@@ -15,6 +15,7 @@ mod any;
 mod options;
 mod peer;
 mod pool;
+mod sizes;
 mod slab;
 mod smaps;
 mod snapshot;
@@ -81,6 +82,7 @@ pub(crate) fn main() {
             a_cleared_segment_is_zero_everywhere,
             what_was_touched_is_found,
             what_is_trimmed_is_zero_for_everybody,
+            of_a_part_nothing_else_is_trimmed_or_cleared,
             a_released_segment_has_nothing_to_clear,
         ]
     }
@@ -91,6 +93,8 @@ pub(crate) fn main() {
             sizes_that_no_slab_can_have,
             threads_share_a_slab,
             a_child_leaves_the_slab_to_its_parent,
+            a_slab_has_room_for_as_many_as_there_are_addresses,
+            a_part_has_the_objects_that_are_in_it,
         ]
         snapshot: [
             views_are_of_the_moment_and_private,
@@ -98,8 +102,14 @@ pub(crate) fn main() {
             nobody_can_change_a_snapshot,
             it_lives_as_long_as_somebody_holds_it,
             it_takes_memory_for_what_was_touched,
+            a_part_has_a_snapshot_of_its_own,
             what_is_no_snapshot,
             through_the_service,
+        ]
+        sizes: [
+            a_memfd_that_32_bits_cannot_map,
+            a_posix_segment_that_32_bits_cannot_map,
+            a_system_v_segment_that_32_bits_cannot_map,
         ]
         pool: [
             what_was_dropped_is_used_again,
@@ -122,12 +132,15 @@ pub(crate) fn main() {
         sparse: [
             to_clear_a_large_map_touches_nothing_new,
             to_trim_gives_memory_back,
+            what_is_given_back_meanwhile_hides_nothing,
             huge_pages_are_not_trimmed,
         ]
         options: [
             what_cannot_be_required_leaves_nothing,
             a_refusal_names_the_limit,
             parts_of_huge_pages_are_given_back_whole,
+            huge_pages_that_nobody_reserved_are_refused,
+            a_huge_page_that_is_missing_is_named,
             transparent_huge_pages_are_aligned,
         ]
     });

@@ -1,17 +1,18 @@
 //! Options, content at hand, and what came of them.
 
-use std::fs;
+use std::{fs, io};
 
+use rustix::fs::FallocateFlags;
 use shmem_providers::error::Limit;
 use shmem_providers::{
-    Error, Grant, Grants, HugePages, MemfdShMemProvider, ShMem, ShMemOptions, ShMemProvider,
-    StdShMemProvider,
+    Error, Grant, Grants, HugePages, MemfdShMem, MemfdShMemProvider, ShMem, ShMemId, ShMemOptions,
+    ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::any::Tuned;
 use super::peer::Peer;
 use super::smaps::{Smaps, shared_mappings};
-use super::support::{DONE, Outcome, natively, skip};
+use super::support::{DONE, Outcome, natively, page_size, skip};
 
 /// What qemu does not show of its memory.
 const KEEPS_TO_ITSELF: &str = "whose /proc/self/smaps is empty";
@@ -159,7 +160,7 @@ pub(crate) fn huge_pages_are_huge_or_refused<P: Tuned>(p: &mut P) -> Outcome {
         Grant::Refused(reason) => reason,
         Grant::NotAsked => return Err("it was asked for".into()),
     };
-    assert_eq!(page, 4096);
+    assert_eq!(page, page_size());
     let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
     match &p.new_shmem_with(size, options) {
         Err(error) => assert_eq!(error.raw_os_error(), reason.raw_os_error()),
@@ -217,6 +218,10 @@ pub(crate) fn a_refusal_names_the_limit() -> Outcome {
 }
 
 pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
+    let _alone = match huge_pages_alone() {
+        Ok(alone) => alone,
+        Err(error) => return skip(format!("no huge pages: {error}")),
+    };
     let mut p = MemfdShMemProvider::new()?;
     let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
     let mut segment = match p.new_shmem_with(4 << 20, options) {
@@ -246,6 +251,107 @@ pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
     assert!(grants.huge_pages.is_granted());
     assert_eq!(whole.len(), 4 << 20);
     DONE
+}
+
+/// Pages that nobody has reserved, and of which none is free: the first access would be a SIGBUS.
+pub(crate) fn huge_pages_that_nobody_reserved_are_refused() -> Outcome {
+    let _alone = match huge_pages_alone() {
+        Ok(alone) => alone,
+        Err(error) => return skip(format!("no huge pages: {error}")),
+    };
+    if may_be_had_on_demand() {
+        return skip("there are huge pages on demand");
+    }
+    let _all = match all_huge_pages() {
+        Ok(all) => all,
+        Err(error) => return skip(error),
+    };
+    let flags = libc::IPC_CREAT | libc::SHM_HUGETLB | libc::SHM_NORESERVE | 0o600;
+    // SAFETY: no pointer is passed.
+    let number = unsafe { libc::shmget(libc::IPC_PRIVATE, 4 << 20, flags) };
+    if number == -1 {
+        let error = io::Error::last_os_error();
+        return skip(format!("no System V segment of huge pages: {error}"));
+    }
+    let mut p = UnixShMemProvider::new()?;
+    let id = ShMemId::from_int(number);
+    let before = shared_mappings();
+    let refused = [
+        p.shmem_from_id(id).err(),
+        p.shmem_from_id_and_size(id, 1).err(),
+        p.shmem_from_id_and_size(id, (2 << 20) + 1).err(),
+    ];
+    let after = shared_mappings();
+    // SAFETY: this command reads nothing from the pointer.
+    unsafe { libc::shmctl(number, libc::IPC_RMID, std::ptr::null_mut()) };
+    for refused in refused {
+        assert!(
+            matches!(refused, Some(Error::Foreign { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(after, before);
+    DONE
+}
+
+/// A peer has given one back, and somebody else has it now.
+pub(crate) fn a_huge_page_that_is_missing_is_named() -> Outcome {
+    let _alone = match huge_pages_alone() {
+        Ok(alone) => alone,
+        Err(error) => return skip(format!("no huge pages: {error}")),
+    };
+    let mut p = MemfdShMemProvider::new()?;
+    let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
+    let mut segment = match p.new_shmem_with(4 << 20, options) {
+        Ok((segment, _)) => segment,
+        Err(error) => return skip(format!("no huge pages: {error}")),
+    };
+    if may_be_had_on_demand() {
+        return skip("there are huge pages on demand");
+    }
+    segment.fill(7);
+    let attached = p.shmem_from_id(segment.id())?;
+    assert!(attached.iter().all(|&byte| byte == 7));
+    drop(attached);
+    let peer = super::snapshot::file_of(segment.id())?;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(&peer, flags, 0, 2 << 20)?;
+    let all = all_huge_pages()?;
+    let refused = p.shmem_from_id(segment.id());
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Os {
+                limit: Some(Limit::HugePages { free: 0, .. }),
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    drop(all);
+    let attached = p.shmem_from_id(segment.id())?;
+    assert_eq!((attached[0], attached[2 << 20]), (0, 7));
+    // It is there, and stays so.
+    let _all = all_huge_pages()?;
+    assert_eq!(segment[5], 0);
+    DONE
+}
+
+/// Held by tests that need all huge pages, or some: another run of them waits.
+pub(crate) fn huge_pages_alone() -> io::Result<fs::File> {
+    let file = fs::File::open("/proc/sys/vm/nr_hugepages")?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// All huge pages that are free.
+fn all_huge_pages() -> Result<Vec<MemfdShMem>, Error> {
+    let mut p = MemfdShMemProvider::new()?;
+    let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
+    let more = std::iter::repeat_with(|| p.new_shmem_with(2 << 20, options));
+    // As many as any machine has that tests run on.
+    let all = more.map_while(Result::ok).map(|(segment, _)| segment);
+    Ok(all.take(10_000).collect())
 }
 
 pub(crate) fn transparent_huge_pages_are_aligned() -> Outcome {

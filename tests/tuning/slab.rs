@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use shmem_providers::{
-    Error as ShMemError, Place, ShMemDescription, ShMemProvider, Slab, SlabObject,
-    StdShMemProvider, UnixShMemProvider,
+    Error as ShMemError, MemfdShMemProvider, Place, ShMemDescription, ShMemProvider, Slab,
+    SlabObject, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::peer::{Answer, Peer};
 use super::pool::{forked, wait};
-use super::support::{DONE, Outcome, natively};
+use super::support::{DONE, Outcome, natively, skip};
 
 pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
     for size in [1, 63, 64, 65, 5000] {
@@ -137,6 +137,69 @@ pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
             );
         }
     }
+    DONE
+}
+
+/// To make a slab costs nothing for objects that are never allocated.
+pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
+    let mut p = MemfdShMemProvider::new()?;
+    let (size, count) = if cfg!(target_pointer_width = "64") {
+        (1, 1 << 40)
+    } else {
+        (1, 1 << 23)
+    };
+    let slab = match Slab::new(&mut p, size, count) {
+        Ok(slab) => slab,
+        Err(error @ ShMemError::Os { .. }) => return skip(error),
+        Err(error) => return Err(error.into()),
+    };
+    assert_eq!(slab.available(), count);
+    let mut objects: Vec<_> = (0..1000).map_while(|_| slab.allocate()).collect();
+    assert_eq!((objects.len(), slab.available()), (1000, count - 1000));
+    let places: HashSet<_> = objects.iter().map(SlabObject::place).collect();
+    assert_eq!(places.len(), 1000);
+    // In any order, and the last freed is the first used again.
+    objects.swap(3, 700);
+    objects.truncate(500);
+    assert_eq!(slab.available(), count - 500);
+    let freed: HashSet<_> = (0..500)
+        .map_while(|_| slab.allocate())
+        .collect::<Vec<_>>()
+        .iter()
+        .map(SlabObject::place)
+        .collect();
+    assert_eq!(freed.len(), 500);
+    assert!(freed.is_subset(&places));
+    assert_eq!(slab.available(), count - 500);
+    DONE
+}
+
+/// What does not fit into the part that was attached is an error, and what fits is there.
+pub(crate) fn a_part_has_the_objects_that_are_in_it() -> Outcome {
+    let mut p = StdShMemProvider::new()?;
+    let slab = Slab::new(&mut p, 100, 10)?;
+    let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
+    for len in [1, 99, 100, 128, 227, 228, 1000, 1280] {
+        let mut part = p.shmem_from_id_and_size(slab.segment().id, len)?;
+        for (index, object) in objects.iter().enumerate() {
+            let is_there = object.place().within(&mut part).is_ok();
+            assert_eq!(is_there, 128 * index + 100 <= len, "{index} in {len}");
+        }
+        for (offset, bytes) in [(0, len + 1), (len, 1), (usize::MAX, 2), (1, usize::MAX)] {
+            let lie = Place {
+                offset,
+                len: bytes,
+                ..objects[0].place()
+            };
+            let wrong = lie.within(&mut part);
+            assert!(
+                matches!(wrong, Err(ShMemError::OutOfBounds { .. })),
+                "{wrong:?}"
+            );
+        }
+    }
+    let more = p.shmem_from_id_and_size(slab.segment().id, 1281);
+    assert!(matches!(more, Err(ShMemError::TooLarge { .. })), "{more:?}");
     DONE
 }
 

@@ -1,6 +1,7 @@
 //! Snapshots and their views.
 
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -11,7 +12,7 @@ use shmem_providers::{
 
 use super::peer::{Answer, Peer};
 use super::smaps::Smaps;
-use super::support::{DONE, Outcome};
+use super::support::{DONE, Outcome, page_size};
 
 const SIZE: usize = (1 << 20) + 100;
 
@@ -109,28 +110,47 @@ pub(crate) fn it_lives_as_long_as_somebody_holds_it() -> Outcome {
     assert_eq!(p.view_from_id(id)?[SIZE - 1], 4);
     peer.kill();
     let gone = p.view_from_id(id).expect_err("nobody holds it");
-    assert_eq!(gone, Error::Gone { id });
+    assert!(gone.is_not_found(), "{gone:?}");
     DONE
 }
 
 pub(crate) fn it_takes_memory_for_what_was_touched() -> Outcome {
+    let page = page_size();
     let mut p = MemfdShMemProvider::new()?;
-    let mut segment = p.new_shmem(64 << 20)?;
-    for page in [0, 77, 16000] {
-        segment[page * 4096] = 1;
+    let mut segment = p.new_shmem(1024 * page)?;
+    for number in [0, 77, 1000] {
+        segment[number * page] = 1;
     }
     let snapshot = p.snapshot(&segment)?;
     let blocks = file_of(snapshot.id())?.metadata()?.blocks();
-    assert_eq!(blocks * 512, 3 * 4096);
+    assert_eq!(blocks * 512, 3 * page as u64);
     let mut view = snapshot.view()?;
-    assert_eq!((view[0], view[77 * 4096], view[16000 * 4096]), (1, 1, 1));
-    for page in 0..100 {
-        view[page * 4096] = 2;
+    assert_eq!((view[0], view[77 * page], view[1000 * page]), (1, 1, 1));
+    for number in 0..100 {
+        view[number * page] = 2;
     }
-    assert_eq!(Smaps::of(view.as_ptr()).bytes("Anonymous"), 100 * 4096);
+    assert_eq!(Smaps::of(view.as_ptr()).bytes("Anonymous"), 100 * page);
     view.reset()?;
     assert_eq!(Smaps::of(view.as_ptr()).bytes("Anonymous"), 0);
-    assert_eq!((view[0], view[4096]), (1, 0));
+    assert_eq!((view[0], view[page]), (1, 0));
+    DONE
+}
+
+/// A snapshot is of what was attached, and not of what else the segment has.
+pub(crate) fn a_part_has_a_snapshot_of_its_own() -> Outcome {
+    let page = page_size();
+    let size = 64 * page + 5;
+    let mut p = MemfdShMemProvider::new()?;
+    let mut segment = p.new_shmem(size)?;
+    segment[2 * page..].fill(1);
+    for len in [1, 100, page, 2 * page + 1, 5 * page + 7, size - 1, size] {
+        let part = p.shmem_from_id_and_size(segment.id(), len)?;
+        let snapshot = p.snapshot(&part)?;
+        let view = p.view_from_id(snapshot.id())?;
+        assert_eq!((snapshot.len(), view.len()), (len, len));
+        assert_eq!(file_of(snapshot.id())?.metadata()?.len(), len as u64);
+        assert!(view[..] == segment[..len], "{len}");
+    }
     DONE
 }
 
@@ -143,7 +163,7 @@ pub(crate) fn what_is_no_snapshot() -> Outcome {
     p.release_shmem(&mut segment);
     assert_eq!(
         p.snapshot(&segment).expect_err("released"),
-        Error::Gone { id }
+        Error::Released { id }
     );
     assert!(p.view_from_id(ShMemId::from_string("x")).is_err());
     // Where there are none, that is what is said.
@@ -204,7 +224,7 @@ pub(crate) fn through_the_service() -> Outcome {
     loop {
         match maker.view_from_id(id) {
             Err(error) => {
-                assert_eq!(error, Error::Gone { id });
+                assert!(error.is_not_found(), "{error:?}");
                 return DONE;
             }
             Ok(_) => assert!(Instant::now() < end, "nobody holds it"),
@@ -214,13 +234,21 @@ pub(crate) fn through_the_service() -> Outcome {
 }
 
 /// The memfd with this id, opened by hand.
-fn file_of(id: ShMemId) -> std::io::Result<fs::File> {
+pub(crate) fn file_of(id: ShMemId) -> std::io::Result<fs::File> {
+    fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path_of(id)?)
+}
+
+/// The descriptor of this process that leads there.
+pub(crate) fn path_of(id: ShMemId) -> std::io::Result<PathBuf> {
     let nonce = &id.as_str()[8..];
     for entry in fs::read_dir("/proc/self/fd")? {
         let path = entry?.path();
         let link = fs::read_link(&path).unwrap_or_default();
         if link.to_string_lossy().contains(nonce) {
-            return fs::File::options().read(true).write(true).open(path);
+            return Ok(path);
         }
     }
     Err(std::io::ErrorKind::NotFound.into())

@@ -1,11 +1,12 @@
 //! What the id of a memfd says, and how that leads to it.
 
 use rustix::fd::OwnedFd;
-use rustix::io::Errno;
 
 use crate::ShMemId;
+use crate::error::{Error, Result, Subject};
 use crate::id::base64;
-use crate::sys::procfs;
+use crate::sys::procfs::{self, Clock, Look, Wanted};
+use crate::sys::{self, failed};
 use crate::text::Text;
 
 /// Whether others can open the segment of this id without looking through all processes.
@@ -29,13 +30,6 @@ const PID_BITS: u32 = 22;
 /// Descriptors beyond this need `fs.nr_open` raised far above its default, 2^20.
 const FD_BITS: u32 = 20;
 const NONCE_CHARS: usize = 11;
-
-/// Why no holder could be opened.
-pub(super) enum Refused {
-    Nobody,
-    Forbidden,
-    Os(Errno),
-}
 
 impl Place {
     /// Of a segment with this nonce, which this process and descriptor lead to.
@@ -67,42 +61,66 @@ impl Place {
         ShMemId::holding(text.as_bytes())
     }
 
-    /// Opens it with the creator, or with whoever holds it: what has the name, and is one of ours.
-    pub(super) fn open(self, is_ours: impl Fn(&OwnedFd) -> bool) -> Result<OwnedFd, Refused> {
+    /// Opens the segment by the descriptor of its creator or of any other holder: what has the name
+    /// and is taken for genuine.
+    pub(super) fn open(
+        self,
+        id: &ShMemId,
+        is_genuine: &dyn Fn(&OwnedFd) -> bool,
+    ) -> Result<OwnedFd> {
+        let refused = |errno| failed("open", errno, Subject::Id(*id));
         let name = name(self.nonce);
         let link = Text::<64>::joined(&[b"/memfd:", name.as_bytes(), b" (deleted)"]);
-        let link = link.as_bytes();
-        let mut forbidden = false;
+        let wanted = Wanted {
+            user: sys::check_user()?,
+            link: link.as_bytes(),
+            is_genuine,
+        };
+        // What is said of the process that the id names, if nobody else has the segment.
+        let mut error = None;
+        let mut note = |pid, look| match look {
+            Look::Found(fd) => Some(fd),
+            Look::OtherUser(uid) => {
+                error = Some(Error::OtherUser { owner: Some(uid) });
+                None
+            }
+            Look::Closed(reason) => {
+                error = Some(Error::Denied {
+                    id: *id,
+                    process: pid,
+                    reason,
+                });
+                None
+            }
+            Look::Nothing | Look::NoProcess => None,
+        };
         if let Some((pid, number)) = self.found {
-            match procfs::open(pid, number, link) {
-                Ok(Some(fd)) => return Ok(fd),
-                Err(Errno::ACCESS | Errno::PERM) => forbidden = true,
-                Err(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
-                    return Err(Refused::Os(errno));
-                }
-                // No such process or descriptor any more, or it leads to something else.
-                Ok(None) | Err(_) => {}
+            let look = procfs::look_at(pid, number, &wanted).map_err(refused)?;
+            if let Some(fd) = note(pid, look) {
+                return Ok(fd);
             }
         }
-        // Who has it already need not look far.
-        if let Ok(Some(fd)) = procfs::find_here(link, &is_ours) {
+        let Some(own_pid) = procfs::own_pid() else {
+            return Err(Error::Unsupported {
+                what: "/proc is not mounted here, or does not show this process: the id of a memfd \
+                       leads nowhere. Mount it, or use `UnixShMemProvider` or \
+                       `StdServedShMemProvider`",
+            });
+        };
+        let mut clock = Clock::start();
+        // A process that has the segment already need not look far.
+        let own = procfs::look_through(own_pid, &wanted, &mut clock).map_err(refused)?;
+        if let Look::Found(fd) = own {
             return Ok(fd);
         }
-        // A second look, because the last holder may have passed the segment on, while we looked,
-        // to a process that we had already looked at.
-        for _ in 0..2 {
-            match procfs::find(link, &is_ours) {
-                Ok(Some(fd)) => return Ok(fd),
-                Ok(None) => {}
-                Err(Errno::NOENT) => break,
-                Err(errno) => return Err(Refused::Os(errno)),
-            }
+        match procfs::search(&wanted, &mut clock).map_err(refused)? {
+            Ok(fd) => Ok(fd),
+            Err(search) => Err(error.unwrap_or(if search.is_complete() {
+                Error::Gone { id: *id }
+            } else {
+                Error::NotFound { id: *id, search }
+            })),
         }
-        Err(if forbidden {
-            Refused::Forbidden
-        } else {
-            Refused::Nobody
-        })
     }
 }
 

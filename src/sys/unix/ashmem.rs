@@ -64,7 +64,7 @@ pub(crate) fn is_missing(error: &Error) -> bool {
 ///
 /// The device is asked only if it is one of its kind: a file of a file system in user space would ask
 /// the program behind it, for as long as that likes.
-pub(crate) fn size(fd: impl AsFd) -> Option<usize> {
+pub(crate) fn size(fd: impl AsFd) -> Option<u64> {
     if !is_misc_device(&fd)? {
         return None;
     }
@@ -73,8 +73,8 @@ pub(crate) fn size(fd: impl AsFd) -> Option<usize> {
     // The kernel cuts what `ioctl` returns to 32 bits. The end of a region is told in full, but only
     // once it is mapped, as all of ours are.
     match seek(fd, SeekFrom::End(0)) {
-        Ok(end) => usize::try_from(end).ok(),
-        Err(_) => usize::try_from(size).ok(),
+        Ok(end) => Some(end),
+        Err(_) => u64::try_from(size).ok(),
     }
 }
 

@@ -20,8 +20,8 @@ use crate::shmem::extent;
 
 /// What the system says of the object behind a descriptor.
 pub(crate) struct Facts {
-    /// In bytes.
-    pub(crate) size: usize,
+    /// In bytes. It may be more than this process can map, if another one has made it.
+    pub(crate) size: u64,
     /// What it prefers to be read in, in bytes: of memory, the size of its pages, or a larger one.
     pub(crate) block: usize,
     /// The user id of its owner.
@@ -34,7 +34,7 @@ impl Facts {
         let stat =
             rustix::fs::fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
         Ok(Self {
-            size: usize::try_from(stat.st_size.max(0)).unwrap_or(usize::MAX),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
             #[allow(
                 clippy::unnecessary_fallible_conversions,
                 clippy::useless_conversion,
@@ -81,15 +81,13 @@ pub(crate) enum PageSize {
 impl PageSize {
     /// Of the object of which these are the facts.
     pub(crate) fn of(fd: impl AsFd, facts: &Facts) -> Result<Self> {
-        /// No machine has larger ordinary pages.
-        const LARGEST: usize = 64 << 10;
         /// The number of hugetlbfs (`statfs(2)`).
         const HUGETLBFS: u64 = 0x9584_58f6;
 
-        if facts.block <= LARGEST {
+        if facts.block <= page_size() {
             return Ok(Self::Ordinary);
         }
-        // Ordinary files in memory say this as well where transparent huge pages are usual.
+        // Ordinary files in memory have larger blocks as well where transparent huge pages are usual.
         let system =
             rustix::fs::fstatfs(fd).map_err(|errno| failed("fstatfs", errno, Subject::Nothing))?;
         #[allow(
@@ -169,7 +167,7 @@ pub(crate) fn map_fd_aligned(
 /// Not asked of rustix, which reads the auxiliary vector by itself: under valgrind that leads to where
 /// nothing is.
 #[cfg(any(target_os = "android", target_os = "linux"))]
-fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     // SAFETY: the function has no preconditions.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
@@ -313,7 +311,7 @@ impl Memory {
     ))]
     fn of_ashmem(fd: &OwnedFd) -> Option<Self> {
         Some(Self {
-            size: super::ashmem::size(fd)?.try_into().ok()?,
+            size: super::ashmem::size(fd)?,
             device: 0,
             inode: 0,
         })

@@ -1,11 +1,14 @@
-//! Who this process is for others, and a stock of random numbers: both forgotten by a forked child.
+//! Whether others can open what this process holds, and a stock of random numbers for ids, which a
+//! forked child forgets.
 //!
-//! Every memfd id holds the number of its process and a random nonce. To ask for both each time
-//! would be half as many system calls again as making the segment; to remember them in an ordinary
-//! variable would give a forked child the ids of its parent. So they are remembered in a page with
-//! `MADV_WIPEONFORK` (`madvise(2)`, since Linux 4.14), which a child finds zeroed, whichever way it
-//! was forked. Where the kernel does not know it, or an emulator only says that it does, everything is asked
-//! each time.
+//! Every memfd id holds a random nonce. Remembered in an ordinary variable, a forked child would draw
+//! the nonces of its parent. So they are in a page with `MADV_WIPEONFORK` (`madvise(2)`, since Linux
+//! 4.14), which a child finds zeroed, whichever way it was forked. Where the kernel does not know it, or
+//! an emulator only says that it does, each nonce is asked for.
+//!
+//! What a process can change (its user, its dumpable flag, its root directory, its limits) is asked each
+//! time. Its capabilities are not: it can only lose them, and then its segments are found more easily
+//! than it believes.
 #![allow(unsafe_code)]
 
 use core::mem::size_of;
@@ -14,29 +17,18 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicPtr, AtomicU32};
 
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
-use rustix::process::{DumpableBehavior, dumpable_behavior};
+use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid};
+use rustix::thread::capabilities;
 
-use super::{limits, procfs};
+use super::procfs;
 use crate::error::Result;
 use crate::sys::random;
 
 /// How many nonces are fetched at once. `getrandom(2)` gives up to 256 bytes without a break.
 const STOCK: usize = 32;
 
-/// What a new segment needs to be found by others.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Identity {
-    /// The number under which other processes of the user find this one's descriptors in `/proc`,
-    /// if they do: `/proc` may be missing, and a process that cannot be dumped is closed to them.
-    pub(crate) pid: Option<u32>,
-    /// Drawn for this segment alone.
-    pub(crate) nonce: u64,
-    /// Whether files of this process have a limit on their size.
-    pub(crate) sizes_limited: bool,
-}
-
-/// The identity for one new segment.
-pub(crate) fn draw() -> Result<Identity> {
+/// A random number, for one name alone.
+pub(crate) fn nonce() -> Result<u64> {
     if let Some(page) = page() {
         // A thread that would have to wait, or a signal handler that would do so forever, asks
         // anew.
@@ -48,11 +40,43 @@ pub(crate) fn draw() -> Result<Identity> {
     }
     let mut nonce = [0; size_of::<u64>()];
     random(&mut nonce)?;
-    Ok(Identity {
-        pid: visible_pid(),
-        nonce: u64::from_ne_bytes(nonce),
-        sizes_limited: limits::file_size().is_some(),
-    })
+    Ok(u64::from_ne_bytes(nonce))
+}
+
+/// The number under which other processes of the user find this one's descriptors in `/proc`, if they
+/// do at this moment.
+///
+/// `/proc` may be missing; and a process that cannot be dumped, or has capabilities that ordinary ones
+/// do not have, is closed to them (`ptrace(2)`).
+pub(crate) fn visible_pid() -> Option<u32> {
+    match dumpable_behavior() {
+        Ok(DumpableBehavior::Dumpable) if !is_privileged() => procfs::own_pid(),
+        _ => None,
+    }
+}
+
+/// Whether this process has capabilities that other processes of its user usually lack: root's have
+/// them all.
+fn is_privileged() -> bool {
+    const UNKNOWN: u32 = 0;
+    const NO: u32 = 1;
+    const YES: u32 = 2;
+
+    let known = page().map(|page| &page.privileged);
+    match known.map_or(UNKNOWN, |known| known.load(Relaxed)) {
+        UNKNOWN => {
+            // Root can become another user and keep some of its capabilities.
+            if geteuid().is_root() {
+                return false;
+            }
+            let is = capabilities(None).is_ok_and(|own| !own.permitted.is_empty());
+            if let Some(known) = known {
+                known.store(if is { YES } else { NO }, Relaxed);
+            }
+            is
+        }
+        known => known == YES,
+    }
 }
 
 /// What is remembered. All zeros, as a child finds it: nothing.
@@ -60,10 +84,8 @@ pub(crate) fn draw() -> Result<Identity> {
 struct Page {
     /// Not 0 while a thread works on the rest.
     busy: AtomicU32,
-    /// 0 if there is none.
-    pid: AtomicU32,
-    /// 0 if there is no limit.
-    sizes_limited: AtomicU32,
+    /// Whether the process has capabilities; 0 if that was not asked yet.
+    privileged: AtomicU32,
     /// How many nonces are left.
     left: AtomicU32,
     /// The halves of the nonces: not every machine has larger atomics.
@@ -72,7 +94,7 @@ struct Page {
 
 impl Page {
     /// Takes a nonce, after filling up the stock if it is empty. Only for who holds `busy`.
-    fn draw(&self) -> Result<Identity> {
+    fn draw(&self) -> Result<u64> {
         let mut left = self.left.load(Relaxed) as usize;
         if left == 0 {
             self.fill()?;
@@ -90,12 +112,7 @@ impl Page {
             Some([high, low]) => [take(high), take(low)],
             None => [0; 2],
         };
-        let pid = self.pid.load(Relaxed);
-        Ok(Identity {
-            pid: (pid != 0).then_some(pid),
-            nonce: u64::from(high) << 32 | u64::from(low),
-            sizes_limited: self.sizes_limited.load(Relaxed) != 0,
-        })
+        Ok(u64::from(high) << 32 | u64::from(low))
     }
 
     fn fill(&self) -> Result<()> {
@@ -107,9 +124,6 @@ impl Page {
             number.copy_from_slice(random);
             half.store(u32::from_ne_bytes(number), Relaxed);
         }
-        self.pid.store(visible_pid().unwrap_or(0), Relaxed);
-        self.sizes_limited
-            .store(limits::file_size().is_some().into(), Relaxed);
         Ok(())
     }
 }
@@ -154,12 +168,4 @@ fn map_page() -> Option<NonNull<Page>> {
         return None;
     }
     Some(page)
-}
-
-/// Where other processes of the user find the descriptors of this one.
-fn visible_pid() -> Option<u32> {
-    match dumpable_behavior() {
-        Ok(DumpableBehavior::Dumpable) => procfs::own_pid(),
-        _ => None,
-    }
 }

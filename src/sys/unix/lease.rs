@@ -50,3 +50,6 @@ fn fcntl(fd: &OwnedFd, command: c_int, argument: c_int) -> c_int {
     // SAFETY: the descriptor is open, and neither command takes a pointer.
     unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) }
 }
+
+#[cfg(all(test, feature = "std", target_os = "linux", not(shmem_android_rules)))]
+mod tests;

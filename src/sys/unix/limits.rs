@@ -11,10 +11,9 @@ pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
     match (call, errno) {
         (_, Errno::MFILE) => current(Resource::Nofile).map(|limit| Limit::OpenFiles { limit }),
         (_, Errno::FBIG) => file_size(),
-        ("mmap" | "shmat", Errno::NOMEM) => match address_space() {
-            Some(limit) => Some(Limit::AddressSpace { limit }),
-            None => system::behind(call, errno),
-        },
+        ("mmap" | "shmat", Errno::NOMEM) => system::full_mappings()
+            .or_else(|| address_space().map(|limit| Limit::AddressSpace { limit }))
+            .or_else(|| system::behind(call, errno)),
         _ => system::behind(call, errno),
     }
 }
@@ -70,6 +69,7 @@ mod system {
     use rustix::io::{Errno, read};
     use rustix::path::DecInt;
 
+    use super::super::procfs::{self, number};
     use crate::error::Error;
     use crate::limit::Limit;
     use crate::options::HugePages;
@@ -80,18 +80,26 @@ mod system {
             (_, Errno::NFILE) => {
                 number("/proc/sys/fs/file-max").map(|limit| Limit::SystemOpenFiles { limit })
             }
-            ("mmap" | "shmat", Errno::NOMEM) => {
-                number("/proc/sys/vm/max_map_count").map(|limit| Limit::Mappings { limit })
-            }
-            ("mlock", Errno::NOMEM | Errno::PERM | Errno::AGAIN) => {
+            ("mmap" | "shmat", Errno::NOMEM) => overcommit().or_else(mappings),
+            // Where all memory is locked (`mlockall(2)`), mapping says AGAIN.
+            ("mlock", Errno::NOMEM | Errno::PERM | Errno::AGAIN)
+            | ("mmap" | "shmat", Errno::AGAIN) => {
                 super::current(super::Resource::Memlock).map(|limit| Limit::LockedMemory { limit })
+            }
+            ("pthread_create", Errno::AGAIN) => super::current(super::Resource::Nproc)
+                .or_else(|| number("/proc/sys/kernel/threads-max"))
+                .map(|limit| Limit::Processes { limit }),
+            ("epoll_ctl", Errno::NOSPC) => {
+                number("/proc/sys/fs/epoll/max_user_watches").map(|limit| Limit::Watches { limit })
             }
             ("shmget", Errno::NOSPC) => system_v(),
             ("shmget", Errno::INVAL) => {
                 number("/proc/sys/kernel/shmmax").map(|limit| Limit::SystemVSize { limit })
             }
-            ("shmget", Errno::NOMEM) => Some(Limit::Memory {
-                total: ram_and_swap(),
+            ("shmget", Errno::NOMEM) => overcommit().or_else(|| {
+                Some(Limit::Memory {
+                    total: ram_and_swap(),
+                })
             }),
             ("shm_open" | "fallocate" | "pwrite", Errno::NOSPC) => dev_shm(),
             ("shm_open" | "shm_unlink", Errno::NOENT | Errno::ROFS | Errno::ACCESS) => {
@@ -119,18 +127,23 @@ mod system {
         }
     }
 
-    /// How many huge pages of this size, in bytes, are free; what more there may be on demand is not
-    /// told.
+    /// How many huge pages of this size, in bytes, are free, and not reserved for others; what more there
+    /// may be on demand is not told.
     fn free_huge_pages(size: usize) -> Option<Limit> {
         let kib = DecInt::new(size >> 10);
-        let path = Text::<80>::joined(&[
-            b"/sys/kernel/mm/hugepages/hugepages-",
-            kib.as_bytes(),
-            b"kB/free_hugepages",
-        ]);
-        let path = core::str::from_utf8(path.as_bytes()).ok()?;
-        let size = size as u64;
-        number(path).map(|free| Limit::HugePages { size, free })
+        let count = |which: &[u8]| {
+            let path = Text::<80>::joined(&[
+                b"/sys/kernel/mm/hugepages/hugepages-",
+                kib.as_bytes(),
+                which,
+            ]);
+            number(core::str::from_utf8(path.as_bytes()).ok()?)
+        };
+        let reserved = count(b"kB/resv_hugepages").unwrap_or(0);
+        count(b"kB/free_hugepages").map(|free| Limit::HugePages {
+            size: size as u64,
+            free: free.saturating_sub(reserved),
+        })
     }
 
     /// RAM and swap of the machine, in bytes.
@@ -142,6 +155,37 @@ mod system {
         pages(info.totalram)
             .saturating_add(pages(info.totalswap))
             .saturating_mul(info.mem_unit.into())
+    }
+
+    fn mappings() -> Option<Limit> {
+        Some(Limit::Mappings {
+            limit: number("/proc/sys/vm/max_map_count")?,
+            used: lines("/proc/self/maps")?,
+        })
+    }
+
+    /// The limit on mappings, if this process has reached it.
+    pub(super) fn full_mappings() -> Option<Limit> {
+        mappings()
+            .filter(|limit| matches!(limit, Limit::Mappings { limit, used } if used + 4 >= *limit))
+    }
+
+    /// The limit on what the system promises, if it keeps to one.
+    fn overcommit() -> Option<Limit> {
+        if number("/proc/sys/vm/overcommit_memory")? != 2 {
+            return None;
+        }
+        let mut text = [0; 4096];
+        let text = procfs::text("/proc/meminfo", &mut text)?;
+        let bytes = |name| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+            kib.checked_mul(1024)
+        };
+        Some(Limit::Overcommit {
+            limit: bytes("CommitLimit:")?,
+            used: bytes("Committed_AS:")?,
+        })
     }
 
     /// `shmget` says ENOSPC both for too many segments and for too many pages.
@@ -186,17 +230,6 @@ mod system {
         Some(Limit::DevShmMount { problem })
     }
 
-    /// The number that a file of `/proc/sys` holds; `fs.file-max` and the like are a single one.
-    fn number(path: &str) -> Option<u64> {
-        let mut text = [0; 32];
-        let len = read(opened(path)?, &mut text).ok()?;
-        core::str::from_utf8(text.get(..len)?)
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    }
-
     fn lines(path: &str) -> Option<u64> {
         let file = opened(path)?;
         let mut part = [0; 1024];
@@ -219,6 +252,10 @@ mod system {
     use rustix::io::Errno;
 
     use crate::limit::Limit;
+
+    pub(super) fn full_mappings() -> Option<Limit> {
+        None
+    }
 
     /// What these systems call their limits is not told yet.
     pub(super) fn behind(_call: &'static str, _errno: Errno) -> Option<Limit> {

@@ -1,5 +1,7 @@
 //! What the mechanisms of Unix share: descriptors, users, limits, sockets.
 
+#[cfg(not(any(target_os = "android", target_os = "haiku")))]
+pub(crate) mod attachments;
 mod errno;
 mod fd;
 #[cfg(feature = "std")]
@@ -79,14 +81,16 @@ pub(crate) use self::fd::{Facts, duplicate, map_fd, write_at};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, reset_private};
+pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::reserve;
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
-pub(crate) use self::tune::tune;
+pub(crate) use self::tune::{populate_or_refuse, tune};
 pub(crate) use self::user::check_owner;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::user::check_user;
 use crate::error::{Error, Result, Subject};
 
 /// The error for a call that the system refused, with the limit behind it.
@@ -104,7 +108,7 @@ pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Erro
 /// A random number, for one name alone.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn nonce() -> Result<u64> {
-    Ok(identity::draw()?.nonce)
+    identity::nonce()
 }
 
 /// A random number, for one name alone.

@@ -10,7 +10,7 @@ use crate::error::Result;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn next_touched(fd: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
     use crate::error::Subject;
-    use crate::sys::failed;
+    use crate::sys::{failed, page_size};
     use rustix::fs::{SeekFrom, seek};
     use rustix::io::Errno;
 
@@ -24,26 +24,41 @@ pub(crate) fn next_touched(fd: &OwnedFd, from: usize, len: usize) -> Result<Opti
         Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(failed("lseek(SEEK_DATA)", errno, Subject::Nothing)),
     };
+    if start == len {
+        return Ok(None);
+    }
     let end = match seek(fd, SeekFrom::Hole(start as u64)) {
         Ok(end) => place(end),
-        // It was taken away meanwhile.
+        // The object has become shorter meanwhile.
         Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(failed("lseek(SEEK_HOLE)", errno, Subject::Nothing)),
     };
-    Ok((start < end).then_some(start..end))
+    // If the page was given back meanwhile, the hole starts where it was. Those behind it are still to
+    // be looked at.
+    let page = start.saturating_add(page_size() - start % page_size());
+    Ok(Some(start..if start < end { end } else { page.min(len) }))
 }
 
-/// Gives back the memory of these bytes, which are zeros from then on.
+/// Gives back the memory of these bytes, of an object of `size`, which are zeros from then on.
+///
+/// Nothing else is changed. Only if they end with the object, all of its last page is given back, of
+/// which the rest belongs to nobody.
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn punch(fd: &OwnedFd, range: Range<usize>) -> Result<()> {
+pub(crate) fn punch(fd: &OwnedFd, range: Range<usize>, size: u64) -> Result<()> {
     use crate::error::Subject;
-    use crate::sys::failed;
+    use crate::sys::{failed, page_size};
     use rustix::fs::{FallocateFlags, fallocate};
     use rustix::io::Errno;
 
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let (start, mut end) = (range.start as u64, range.end as u64);
+    if end == size {
+        end = end
+            .checked_next_multiple_of(page_size() as u64)
+            .unwrap_or(end);
+    }
     loop {
-        match fallocate(fd, flags, range.start as u64, range.len() as u64) {
+        match fallocate(fd, flags, start, end.saturating_sub(start)) {
             Err(Errno::INTR) => {}
             done => {
                 let subject = Subject::Bytes(range.len());

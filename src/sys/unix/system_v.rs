@@ -9,7 +9,6 @@ use rustix::io::Errno;
 
 use super::last_errno;
 use crate::error::{Error, Result};
-use crate::mapping::Mapping;
 use crate::options::HugePages;
 
 /// Whether a segment whose removal was asked for can still be attached to while somebody has it
@@ -113,8 +112,9 @@ pub(crate) fn mode(stat: &libc::shmid_ds) -> u32 {
 /// Its creator can set the owner to any user, and goes on to have access; nobody can set the creator.
 /// So both have to be this user.
 pub(crate) fn check_owner(stat: &libc::shmid_ds) -> Result<()> {
-    super::check_owner(stat.shm_perm.cuid)?;
-    super::check_owner(stat.shm_perm.uid)
+    let user = super::check_user()?;
+    user.check(stat.shm_perm.cuid)?;
+    user.check(stat.shm_perm.uid)
 }
 
 /// Returns an error for a segment of another user, or one that other users may write to.
@@ -125,49 +125,6 @@ pub(crate) fn check_access(stat: &libc::shmid_ds) -> Result<()> {
             found: "its permissions let other users write to it",
         });
     }
-    Ok(())
-}
-
-/// Returns an error for a mapping of huge pages, just attached, that cannot get all of its pages:
-/// they need not be reserved (`SHM_NORESERVE`), and to touch one that cannot be had raises SIGBUS.
-///
-/// Nothing but the mapping tells that a segment has huge pages. It is aligned to them, and they take no
-/// advice about which pages to reclaim first; to ordinary pages that have not been touched the advice
-/// does nothing. Locked pages do not take it either, and are all there already. Before Linux 5.14 pages
-/// cannot be asked for without touching them, and the mapping is taken as it is.
-#[cfg(target_os = "linux")]
-pub(crate) fn ensure_backed(mapping: &Mapping) -> Result<()> {
-    use rustix::mm::{Advice, madvise};
-
-    /// The size of the smallest huge pages.
-    const SMALLEST: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
-        2 << 20
-    } else {
-        64 << 10
-    };
-
-    let base = mapping.base().as_ptr();
-    if base.addr() % SMALLEST != 0 || !super::advice_is_heeded() {
-        return Ok(());
-    }
-    // SAFETY: the first page is mapped, and keeps its content.
-    let cold = unsafe { madvise(base.cast(), 1, Advice::LinuxCold) };
-    if cold != Err(Errno::INVAL) {
-        return Ok(());
-    }
-    // SAFETY: the pages are mapped, and keep their content.
-    match unsafe { madvise(base.cast(), mapping.len(), Advice::LinuxPopulateRead) } {
-        Ok(()) | Err(Errno::INVAL) => Ok(()),
-        Err(_) => Err(Error::Foreign {
-            found: "it has huge pages that were not reserved, and there are not enough free ones",
-        }),
-    }
-}
-
-/// Elsewhere the memory of a segment is there when it is attached.
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")]
-pub(crate) fn ensure_backed(_mapping: &Mapping) -> Result<()> {
     Ok(())
 }
 

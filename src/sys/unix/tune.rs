@@ -28,16 +28,44 @@ pub(crate) fn tune(mapping: &mut Mapping, options: ShMemOptions, grants: &mut Gr
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) fn tune(_mapping: &mut Mapping, _options: ShMemOptions, _grants: &mut Grants) {}
 
+/// Makes sure that every page of an existing segment is there, if it consists of huge pages, which
+/// do not come from the memory of the machine at large: where one is missing and none is free, the
+/// first access raises SIGBUS. Ordinary pages are left as they are.
+///
+/// # Errors
+///
+/// [`Error::Foreign`](crate::error::Error::Foreign) if a page is missing or damaged.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) fn populate_or_refuse(mapping: &Mapping) -> crate::error::Result<()> {
+    if linux::may_be_of_huge_pages(mapping) {
+        linux::populate(mapping)
+    } else {
+        Ok(())
+    }
+}
+
+/// Elsewhere no mechanism has pages that can be missing.
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+#[allow(dead_code, reason = "not every mechanism needs it")]
+#[expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")]
+pub(crate) fn populate_or_refuse(_mapping: &Mapping) -> crate::error::Result<()> {
+    Ok(())
+}
+
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod linux {
+    use core::ffi::c_void;
+
+    use rustix::fd::AsRawFd;
     use rustix::fs::{Mode, OFlags, open};
     use rustix::io::{Errno, read};
     use rustix::mm::{self, Advice};
+    use rustix::pipe::{PipeFlags, pipe_with};
 
     use crate::error::{Error, Result, Subject};
     use crate::mapping::Mapping;
     use crate::options::HugePages;
-    use crate::sys::{advice_is_heeded, failed};
+    use crate::sys::{advice_is_heeded, failed, page_size};
 
     /// No page of any machine that we run on is smaller.
     const SMALLEST_PAGE: usize = 4096;
@@ -57,6 +85,82 @@ mod linux {
                 failed("madvise(MADV_POPULATE_READ)", errno, subject)
             }),
         }
+    }
+
+    /// Whether a shared mapping may consist of huge pages.
+    ///
+    /// Of these alone the kernel refuses to drop a part: `MADV_DONTNEED` on the second ordinary page
+    /// is EINVAL. Of ordinary ones it drops the entry in the page table. It refuses for locked pages
+    /// as well, but these are all there already, so to populate them changes nothing. Of a mapping
+    /// that has no second page nothing is known; to populate it takes one page.
+    pub(super) fn may_be_of_huge_pages(mapping: &Mapping) -> bool {
+        /// Such a mapping is aligned to the size of its pages. No machine has smaller huge ones.
+        const SMALLEST: usize = if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+            2 << 20
+        } else {
+            64 << 10
+        };
+
+        if mapping.base().as_ptr().addr() % SMALLEST != 0 || !advice_is_heeded() {
+            return false;
+        }
+        let page = page_size();
+        if mapping.len() <= page {
+            return true;
+        }
+        let second = mapping.base().as_ptr().wrapping_add(page).cast::<c_void>();
+        // SAFETY: a page of the mapping, which is shared: only the entry in the page table goes; the
+        // content stays in the object, and the next access finds it there.
+        let done = unsafe { mm::madvise(second, 1, Advice::LinuxDontNeed) };
+        done == Err(Errno::INVAL)
+    }
+
+    /// Makes sure that every page of the mapping is there.
+    pub(super) fn populate(mapping: &Mapping) -> Result<()> {
+        let done = match advise(mapping, Advice::LinuxPopulateRead) {
+            // Before Linux 5.14.
+            Err(Errno::INVAL | Errno::NOSYS) => read_every_page(mapping)?,
+            done => done,
+        };
+        done.map_err(|errno| match errno {
+            Errno::FAULT | Errno::NOMEM => Error::Foreign {
+                found: "it consists of huge pages, some of which are missing while none is free, \
+                        so that to access them would raise SIGBUS: set more aside \
+                        (/proc/sys/vm/nr_hugepages), and make it without SHM_NORESERVE",
+            },
+            Errno::HWPOISON => Error::Foreign {
+                found: "some of its memory is damaged (EHWPOISON)",
+            },
+            _ => {
+                let subject = Subject::Bytes(mapping.len());
+                failed("madvise(MADV_POPULATE_READ)", errno, subject)
+            }
+        })
+    }
+
+    /// Has the kernel read a byte of every page: where this process would get SIGBUS, the kernel
+    /// gets EFAULT.
+    pub(super) fn read_every_page(mapping: &Mapping) -> Result<Result<(), Errno>> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
+            .map_err(|errno| failed("pipe2", errno, Subject::Nothing))?;
+        let mut byte = [0];
+        for offset in (0..mapping.len()).step_by(page_size()) {
+            let place = mapping
+                .base()
+                .as_ptr()
+                .wrapping_add(offset)
+                .cast::<c_void>();
+            // The kernel's own view of the memory is asked for, so no reference to it is made.
+            // SAFETY: the descriptor is open; the kernel checks the pointer, which is in the mapping.
+            let written = unsafe { libc::write(writer.as_raw_fd(), place, 1) };
+            if written != 1 {
+                return Ok(Err(crate::sys::last_errno()));
+            }
+            if let Err(errno) = rustix::io::retry_on_intr(|| read(&reader, &mut byte)) {
+                return Ok(Err(errno));
+            }
+        }
+        Ok(Ok(()))
     }
 
     pub(super) fn transparent_huge_pages(mapping: &Mapping) -> Result<()> {
@@ -106,3 +210,6 @@ mod linux {
         setting.is_some_and(|setting| !setting.contains("[never]") && !setting.contains("[deny]"))
     }
 }
+
+#[cfg(all(test, feature = "std", target_os = "linux"))]
+mod tests;
