@@ -83,7 +83,7 @@ pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
 #[cfg(not(target_os = "android"))]
-pub(crate) use self::posix_shm::reserve;
+pub(crate) use self::posix_shm::{reserve, reserve_existing};
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
