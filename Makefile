@@ -62,6 +62,22 @@ doc: ## Documentation, without and with what is private
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps --document-private-items
 
+# The documentation is built twice: as users build it, and with the settings of docs.rs.
+.PHONY: package
+PACKAGE := $(OUT)/package/unpacked
+package: ## What would be published: unpacked, documented and tested there
+	rm -rf $(PACKAGE) $(OUT)/package/shmem_providers-*.crate
+	cargo package --no-verify --allow-dirty --target-dir $(OUT)
+	mkdir -p $(PACKAGE)
+	tar -xzf $(OUT)/package/shmem_providers-*.crate -C $(PACKAGE) --strip-components=1
+	cd $(PACKAGE) && RUSTDOCFLAGS="-D warnings" \
+		cargo doc --features full --no-deps --target-dir $(OUT)/package/target
+	cd $(PACKAGE) && RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" \
+		cargo doc --features full --no-deps --target-dir $(OUT)/package/docs.rs
+	cd $(PACKAGE) && cargo test --features full --no-run --target-dir $(OUT)/package/target
+	cd $(PACKAGE) && cargo test --features full --lib --test contract --target-dir $(OUT)/package/target
+	cd $(PACKAGE) && cargo test --features full --doc --target-dir $(OUT)/package/target
+
 .PHONY: no-std
 no-std: ## Library with nothing but core, and with core and alloc: whoever wants std fails
 	for target in x86_64-unknown-none $(HOST); do \

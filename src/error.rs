@@ -141,6 +141,10 @@ pub enum Error {
         /// What is wrong.
         problem: &'static str,
     },
+    /// Another thread has announced a `fork()` ([`pre_fork`](crate::ShMemProvider::pre_fork)), and has
+    /// not gone on to [`post_fork`](crate::ShMemProvider::post_fork) for ten seconds.
+    #[cfg(feature = "std")]
+    ForkPending,
     /// This system, or the state it is in, has no way to do it.
     Unsupported {
         /// What is missing.
@@ -188,6 +192,7 @@ impl Error {
 }
 
 impl fmt::Display for Error {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each error")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Os {
@@ -282,6 +287,12 @@ impl fmt::Display for Error {
             Self::Service { address, problem } => {
                 write!(f, "the service at {address:?}: {problem}")
             }
+            #[cfg(feature = "std")]
+            Self::ForkPending => f.write_str(
+                "another thread has called pre_fork, and for ten seconds neither post_fork nor \
+                 anything else of this provider; it has to call post_fork after fork(), on both \
+                 sides, even if fork() failed",
+            ),
             Self::Unsupported { what } => f.write_str(what),
         }
     }
@@ -364,6 +375,7 @@ impl From<Error> for std::io::Error {
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Foreign { .. } => ErrorKind::InvalidData,
             Error::Service { .. } => ErrorKind::NotConnected,
+            Error::ForkPending => ErrorKind::TimedOut,
             #[cfg(feature = "zerocopy")]
             Error::InvalidValue => ErrorKind::InvalidData,
             Error::InvalidSize { .. }

@@ -51,6 +51,8 @@ mod options;
 pub mod pipes;
 #[cfg(all(any(unix, windows), feature = "std"))]
 mod pool;
+#[cfg(any(unix, windows, feature = "std"))]
+mod process;
 #[cfg(any(unix, windows))]
 mod providers;
 #[cfg(feature = "std")]

@@ -22,7 +22,7 @@ impl From<Error> for libafl_core::Error {
             #[cfg(feature = "std")]
             Error::Environment { .. } | Error::FromEnvironment { .. } => Self::empty(text),
             #[cfg(feature = "std")]
-            Error::Service { .. } => Self::illegal_state(text),
+            Error::Service { .. } | Error::ForkPending => Self::illegal_state(text),
             #[cfg(feature = "zerocopy")]
             Error::InvalidValue => Self::illegal_state(text),
             #[cfg(feature = "std")]

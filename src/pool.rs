@@ -14,9 +14,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::access::Access;
 use crate::error::Result;
+use crate::process::Owner;
 use crate::segment::{Provider, Room, Segment};
 use crate::shmem::check_size;
-use crate::sys::{self, Kin, Pid};
+use crate::sys::Kin;
 use crate::{Error, ShMem, ShMemId, ShMemProvider};
 
 /// Makes the segments of another provider, and uses those again that were dropped.
@@ -91,7 +92,7 @@ pub struct Pooled<R: Room> {
 
 struct Shared<R: Room> {
     provider: Provider<R>,
-    owner: Pid,
+    owner: Owner,
     most_segments: usize,
     most_bytes: usize,
     /// `None` if it cannot be known. Made before the first segment is, so that who inherits a segment
@@ -117,7 +118,7 @@ impl<R: Room> Pool<R> {
         Self {
             shared: Arc::new(Shared {
                 provider,
-                owner: sys::pid(),
+                owner: Owner::current(),
                 most_segments,
                 most_bytes,
                 kin: OnceLock::new(),
@@ -148,7 +149,7 @@ impl<R: Room> Shared<R> {
     /// What `work` says of what is idle; `None` in a child that was forked, to which none of it
     /// belongs, and in which the lock may be held by a thread that does not exist.
     fn idle<T>(&self, work: impl FnOnce(&mut Idle<R>) -> T) -> Option<T> {
-        (self.owner == sys::pid()).then(|| work(&mut self.lock()))
+        self.owner.is_current().then(|| work(&mut self.lock()))
     }
 
     /// For the owner.
@@ -216,7 +217,7 @@ impl<R: Room> ShMemProvider for Pool<R> {
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Pooled<R>, Error> {
         let size = check_size(map_size)?;
-        let kin = if self.shared.owner == sys::pid() {
+        let kin = if self.shared.owner.is_current() {
             self.shared.kin.get_or_init(Kin::new).as_ref()
         } else {
             None

@@ -21,9 +21,13 @@ use crate::{Error, ShMem, ShMemDescription, ShMemId, ShMemProvider};
 ///
 /// It gets through `fork()`: call [`pre_fork`](ShMemProvider::pre_fork) before and
 /// [`post_fork`](ShMemProvider::post_fork) after it on both sides, after a `fork()` that failed as
-/// well; both reach the provider inside. Between the two, other threads wait. A child that was
-/// forked without them can use it too, but where another thread was just using the provider, the
-/// child starts with a new one, made by `default`.
+/// well; both reach the provider inside. Between the two, other threads wait, however long the fork
+/// takes, and the thread that forks leaves the provider and its segments alone: what it does with
+/// them counts as the end of the fork, and so does its own end. If neither comes, other threads get
+/// [`Error::ForkPending`](crate::error::Error::ForkPending) after ten seconds.
+///
+/// A child that was forked without them can use it too, but where another thread was just using the
+/// provider, the child starts with a new one, made by `default`.
 ///
 /// # Examples
 ///
@@ -93,34 +97,34 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
     }
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error> {
-        let made = self.shared.lock().new_shmem(map_size);
+        let made = self.shared.lock()?.new_shmem(map_size);
         self.counted(made)
     }
 
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
-        let opened = self.shared.lock().shmem_from_id(id);
+        let opened = self.shared.lock()?.shmem_from_id(id);
         self.counted(opened)
     }
 
     fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem, Error> {
-        let opened = self.shared.lock().shmem_from_id_and_size(id, size);
+        let opened = self.shared.lock()?.shmem_from_id_and_size(id, size);
         self.counted(opened)
     }
 
     fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, Error> {
-        let cloned = self.shared.lock().clone_ref(&mapping.segment);
+        let cloned = self.shared.lock()?.clone_ref(&mapping.segment);
         self.counted(cloned)
     }
 
     fn pre_fork(&mut self) -> Result<(), Error> {
-        let mut provider = self.shared.lock();
+        let mut provider = self.shared.lock()?;
         provider.pre_fork()?;
         provider.hold();
         Ok(())
     }
 
     fn post_fork(&mut self, is_child: bool) -> Result<(), Error> {
-        self.shared.resume().post_fork(is_child)
+        self.shared.lock()?.post_fork(is_child)
     }
 
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
@@ -132,7 +136,10 @@ impl<P: ShMemProvider> RcShMem<P> {
     fn release(&mut self) {
         if !self.is_released {
             self.is_released = true;
-            self.shared.lock().release_shmem(&mut self.segment);
+            // If it cannot be asked, dropping the segment does the same.
+            if let Ok(mut provider) = self.shared.lock() {
+                provider.release_shmem(&mut self.segment);
+            }
         }
     }
 }

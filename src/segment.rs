@@ -7,8 +7,8 @@ use crate::access::Access;
 use crate::error::{Error, Result};
 use crate::mapping::Mapping;
 use crate::options::{CANNOT, Grants, ShMemOptions};
+use crate::process::Owner;
 use crate::shmem::check_size;
-use crate::sys::{self, Pid};
 use crate::{ShMem, ShMemId, ShMemProvider};
 
 /// One mechanism of the operating system: all that the common code knows of it.
@@ -221,7 +221,7 @@ enum Origin {
     /// Made here; the kernel ends it.
     Made,
     /// Made here, to be unlinked, but not by a child that this process forks.
-    MadeBy(Pid),
+    MadeBy(Owner),
 }
 
 /// Makes and opens the segments of one mechanism.
@@ -252,7 +252,7 @@ impl<R: Room> Provider<R> {
     pub(crate) fn adopt(&self, fresh: Fresh<R::Handle>) -> Segment<R> {
         let origin = match fresh.end {
             End::WithLastHolder => Origin::Made,
-            End::Unlinked => Origin::MadeBy(sys::pid()),
+            End::Unlinked => Origin::MadeBy(Owner::current()),
         };
         Segment {
             mapping: fresh.mapping,
@@ -406,7 +406,7 @@ impl<R: Room> Segment<R> {
         let Some(handle) = self.handle.take() else {
             return;
         };
-        if matches!(self.origin, Origin::MadeBy(maker) if maker == sys::pid()) {
+        if matches!(self.origin, Origin::MadeBy(maker) if maker.is_current()) {
             // There is nobody to tell, and nothing else that could be done.
             let _ = self.room.unlink(&handle, &self.id);
         }

@@ -194,8 +194,16 @@ pub trait ShMemProvider: Clone + Default + Debug {
     /// # Errors
     ///
     /// [`Error::InvalidId`], [`Error::Gone`], [`Error::OtherUser`] or [`Error::Foreign`] for ids that do
-    /// not lead to a segment, [`Error::Os`] if the system refuses for another reason.
-    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error>;
+    /// not lead to a segment, [`Error::Os`] if the system refuses for another reason. All providers of
+    /// this crate have this method. The default, for those that were written for 0.16, returns
+    /// [`Error::Unsupported`].
+    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
+        let _ = id;
+        Err(error::Error::Unsupported {
+            what: "this provider does not implement shmem_from_id, so it cannot ask for the size of \
+                   a segment: attach with shmem_from_id_and_size",
+        })?
+    }
 
     /// Attaches to the first `size` bytes of a segment. Less than it has is allowed.
     ///
@@ -285,9 +293,12 @@ pub trait ShMemProvider: Clone + Default + Debug {
         attached.map_err(|error| crate::env::named(env_name, error))
     }
 
-    /// To be called before a `fork()`, and [`post_fork`](Self::post_fork) after it on both sides.
+    /// To be called before a `fork()`, and [`post_fork`](Self::post_fork) after it on both sides, by
+    /// the same thread, also after a `fork()` that failed. Between the two, the thread leaves this
+    /// provider and its segments alone.
     ///
-    /// Providers that need nothing for it do nothing.
+    /// Providers that need nothing for it do nothing. Those that do something have the other threads
+    /// of this process wait meanwhile.
     ///
     /// # Errors
     ///
@@ -308,8 +319,11 @@ pub trait ShMemProvider: Clone + Default + Debug {
 
     /// Gives up this process's hold of a segment, as dropping it does.
     ///
-    /// What is left in `shmem` keeps its id and has no bytes.
-    fn release_shmem(&mut self, shmem: &mut Self::ShMem);
+    /// Of segments of this crate, what is left in `shmem` keeps its id and has no bytes. The default does
+    /// nothing: then the hold is given up when the segment is dropped.
+    fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
+        let _ = shmem;
+    }
 }
 
 /// How many bytes to map of a segment that has `actual`, if `asked` is how many are wanted: as many

@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::access::Access;
 use crate::error::Result;
+use crate::process::Owner;
 use crate::segment::{Provider, Room, Segment};
-use crate::sys::{self, Pid};
 use crate::{Error, ShMem, ShMemDescription};
 
 /// Objects start at multiples of this, in bytes, so that none shares a cache line with another one.
@@ -71,7 +71,7 @@ pub struct Place {
 struct Shared<R: Room> {
     segment: Segment<R>,
     object_size: usize,
-    owner: Pid,
+    owner: Owner,
     free: Mutex<Free>,
 }
 
@@ -136,7 +136,7 @@ impl<R: Room> Slab<R> {
             shared: Arc::new(Shared {
                 segment,
                 object_size,
-                owner: sys::pid(),
+                owner: Owner::current(),
                 free: Mutex::new(Free {
                     stride,
                     freed: Vec::new(),
@@ -177,7 +177,7 @@ impl<R: Room> Shared<R> {
     /// it says nothing of what its parent uses, and in which the lock may be held by a thread that does
     /// not exist.
     fn free<T>(&self, work: impl FnOnce(&mut Free) -> T) -> Option<T> {
-        let is_owner = self.owner == sys::pid();
+        let is_owner = self.owner.is_current();
         is_owner.then(|| work(&mut self.free.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }

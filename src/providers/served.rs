@@ -165,7 +165,7 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
     }
 
     fn duplicate(&self, handle: &Held) -> Result<Held> {
-        Ok(self.client.hold_again(handle))
+        self.client.hold_again(handle)
     }
 
     fn map(&self, handle: &Held, len: Option<usize>) -> Result<Mapping> {

@@ -193,7 +193,7 @@ impl Room for SystemV {
         let (_, stat) = system_v::ask(handle.0, system_v::IPC_STAT)
             .map_err(|errno| refused("shmctl(IPC_STAT)", errno, *id))?;
         system_v::check_owner(&stat)?;
-        if stat.shm_cpid != sys::pid().as_raw_nonzero().get() {
+        if stat.shm_cpid != rustix::process::getpid().as_raw_nonzero().get() {
             return Err(Error::Gone { id: *id });
         }
         system_v::remove(handle.0).map_err(|errno| refused("shmctl(IPC_RMID)", errno, *id))

@@ -1,8 +1,10 @@
 //! Where clients and service of one user meet.
 
 use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use core::fmt;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -12,19 +14,19 @@ use rustix::process::geteuid;
 
 use super::host::ENV;
 use crate::error::{Error, Result, Subject};
-use crate::fork_lock::ForkLock;
-use crate::sys::{self, Pid};
+use crate::process::{Owner, Published};
+use crate::sys;
 
 /// Where to meet: as somebody chose, or where all programs of the user do.
 #[derive(Debug, Default)]
 pub(crate) struct Address {
     chosen: Option<PathBuf>,
     /// Once it was asked.
-    environment: ForkLock<Option<Environment>>,
+    environment: Published<Read>,
 }
 
 /// What the environment says about where to meet.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Environment {
     chosen: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
@@ -47,12 +49,13 @@ impl Address {
         }
     }
 
-    fn environment(&self) -> Environment {
-        if let Some(known) = self.environment.lock().clone() {
-            return known;
+    fn environment(&self) -> &'static Environment {
+        loop {
+            if let Some(known) = self.environment.get() {
+                return &known.environment;
+            }
+            self.environment.replace(None, Read::of_this_process());
         }
-        let environment = Environment::of_this_process();
-        self.environment.lock().get_or_insert(environment).clone()
     }
 
     /// The path of the socket. The user's own folder is made if need be, and checked each time.
@@ -61,31 +64,61 @@ impl Address {
             return checked(path.clone());
         }
         let environment = self.environment();
-        match environment.chosen {
-            Some(path) => checked(path),
+        match &environment.chosen {
+            Some(path) => checked(path.clone()),
             None => checked(own_folder(environment)?.join("service")),
         }
     }
 }
 
-/// What was read last, and by which process.
-static LAST: ForkLock<Option<(Pid, Environment)>> = ForkLock::new(None);
+/// What was read last.
+static LAST: Published<Read> = Published::new();
 
-impl Environment {
+/// What a process has read of the environment. It is never freed: the environment changes rarely, and
+/// what has not changed is not stored again.
+struct Read {
+    owner: Owner,
+    environment: Environment,
+    /// So that it can be told from what is lost.
+    _before: Option<&'static Self>,
+}
+
+impl fmt::Debug for Published<Read> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Published")
+    }
+}
+
+impl Read {
     /// In a forked child, what its parent read last, if it did: a thread of the parent may have had the
     /// lock of the standard library for the environment, and then the child could never read it.
-    fn of_this_process() -> Self {
-        let last = LAST.lock().clone();
-        match last {
-            Some((owner, environment)) if owner != sys::pid() => environment,
-            _ => {
-                let environment = Self::read();
-                *LAST.lock() = Some((sys::pid(), environment.clone()));
-                environment
+    fn of_this_process() -> &'static Self {
+        if let Some(last) = LAST.get() {
+            if !last.owner.is_current() {
+                return last;
+            }
+        }
+        let environment = Environment::read();
+        let owner = Owner::current();
+        loop {
+            let before = LAST.get();
+            match before {
+                Some(last) if last.environment == environment => return last,
+                _ => {}
+            }
+            let new: &'static Self = Box::leak(Box::new(Self {
+                owner,
+                environment: environment.clone(),
+                _before: before,
+            }));
+            if LAST.replace(before, new) {
+                return new;
             }
         }
     }
+}
 
+impl Environment {
     fn read() -> Self {
         let chosen = env::var_os(ENV).filter(|path| !path.is_empty());
         Self {
@@ -109,13 +142,13 @@ fn checked(path: PathBuf) -> Result<PathBuf> {
 
 /// A folder that only this user can enter: in `$XDG_RUNTIME_DIR`, or where that usually is, or else
 /// where temporary files are.
-fn own_folder(environment: Environment) -> Result<PathBuf> {
+fn own_folder(environment: &Environment) -> Result<PathBuf> {
     let user = geteuid().as_raw();
     let usual = PathBuf::from(format!("/run/user/{user}"));
-    let private = environment.runtime.into_iter().chain([usual]);
+    let private = environment.runtime.iter().chain([&usual]);
     for base in private {
         // Programs started by `sudo` and the like see that of somebody else.
-        if base.is_absolute() && is_private(&base).is_ok_and(|fault| fault.is_none()) {
+        if base.is_absolute() && is_private(base).is_ok_and(|fault| fault.is_none()) {
             return made(base.join("shmem_providers"));
         }
     }

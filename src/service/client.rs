@@ -20,6 +20,7 @@ use crate::ShMemId;
 use crate::error::{Error, Result};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
+use crate::process::Owner;
 use crate::sys::site::Site;
 use crate::sys::{self, socket};
 use crate::text::Text;
@@ -64,7 +65,7 @@ struct Segment {
 #[derive(Default)]
 struct State {
     /// The process that all this belongs to, once there is something.
-    owner: Option<u32>,
+    owner: Option<Owner>,
     connection: Option<Arc<Connection>>,
     /// Whether the service of the last connection has ended, and no other was found since.
     is_deserted: bool,
@@ -94,7 +95,7 @@ impl Client {
 
     /// Connects, if that was not done before.
     pub(crate) fn connect(&self) -> Result<()> {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state()?;
         self.shared
             .ensure_connected(&mut state, Instant::now() + DEADLINE)
     }
@@ -103,7 +104,7 @@ impl Client {
     pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<Held> {
         let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
         let size = size.ok_or(Error::InvalidSize { size: 0 })?;
-        let mut state = self.shared.state();
+        let mut state = self.shared.state()?;
         let mut tries = 4;
         loop {
             let id = random_text(b's')?;
@@ -120,7 +121,7 @@ impl Client {
 
     /// Has the service hand out a segment.
     pub(crate) fn open(self: &Arc<Self>, id: ShMemId) -> Result<Held> {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state()?;
         let (reply, fd) = self.shared.request(&mut state, Ask::Open(id), None)?;
         match (reply.verdict, NonZeroU64::new(reply.size), fd) {
             (Verdict::Done, Some(size), Some(fd)) => Ok(self.hold(&mut state, id, size, fd)),
@@ -132,7 +133,7 @@ impl Client {
     /// [`post_fork`](Self::post_fork).
     pub(crate) fn pre_fork(&self) -> Result<()> {
         self.shared.address.look_up();
-        let mut state = self.shared.state();
+        let mut state = self.shared.state()?;
         if state.connection.is_some() || !state.held.is_empty() {
             let token = random_text(b't')?;
             let (reply, _) = self.shared.request(&mut state, Ask::Fork(token), None)?;
@@ -146,14 +147,14 @@ impl Client {
 
     /// In the child, makes a connection of its own.
     pub(crate) fn post_fork(&self, is_child: bool) -> Result<()> {
-        let mut state = self.shared.state.resume();
+        let mut state = self.shared.state.lock()?;
         if !is_child {
             state.token = None;
             return Ok(());
         }
         let announced = state.token.is_some();
-        let process = state.process();
-        state.leave_to_parent(process);
+        let current = state.current();
+        state.leave_to_parent(current);
         if announced || !state.held.is_empty() {
             self.shared
                 .ensure_connected(&mut state, Instant::now() + DEADLINE)?;
@@ -162,16 +163,16 @@ impl Client {
     }
 
     /// One more hold on the same segment.
-    pub(crate) fn hold_again(self: &Arc<Self>, held: &Held) -> Held {
-        if let Some(segment) = self.shared.state().held.get_mut(&held.id) {
+    pub(crate) fn hold_again(self: &Arc<Self>, held: &Held) -> Result<Held> {
+        if let Some(segment) = self.shared.state()?.held.get_mut(&held.id) {
             segment.holds += 1;
         }
-        Held {
+        Ok(Held {
             id: held.id,
             size: held.size,
             fd: Arc::clone(&held.fd),
             client: Arc::clone(self),
-        }
+        })
     }
 
     /// Takes down a hold, and has it watched over.
@@ -201,16 +202,27 @@ impl Client {
 
 impl Shared {
     /// The state of this process.
-    fn state(&self) -> Guard<'_, State> {
-        let mut state = self.state.lock();
-        let process = state.process();
-        state.leave_to_parent(process);
+    fn state(&self) -> Result<Guard<'_, State>> {
+        let mut state = self.state.lock()?;
+        let current = state.current();
+        state.leave_to_parent(current);
+        Ok(state)
+    }
+
+    /// The same when no client is left, so that nobody needs it after a fork.
+    fn last_state(&self) -> Guard<'_, State> {
+        let mut state = self.state.lock_now();
+        let current = state.current();
+        state.leave_to_parent(current);
         state
     }
 
     /// One hold less; after the last, the service is told.
     fn release(&self, id: ShMemId) {
-        let mut state = self.state();
+        // Otherwise it stays with the client.
+        let Ok(mut state) = self.state() else {
+            return;
+        };
         let Some(segment) = state.held.get_mut(&id) else {
             return;
         };
@@ -281,7 +293,7 @@ impl Shared {
             return Ok(());
         }
         let path = self.address.path()?;
-        state.owner = Some(std::process::id());
+        state.owner = Some(Owner::current());
         loop {
             let token = state.token.take();
             let absent = match Connection::open(&path, token) {
@@ -324,12 +336,14 @@ impl Shared {
     /// What the keeper does when the connection has hung up. Returns what it has to watch from now
     /// on, and how long, if it has to look again.
     fn restore(self: &Arc<Self>, lost: Option<&Arc<Connection>>) -> Watch {
-        let mut state = self.state();
+        let again = Duration::from_millis(100);
+        let Ok(mut state) = self.state() else {
+            return (lost.cloned(), Some(again));
+        };
         let is_lost = |now: &Arc<Connection>| lost.is_some_and(|lost| Arc::ptr_eq(now, lost));
         if state.connection.as_ref().is_some_and(is_lost) {
             state.lose_connection();
         }
-        let again = Duration::from_millis(100);
         let failed = !state.held.is_empty()
             && self
                 .ensure_connected(&mut state, Instant::now() + again)
@@ -382,12 +396,12 @@ impl Shared {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let keeper = self.shared.state().keeper.take();
+        let keeper = self.shared.last_state().keeper.take();
         // Not under the lock, which it may be waiting for.
         if let Some(keeper) = keeper {
             keeper.end();
         }
-        let mut state = self.shared.state();
+        let mut state = self.shared.last_state();
         if let Some(connection) = state.connection.take() {
             state.is_deserted |= connection.as_fd().is_some_and(socket::is_hung_up);
         }
@@ -421,8 +435,8 @@ impl Drop for Held {
 impl State {
     /// In a forked child: the connection, the threads and the service are its parent's; the segments
     /// it has as well.
-    fn leave_to_parent(&mut self, process: u32) {
-        if self.owner.is_none_or(|owner| owner == process) {
+    fn leave_to_parent(&mut self, current: Owner) {
+        if self.owner.is_none_or(|owner| owner == current) {
             return;
         }
         if let Some(connection) = self.connection.take() {

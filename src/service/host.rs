@@ -10,9 +10,10 @@ use std::sync::mpsc;
 use super::address::{Address, problem};
 use super::server::Server;
 use crate::error::{Error, Result, Subject};
+use crate::process::Owner;
+use crate::sys;
 use crate::sys::site::Denied;
 use crate::sys::thread::Thread;
-use crate::sys::{self, Pid};
 
 /// The variable with the address, see [`ShMemService::ENV`].
 pub(super) const ENV: &str = "SHMEM_SERVICE";
@@ -107,7 +108,7 @@ pub struct ShMemService {
     /// The end to write to, of a pipe that the thread looks at.
     stop: Option<File>,
     thread: Option<Thread>,
-    owner: Pid,
+    owner: Owner,
 }
 
 impl ShMemService {
@@ -203,7 +204,7 @@ impl ShMemService {
             address: path.to_owned(),
             stop: Some(stop.into()),
             thread: Some(thread),
-            owner: sys::pid(),
+            owner: Owner::current(),
         };
         // What the thread has sent back is closed here, in the table that it belongs to.
         match reported.recv().map(|(outcome, _theirs)| outcome) {
@@ -219,7 +220,7 @@ impl ShMemService {
 
 impl Drop for ShMemService {
     fn drop(&mut self) {
-        if self.owner != sys::pid() {
+        if !self.owner.is_current() {
             // A forked child: the thread is its parent's.
             if let Some(thread) = self.thread.take() {
                 thread.leave_to_parent();

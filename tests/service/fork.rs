@@ -160,7 +160,7 @@ pub(crate) fn a_fork_that_never_happens() -> Outcome {
     parent.ask("make 100")?;
     let full = host.ask("files")?;
     parent.ask("fork never")?;
-    // The lock is free again after a second, although nobody has called `post_fork`.
+    // The lock is free for the thread that had it held, although it has not called `post_fork`.
     parent.ask("drop")?;
     assert_eq!(host.ask("files")?, full);
     // What the fork would have held is let go after ten.
@@ -244,6 +244,20 @@ pub(crate) fn counted_providers_while_threads_use_them() -> Outcome {
     DONE
 }
 
+/// Nobody gets the provider meanwhile, however long it takes.
+pub(crate) fn a_fork_that_takes_longer_than_a_second() -> Outcome {
+    if let Err(skipped) = natively(WITH_THREADS) {
+        return skipped;
+    }
+    let place = Place::new()?;
+    let host = place.host();
+    let mut parent = place.peer();
+    parent.ask("fork counted-slow")?;
+    drop((parent, host));
+    place.assert_nothing_left();
+    DONE
+}
+
 /// Kills the child, with which its segment goes.
 fn the_child_was_the_last(
     other: &mut Peer,
@@ -281,9 +295,22 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
         return Ok(String::new());
     }
     match what {
-        "counted-served" => return counted(RcShMemProvider::from(state.provider.clone()), true),
-        "counted-announced" => return counted(RcShMemProvider::<StdShMemProvider>::new()?, true),
-        "counted-plain" => return counted(RcShMemProvider::<StdShMemProvider>::new()?, false),
+        "counted-served" => {
+            let provider = RcShMemProvider::from(state.provider.clone());
+            return counted(provider, true, 50, Duration::ZERO);
+        }
+        "counted-slow" => {
+            let provider = RcShMemProvider::from(state.provider.clone());
+            return counted(provider, true, 3, Duration::from_millis(1500));
+        }
+        "counted-announced" => {
+            let provider = RcShMemProvider::<StdShMemProvider>::new()?;
+            return counted(provider, true, 50, Duration::ZERO);
+        }
+        "counted-plain" => {
+            let provider = RcShMemProvider::<StdShMemProvider>::new()?;
+            return counted(provider, false, 50, Duration::ZERO);
+        }
         _ => {}
     }
     let announced = what != "plain";
@@ -327,9 +354,16 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     Ok(told)
 }
 
-/// Forks fifty children while four threads use the provider and two more do nothing but what takes
+/// Forks so many children while four threads use the provider and two more do nothing but what takes
 /// locks of the standard library. Each child uses the provider as well, and what its parent held.
-fn counted<P>(mut provider: RcShMemProvider<P>, announced: bool) -> Answer
+///
+/// The fork takes so long at least.
+fn counted<P>(
+    mut provider: RcShMemProvider<P>,
+    announced: bool,
+    count: u32,
+    duration: Duration,
+) -> Answer
 where
     P: ShMemProvider + Send,
 {
@@ -376,7 +410,7 @@ where
         threads.push(scope.spawn(start_others));
         threads.push(scope.spawn(change_environment));
         let mut forks = provider.clone();
-        let done = (0..50).try_for_each(|_| fork_once(&mut forks, &kept, announced));
+        let done = (0..count).try_for_each(|_| fork_once(&mut forks, &kept, announced, duration));
         stop.store(true, Relaxed);
         for thread in threads {
             thread.join().map_err(|_| "a thread has panicked")??;
@@ -389,10 +423,12 @@ fn fork_once<P: ShMemProvider>(
     provider: &mut RcShMemProvider<P>,
     kept: &RcShMem<P>,
     announced: bool,
+    duration: Duration,
 ) -> Result<(), Box<dyn std::error::Error>> {
     if announced {
         provider.pre_fork()?;
     }
+    thread::sleep(duration);
     // SAFETY: the child uses the provider, which is made for that, and the allocator, which looks after
     // itself.
     let child = unsafe { fork() };

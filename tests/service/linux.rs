@@ -59,6 +59,7 @@ pub(crate) fn main() {
             a_service_that_dies_afterwards,
             a_child_that_never_speaks,
             a_fork_that_never_happens,
+            a_fork_that_takes_longer_than_a_second,
             hundreds_of_forks,
             children_of_children,
             counted_providers_while_threads_use_them,

@@ -33,6 +33,7 @@ pub(crate) fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
             "shmget" => SHMGET,
             "flock" => libc::SYS_flock,
             "openat2" => libc::SYS_openat2,
+            "madvise" => libc::SYS_madvise,
             "close_range" => libc::SYS_close_range,
             other => return Err(format!("no call {other}").into()),
         };

@@ -15,6 +15,7 @@ mod calls;
 mod fork;
 mod handover;
 mod hostile;
+mod init;
 mod kill;
 mod limits;
 mod lookup;
@@ -54,6 +55,13 @@ pub(crate) fn main() {
             a_child_that_exits_leaves_the_parents_segments,
             a_child_holds_what_it_inherited,
             parent_and_child_make_different_ids,
+        ]
+        init: [
+            a_child_leaves_the_posix_name,
+            a_child_allocates_nothing_from_a_slab,
+            a_child_takes_nothing_from_a_pool,
+            a_child_uses_the_served_provider,
+            a_child_takes_the_lock_of_a_thread_that_it_does_not_have,
         ]
         hostile: [
             a_descriptor_that_leads_elsewhere_by_now,

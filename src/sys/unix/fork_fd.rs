@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
-use super::{Pid, pid};
+use crate::process::Owner;
 
 /// A descriptor that other threads use as well, by references or reference counts.
 ///
@@ -16,14 +16,14 @@ use super::{Pid, pid};
 pub(crate) struct ForkFd {
     /// -1 once closed.
     number: AtomicI32,
-    owner: Pid,
+    owner: Owner,
 }
 
 impl ForkFd {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self {
             number: AtomicI32::new(fd.into_raw_fd()),
-            owner: pid(),
+            owner: Owner::current(),
         }
     }
 
@@ -37,13 +37,13 @@ impl ForkFd {
 
     /// The same, but not in a child of the process that opened it.
     pub(crate) fn as_fd_of_owner(&self) -> Option<BorrowedFd<'_>> {
-        self.as_fd().filter(|_| self.owner == pid())
+        self.as_fd().filter(|_| self.owner.is_current())
     }
 
     /// Closes it if this is a child of the process that opened it. Nobody else in the child uses it,
     /// because there is nobody else.
     pub(crate) fn close_in_child(&self) {
-        if self.owner != pid() {
+        if !self.owner.is_current() {
             self.close();
         }
     }

@@ -6,6 +6,7 @@ mod errno;
 mod fd;
 #[cfg(feature = "std")]
 pub(crate) mod fork_fd;
+mod generation;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod lease;
 pub(crate) mod limits;
@@ -70,7 +71,6 @@ mod orphans;
 pub(crate) mod procfs;
 
 use rustix::io::Errno;
-pub(crate) use rustix::process::{Pid, getpid as pid};
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::advice::advice_is_heeded;
@@ -82,6 +82,7 @@ pub(crate) use self::fd::{Facts, duplicate, map_fd, write_at};
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
+pub(crate) use self::generation::generation;
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::{reserve, reserve_existing};
 pub(crate) use self::sparse::next_touched;

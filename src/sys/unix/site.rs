@@ -11,8 +11,8 @@ use rustix::fs::{self, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{self, Errno};
 
 use super::user::is_me;
-use super::{Pid, pid};
 use crate::fork_lock::ForkLock;
+use crate::process::Owner;
 
 /// The right to serve at a path, until dropped or until this process ends, however it ends.
 ///
@@ -107,7 +107,7 @@ fn open_lock(path: &Path) -> io::Result<OwnedFd> {
 
 /// The sites of this process. The kernel does not keep threads of one process apart where they share
 /// descriptors, and a record lock is lost when any descriptor of its file is closed.
-static SITES: ForkLock<Vec<(Pid, PathBuf)>> = ForkLock::new(Vec::new());
+static SITES: ForkLock<Vec<(Owner, PathBuf)>> = ForkLock::new(Vec::new());
 
 /// An entry among them.
 struct Ours {
@@ -116,13 +116,13 @@ struct Ours {
 
 impl Ours {
     fn add(path: &Path) -> Option<Self> {
-        let mut sites = SITES.lock();
+        let mut sites = SITES.lock_now();
         // What a child finds there are its parent's.
-        sites.retain(|(owner, _)| *owner == pid());
+        sites.retain(|(owner, _)| owner.is_current());
         if sites.iter().any(|(_, taken)| taken == path) {
             return None;
         }
-        sites.push((pid(), path.to_owned()));
+        sites.push((Owner::current(), path.to_owned()));
         Some(Self {
             path: path.to_owned(),
         })
@@ -132,8 +132,8 @@ impl Ours {
 impl Drop for Ours {
     fn drop(&mut self) {
         SITES
-            .lock()
-            .retain(|(owner, path)| *owner != pid() || *path != self.path);
+            .lock_now()
+            .retain(|(owner, path)| !owner.is_current() || *path != self.path);
     }
 }
 

@@ -12,13 +12,12 @@ pub(crate) use self::handle::OwnedHandle;
 pub(crate) use self::owner::is_ours;
 use crate::error::{Error, Result, Subject};
 
-/// The number of a process.
-pub(crate) type Pid = u32;
-
-/// The number of this process.
-pub(crate) fn pid() -> Pid {
+/// A number that a forked child does not have in common with its parent. There is no `fork()` here,
+/// but the native interface can copy a process, and this costs nothing.
+pub(crate) fn generation() -> usize {
     // SAFETY: the function has no preconditions.
-    unsafe { GetCurrentProcessId() }
+    let pid = unsafe { GetCurrentProcessId() };
+    pid as usize
 }
 
 /// The error of this thread's last call that failed.
