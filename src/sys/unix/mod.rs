@@ -90,7 +90,7 @@ pub(crate) use self::sparse::next_touched;
 pub(crate) use self::sparse::punch;
 pub(crate) use self::tune::{populate_or_refuse, tune};
 pub(crate) use self::user::check_owner;
-#[cfg(any(target_os = "android", target_os = "linux"))]
+#[cfg(not(target_os = "haiku"))]
 pub(crate) use self::user::check_user;
 use crate::error::{Error, Result, Subject};
 

@@ -45,6 +45,10 @@ pub(crate) fn reserve_existing(fd: impl AsFd, len: usize) -> Result<()> {
     const BLOCK: u64 = 512;
 
     let stat = fs::fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the types differ from machine to machine"
+    )]
     let (size, blocks) = (
         u64::try_from(stat.st_size).unwrap_or(0),
         u64::try_from(stat.st_blocks).unwrap_or(0),
