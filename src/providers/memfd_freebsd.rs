@@ -78,7 +78,7 @@ impl Room for Memfd {
         sys::check_owner(facts.owner)?;
         // What is no memfd has no seals, and says so with EINVAL.
         match fs::fcntl_get_seals(handle) {
-            Ok(seals) if seals.contains(NEEDED) => sys::map_existing(handle, &facts, len),
+            Ok(seals) if seals.contains(NEEDED) => sys::map_fd(handle, facts.extent(len)?),
             _ => Err(Error::Foreign {
                 found: "it is not sealed against shrinking",
             }),

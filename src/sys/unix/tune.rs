@@ -115,19 +115,28 @@ mod linux {
         done == Err(Errno::INVAL)
     }
 
+    /// Memory that is damaged. The crate libc has it for Linux only; the kernel is the same.
+    #[cfg(target_os = "linux")]
+    const EHWPOISON: i32 = libc::EHWPOISON;
+    #[cfg(target_os = "android")]
+    const EHWPOISON: i32 = 133;
+
     /// Makes sure that every page of the mapping is there.
     pub(super) fn populate(mapping: &Mapping) -> Result<()> {
-        let done = match advise(mapping, Advice::LinuxPopulateRead) {
-            Ok(()) => Ok(()),
-            Err(errno @ (Errno::FAULT | Errno::NOMEM)) => Err(errno),
-            // Before Linux 5.14, or where it is forbidden.
-            Err(_) => read_every_page(mapping),
-        };
-        done.map_err(|_| Error::Foreign {
+        let missing = Error::Foreign {
             found: "it consists of huge pages, some of which are missing while none is free, so \
                     that to access them would raise SIGBUS: set more aside \
                     (/proc/sys/vm/nr_hugepages), and make it without SHM_NORESERVE",
-        })
+        };
+        match advise(mapping, Advice::LinuxPopulateRead) {
+            Ok(()) => Ok(()),
+            Err(Errno::FAULT | Errno::NOMEM) => Err(missing),
+            Err(errno) if errno.raw_os_error() == EHWPOISON => Err(Error::Foreign {
+                found: "some of its memory is damaged (EHWPOISON)",
+            }),
+            // Before Linux 5.14, or where it is forbidden.
+            Err(_) => read_every_page(mapping).map_err(|_| missing),
+        }
     }
 
     /// Has the kernel read a word of every page: where this process would get SIGBUS, the kernel
