@@ -137,11 +137,9 @@ pub(crate) fn a_system_v_segment_that_32_bits_cannot_map() -> Outcome {
         unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) };
     });
     let id = ShMemId::from_int(number);
-    match p.shmem_from_id_and_size(id, 4096) {
-        Err(error @ Error::Os { .. }) => skip(error),
-        _ => {
-            attach_all(&mut p, id, size as u64);
-            attach_parts(&mut p, id, size as u64)
-        }
+    if let Err(error @ Error::Os { .. }) = p.shmem_from_id_and_size(id, 4096) {
+        return skip(error);
     }
+    attach_all(&mut p, id, size as u64);
+    attach_parts(&mut p, id, size as u64)
 }
