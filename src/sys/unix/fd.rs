@@ -74,7 +74,7 @@ pub(crate) fn map_fd(fd: impl AsFd, len: usize) -> Result<Mapping> {
 /// segments.
 #[cfg_attr(
     not(any(target_os = "android", target_os = "linux")),
-    expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")
+    allow(clippy::unnecessary_wraps, reason = "on Linux it can fail")
 )]
 pub(crate) fn refuse_huge_pages(fd: impl AsFd, facts: &Facts) -> Result<()> {
     #[cfg(any(target_os = "android", target_os = "linux"))]
