@@ -141,8 +141,14 @@ pub(crate) fn huge_pages_without_a_reservation_are_refused() -> Outcome {
         return skip("no System V shared memory here");
     }
     let mut maker = Peer::start();
-    // Far more than a machine sets aside.
-    let id = match maker.ask(format!("sysv make {} {HUGE}", 1_u64 << 40)) {
+    // More than a machine sets aside.
+    let size = 1_u64
+        << if cfg!(target_pointer_width = "64") {
+            40
+        } else {
+            30
+        };
+    let id = match maker.ask(format!("sysv make {size} {HUGE}")) {
         Ok(id) => id,
         Err(why) => return skip(format!("no huge pages here: {why}")),
     };
