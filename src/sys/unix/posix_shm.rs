@@ -8,7 +8,7 @@ use rustix::io;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use rustix::io::Errno;
 
-use super::failed;
+use super::{above_stdio_quietly, failed};
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use crate::error::Error;
 use crate::error::{Result, Subject};
@@ -25,11 +25,19 @@ pub(crate) enum Opening {
 }
 
 /// Opens the object with this name (`/` and one component), close-on-exec.
-///
+pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
+    above_stdio_quietly(open(name, opening)?).inspect_err(|_| {
+        if opening == Opening::New {
+            // What was made is left behind by nobody else either.
+            let _ = shm_unlink(name);
+        }
+    })
+}
+
 /// Everybody may put names into `/dev/shm`: a symbolic link is not followed, and a pipe or a device
 /// does not make us wait.
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
-pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
+fn open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
     use fs::OFlags;
     let mut flags =
         OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -41,9 +49,8 @@ pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
     fs::open(path.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
 }
 
-/// Opens the object with this name (`/` and one component), close-on-exec.
 #[cfg(any(not(target_os = "linux"), shmem_apple_rules))]
-pub(crate) fn shm_open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
+fn open(name: &CStr, opening: Opening) -> io::Result<OwnedFd> {
     use rustix::shm::OFlags;
     let flags = match opening {
         Opening::New => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
