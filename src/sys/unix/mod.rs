@@ -89,9 +89,7 @@ pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
 pub(crate) use self::tune::{populate_or_refuse, tune};
-pub(crate) use self::user::check_owner;
-#[cfg(not(target_os = "haiku"))]
-pub(crate) use self::user::check_user;
+pub(crate) use self::user::{check_owner, check_user};
 use crate::error::{Error, Result, Subject};
 
 /// The error for a call that the system refused, with the limit behind it.

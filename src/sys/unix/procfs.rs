@@ -407,7 +407,7 @@ fn file_system(system: &fs::StatFs) -> u32 {
 
 /// The device of an open file, as the kernel has it at hand; 0 if it is no regular file.
 fn device(object: BorrowedFd<'_>) -> Option<u64> {
-    /// rustix names it on Linux only; the kernel is the same.
+    /// `AT_STATX_DONT_SYNC` (`statx(2)`), which rustix names on Linux only.
     const DONT_SYNC: AtFlags = AtFlags::from_bits_retain(0x4000);
     let flags = AtFlags::EMPTY_PATH | DONT_SYNC;
     let facts = fs::statx(object, "", flags, StatxFlags::TYPE).ok()?;
