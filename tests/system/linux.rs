@@ -149,6 +149,7 @@ pub(crate) fn main() {
             a_dev_shm_that_cannot_be_used,
             a_umask_takes_nothing_away,
             a_lease_is_not_waited_for,
+            what_is_not_reserved_is_reserved_or_refused,
             without_what_cleaning_up_needs,
             a_crowded_dev_shm,
             a_reservation_takes_smaller_steps_when_it_is_interrupted,

@@ -59,11 +59,7 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
         | OFlags::CLOEXEC
         | OFlags::NOFOLLOW
         | OFlags::NOCTTY;
-    let fd = fs::open(
-        path(name).as_bytes(),
-        flags,
-        Mode::from_raw_mode(MARK as fs::RawMode),
-    )?;
+    let fd = fs::open(path(name).as_bytes(), flags, Mode::from_raw_mode(MARK))?;
     let fd = above_stdio_quietly(fd).inspect_err(|_| {
         // It is new, and nobody else removes it.
         let _ = fs::unlink(path(name).as_bytes());
@@ -76,7 +72,7 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
     // The umask, or an access control list of the folder, can take away permissions.
     let mode = if lock == Lock::Taken { MARK } else { UNMARKED };
     if permissions(&stat) != mode {
-        let changed = fs::fchmod(&fd, Mode::from_raw_mode(mode as fs::RawMode));
+        let changed = fs::fchmod(&fd, Mode::from_raw_mode(mode));
         if let Err(errno) = changed {
             let _ = remove(name, &fd);
             return Err(errno);
@@ -130,7 +126,7 @@ pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
 
 /// Leaves the object to live by itself.
 pub(crate) fn persist(fd: &OwnedFd) -> Result<()> {
-    fs::fchmod(fd, Mode::from_raw_mode(UNMARKED as fs::RawMode))
+    fs::fchmod(fd, Mode::from_raw_mode(UNMARKED))
         .map_err(|errno| failed("fchmod", errno, Subject::Nothing))
 }
 

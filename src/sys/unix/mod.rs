@@ -84,7 +84,7 @@ pub(crate) use self::fd::{Memory, duplicate_quietly};
 pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
 pub(crate) use self::generation::generation;
 #[cfg(not(target_os = "android"))]
-pub(crate) use self::posix_shm::reserve;
+pub(crate) use self::posix_shm::{reserve, reserve_existing};
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;

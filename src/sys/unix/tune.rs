@@ -115,6 +115,12 @@ mod linux {
         done == Err(Errno::INVAL)
     }
 
+    /// Memory that is damaged. The crate libc has it for Linux only; the kernel is the same.
+    #[cfg(target_os = "linux")]
+    const EHWPOISON: i32 = libc::EHWPOISON;
+    #[cfg(target_os = "android")]
+    const EHWPOISON: i32 = 133;
+
     /// Makes sure that every page of the mapping is there.
     pub(super) fn populate(mapping: &Mapping) -> Result<()> {
         let done = match advise(mapping, Advice::LinuxPopulateRead) {
@@ -128,7 +134,7 @@ mod linux {
                         so that to access them would raise SIGBUS: set more aside \
                         (/proc/sys/vm/nr_hugepages), and make it without SHM_NORESERVE",
             },
-            Errno::HWPOISON => Error::Foreign {
+            _ if errno.raw_os_error() == EHWPOISON => Error::Foreign {
                 found: "some of its memory is damaged (EHWPOISON)",
             },
             _ => {
