@@ -28,6 +28,7 @@ use rustix::path::DecInt;
 use rustix::process::{getegid, getpid};
 use rustix::thread::capabilities;
 
+use super::above_stdio_quietly;
 use super::user::User;
 use crate::search::{Denial, Search};
 use crate::text::Text;
@@ -369,6 +370,7 @@ fn open(at: &OwnedFd, path: &[u8], wanted: &Wanted<'_>) -> Result<Option<OwnedFd
         return Ok(None);
     }
     let fd = openat(CWD, own.as_bytes(), READ_WRITE, Mode::empty())?;
+    let fd = above_stdio_quietly(fd)?;
     Ok(Some(fd).filter(wanted.is_genuine))
 }
 
@@ -409,7 +411,6 @@ fn file_system(system: &fs::StatFs) -> u32 {
 fn device(object: BorrowedFd<'_>) -> Option<u64> {
     /// `AT_STATX_DONT_SYNC` (`statx(2)`), which rustix names on Linux only.
     const DONT_SYNC: AtFlags = AtFlags::from_bits_retain(0x4000);
-
     let flags = AtFlags::EMPTY_PATH | DONT_SYNC;
     let facts = fs::statx(object, "", flags, StatxFlags::TYPE).ok()?;
     let is_file = u32::from(facts.stx_mode) & libc::S_IFMT == libc::S_IFREG;
