@@ -138,8 +138,10 @@ pub enum Error {
     Service {
         /// The path that it is about.
         address: alloc::string::String,
-        /// What is wrong.
-        problem: &'static str,
+        /// What is wrong, and which variable the address comes from.
+        problem: alloc::borrow::Cow<'static, str>,
+        /// The error number, if the system refused a call.
+        errno: Option<i32>,
     },
     /// Another thread has announced a `fork()` ([`pre_fork`](crate::ShMemProvider::pre_fork)), and has
     /// not gone on to [`post_fork`](crate::ShMemProvider::post_fork) for ten seconds.
@@ -170,6 +172,8 @@ impl Error {
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
             Self::Os { errno, .. } => Some(*errno),
+            #[cfg(feature = "std")]
+            Self::Service { errno, .. } => *errno,
             #[cfg(feature = "std")]
             Self::FromEnvironment { error, .. } => error.raw_os_error(),
             _ => None,
@@ -284,7 +288,9 @@ impl fmt::Display for Error {
                 write!(f, "environment variable {name:?}: {error}")
             }
             #[cfg(feature = "std")]
-            Self::Service { address, problem } => {
+            Self::Service {
+                address, problem, ..
+            } => {
                 write!(f, "the service at {address:?}: {problem}")
             }
             #[cfg(feature = "std")]
@@ -374,6 +380,9 @@ impl From<Error> for std::io::Error {
             Error::Denied { .. } | Error::OtherUser { .. } => ErrorKind::PermissionDenied,
             Error::Unsupported { .. } => ErrorKind::Unsupported,
             Error::Foreign { .. } => ErrorKind::InvalidData,
+            Error::Service {
+                errno: Some(errno), ..
+            } => std::io::Error::from_raw_os_error(*errno).kind(),
             Error::Service { .. } => ErrorKind::NotConnected,
             Error::ForkPending => ErrorKind::TimedOut,
             #[cfg(feature = "zerocopy")]

@@ -32,7 +32,8 @@ use crate::shmem::extent;
 /// # Lifetime
 ///
 /// Until the last process that holds the segment drops it or ends. The kernel tells the service of
-/// a process that was killed.
+/// a process that was killed. Socket and lock of a killed host stay until the next program of this user
+/// uses the same address: see [`start_at`](crate::ShMemService::start_at).
 ///
 /// # Security
 ///
@@ -94,7 +95,7 @@ pub struct Served<R> {
 
 impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     /// A provider that uses the service at this address, the path of a socket, and hosts it if
-    /// nobody does. It connects when it has to.
+    /// nobody does. It connects when it has to. A relative path is made absolute now.
     ///
     /// What [`new`](crate::ShMemProvider::new) and `default` use, says
     /// [`ShMemService::start`](crate::ShMemService::start).
@@ -109,7 +110,8 @@ impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     }
 
     /// The address of the service. If none was chosen, the environment says once which it is, when it
-    /// is first asked for or used: see [`ShMemService::start`](crate::ShMemService::start).
+    /// is first asked for or used: see [`ShMemService::start`](crate::ShMemService::start). The
+    /// default address can change when its directories come and go, so there is no need to pass it on.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::address::{Address, problem};
+use super::address::Address;
 use super::connection::{Absent, Broken, Connection};
 use super::host::ShMemService;
 use super::keeper::{Keeper, Watch};
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::fork_lock::{ForkLock, Guard};
 use crate::id::base64;
 use crate::process::Owner;
-use crate::sys::site::Site;
+use crate::sys::site::{Place, Site};
 use crate::sys::{self, socket};
 use crate::text::Text;
 
@@ -90,7 +90,7 @@ impl Client {
     }
 
     pub(crate) fn address(&self) -> Result<PathBuf> {
-        self.shared.address.path()
+        Ok(self.shared.address.locate()?.path)
     }
 
     /// Connects, if that was not done before.
@@ -292,11 +292,11 @@ impl Shared {
         if state.connection.is_some() {
             return Ok(());
         }
-        let path = self.address.path()?;
         state.owner = Some(Owner::current());
         loop {
+            let location = self.address.locate()?;
             let token = state.token.take();
-            let absent = match Connection::open(&path, token) {
+            let absent = match Connection::open(&location, token) {
                 Ok((connection, adopted)) => {
                     if adopted || state.hand_in(&connection).is_ok() {
                         state.connection = Some(Arc::new(connection));
@@ -318,7 +318,7 @@ impl Shared {
                 Absent::Nobody | Absent::Silent => {
                     // If it is ours that does not answer, it has ended.
                     state.service = None;
-                    state.service = ShMemService::claim(&path)?;
+                    state.service = ShMemService::claim(&self.address.lookup())?;
                     if state.service.is_some() {
                         continue;
                     }
@@ -327,7 +327,7 @@ impl Shared {
                 Absent::Error(error) => return Err(error),
             }
             if Instant::now() > deadline {
-                return Err(problem(&path, "does not answer"));
+                return Err(location.problem("does not answer"));
             }
             thread::sleep(PAUSE);
         }
@@ -354,23 +354,22 @@ impl Shared {
     /// Removes what a service that has died has left, if there is none by now: the last one out can do
     /// what it could not.
     fn tidy(&self) {
+        let Ok(location) = self.address.locate() else {
+            return;
+        };
         // Otherwise there is a service, or nothing that is ours to remove.
-        if let Some(site) = self
-            .address
-            .path()
-            .ok()
-            .and_then(|path| Site::claim(&path).ok())
-        {
-            site.clear();
+        if let Ok(site) = Place::open(&location.path).and_then(Site::claim) {
+            // Dropping it removes the files.
+            drop(site);
         }
     }
 
     fn refused(&self, id: ShMemId, verdict: Verdict) -> Error {
         match verdict {
-            Verdict::Unknown => match self.address.path() {
-                Ok(path) => Error::NotServed {
+            Verdict::Unknown => match self.address.locate() {
+                Ok(location) => Error::NotServed {
                     id,
-                    address: path.to_string_lossy().into_owned(),
+                    address: location.path.to_string_lossy().into_owned(),
                 },
                 Err(error) => error,
             },
@@ -389,8 +388,8 @@ impl Shared {
 
     fn problem(&self, what: &'static str) -> Error {
         self.address
-            .path()
-            .map_or_else(|error| error, |path| problem(&path, what))
+            .locate()
+            .map_or_else(|error| error, |location| location.problem(what))
     }
 }
 
@@ -405,7 +404,9 @@ impl Drop for Client {
         if let Some(connection) = state.connection.take() {
             state.is_deserted |= connection.as_fd().is_some_and(socket::is_hung_up);
         }
-        if state.service.take().is_none() && state.is_deserted {
+        // It removes its own files.
+        drop(state.service.take());
+        if state.is_deserted {
             self.shared.tidy();
         }
     }

@@ -1,14 +1,13 @@
 //! A client's connection: one question at a time, each with its answer.
 
 use core::time::Duration;
-use std::path::Path;
 use std::time::Instant;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::process::geteuid;
 
-use super::address::problem;
+use super::address::Location;
 use super::closer::Closer;
 use super::protocol::{Ask, Opcode, Reply, Request, Token, Verdict};
 use super::wire::{self, Arrival, Assembly, Parcel};
@@ -61,21 +60,18 @@ pub(super) enum Absent {
 
 impl Connection {
     /// Connects to the service at the path, and says hello. Whether it knew the token.
-    pub(super) fn open(path: &Path, token: Option<Token>) -> Result<(Self, bool), Absent> {
+    pub(super) fn open(location: &Location, token: Option<Token>) -> Result<(Self, bool), Absent> {
         let os = |call, errno| Absent::Error(sys::failed(call, errno, Subject::Nothing));
-        let fd = match socket::connect(path, GREETING) {
+        let fd = match socket::connect(&location.path, GREETING) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(Absent::Nobody),
             Err(Errno::AGAIN) => return Err(Absent::Crowded),
-            Err(Errno::ACCESS | Errno::PERM) => {
-                return Err(Absent::Error(Error::OtherUser { owner: None }));
-            }
-            Err(errno) => return Err(os("connect", errno)),
+            Err(errno) => return Err(Absent::Error(location.refused("connect", errno))),
         };
         let other = socket::other(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
         let user = other.user;
         if user != geteuid().as_raw() {
-            return Err(Absent::Error(Error::OtherUser { owner: Some(user) }));
+            return Err(Absent::Error(location.other_user(user)));
         }
         let connection = Self {
             fd: ForkFd::new(fd),
@@ -86,12 +82,11 @@ impl Connection {
             Err(Broken::Lost) => return Err(Absent::Crowded),
             Err(Broken::Silent) => return Err(Absent::Silent),
             Err(Broken::Nonsense) => {
-                return Err(Absent::Error(problem(path, "answers what is no answer")));
+                return Err(Absent::Error(location.problem("answers what is no answer")));
             }
         };
         if reply.verdict == Verdict::Full {
-            return Err(Absent::Error(problem(
-                path,
+            return Err(Absent::Error(location.problem(
                 "has as many clients as it may: raise RLIMIT_NOFILE (`ulimit -n`) of the program \
                  that hosts it",
             )));

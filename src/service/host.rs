@@ -1,15 +1,16 @@
 //! [`ShMemService`]: the service, as a thread of this process.
 
-use alloc::borrow::ToOwned;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use super::address::{Address, problem};
+use super::address::{Address, Lookup};
 use super::server::Server;
-use crate::error::{Error, Result, Subject};
+#[cfg(doc)]
+use crate::error::Error;
+use crate::error::{Result, Subject};
 use crate::process::Owner;
 use crate::sys;
 use crate::sys::site::Denied;
@@ -113,35 +114,57 @@ pub struct ShMemService {
 
 impl ShMemService {
     /// The variable of the environment that tells a program the address, if it shall not be the
-    /// user's own: `command.env(ShMemService::ENV, service.address())`.
+    /// user's own: `command.env(ShMemService::ENV, service.address())`. A relative path is made absolute
+    /// when the variable is read. A program that runs with more rights than the user who started it
+    /// (`AT_SECURE` in `getauxval(3)`) ignores it, and the other variables as well.
     pub const ENV: &'static str = ENV;
 
     /// Starts the service at the address in `SHMEM_SERVICE`, or else at the one where all programs
-    /// of this user meet: `shmem_providers/service` in `$XDG_RUNTIME_DIR` or `/run/user/UID`, or
-    /// `shmem_providers-UID/service` in `$TMPDIR` or `/tmp`. A child that was forked and has executed no
-    /// other program goes by the variables that its parent found.
+    /// of this user meet: in the first of these directories that can be used.
+    ///
+    /// 1. `shmem_providers` in `$XDG_RUNTIME_DIR`, if only this user can enter that,
+    /// 2. `shmem_providers` in `/run/user/UID`, likewise,
+    /// 3. `shmem_providers-UID` in `$TMPDIR` or `/tmp`,
+    /// 4. `.shmem_providers` in `$HOME`, if this user owns `$HOME`: for when another user has created the
+    ///    third first, or the file system is read-only.
+    ///
+    /// Relative paths in these variables are ignored. When the first usable directory changes while the
+    /// service runs, it follows within a second, and new programs find it there.
+    ///
+    /// A child that was forked and has executed no other program goes by the variables that its parent
+    /// found.
     ///
     /// # Errors
     ///
-    /// As [`start_at`](Self::start_at), and [`Error::Service`] if the folder is not this user's
-    /// alone.
+    /// As [`start_at`](Self::start_at), and [`Error::Service`] if none of the directories can be used.
     pub fn start() -> Result<Self, crate::Error> {
-        let service = Self::start_or_fail(&Address::default().path()?)?;
+        let service = Self::start_or_fail(&Address::default())?;
         Ok(service)
     }
 
-    /// Starts the service at this address: the path of a socket, of 103 bytes at most.
+    /// Starts the service at this address: the path of a socket, of 103 bytes at most. A relative path is
+    /// made absolute now.
     ///
     /// Beside it there will be a file with `.lock` behind its name. Both are removed when the service is
-    /// stopped. If it is killed, the next one replaces them, or the last of its clients removes them.
+    /// stopped. If its process is killed, or exits without dropping it (`exit` drops no statics), they are
+    /// left behind until the last of its clients or the next service at this address removes them.
+    ///
+    /// If socket, lock or their directory are removed while it serves, it creates them again within a second.
+    /// If another service has started there by then, this one ends, and its clients hand what they hold to
+    /// the other one.
+    ///
+    /// Other users must not be able to rename any directory of the path: each has to belong to this user or
+    /// to root, and a parent that others may write to needs the sticky bit, as `/tmp` has it. The directory of
+    /// the socket itself should be writable for this user only.
     ///
     /// For half a second it waits for what clients of a service before it may hand in: to open an id
     /// that nobody knows takes that long then, before it is an error.
     ///
     /// # Errors
     ///
-    /// [`Error::Service`] if somebody else serves there, or if the path is no place for a socket;
-    /// [`Error::OtherUser`] if what is there is another user's; [`Error::Os`] if the system refuses.
+    /// [`Error::Service`] if somebody else serves there, if what is there belongs to another user or is no
+    /// socket, or if the path is no safe place for one; [`Error::Os`] if the system has run out of
+    /// a resource. After an error nothing is left there.
     ///
     /// # Limits
     ///
@@ -151,11 +174,11 @@ impl ShMemService {
     /// are too many clients, the one is let go that holds nothing and has been silent longest; it
     /// connects again when it has something to say.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
-        let service = Self::start_or_fail(&Address::chosen(path.as_ref()).path()?)?;
+        let service = Self::start_or_fail(&Address::chosen(path.as_ref()))?;
         Ok(service)
     }
 
-    /// The path of its socket.
+    /// The path of its socket, when it was started.
     #[must_use]
     pub fn address(&self) -> &Path {
         &self.address
@@ -166,29 +189,35 @@ impl ShMemService {
         drop(self);
     }
 
-    /// Serves until the process ends, or until the service does because the system has failed it.
+    /// Serves until the process ends, or until the service does: because the system has failed it, another
+    /// service has started at its address while its socket was removed, or the process has changed its user.
     pub fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join();
         }
     }
 
-    fn start_or_fail(path: &Path) -> Result<Self> {
-        Self::claim(path)?.ok_or_else(|| problem(path, "another service is there already"))
+    fn start_or_fail(address: &Address) -> Result<Self> {
+        let lookup = address.lookup();
+        match Self::claim(&lookup)? {
+            Some(service) => Ok(service),
+            None => Err(lookup.locate()?.denied(Denied::Occupied)),
+        }
     }
 
     /// Starts the service, unless somebody else serves there or is about to.
-    pub(super) fn claim(path: &Path) -> Result<Option<Self>> {
+    pub(super) fn claim(lookup: &Lookup) -> Result<Option<Self>> {
+        let location = lookup.locate()?;
         let (stopping, stop) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
         let (report, reported) = mpsc::channel();
-        let address = path.to_owned();
+        let (address, lookup) = (location.path.clone(), lookup.clone());
         let thread = sys::thread::spawn(c"shmem-service", move || {
             let (stopping, theirs) = match sys::thread::own_descriptors(stopping.as_fd()) {
                 Some(own) => (own, Some(stopping)),
                 None => (stopping, None),
             };
-            let (server, outcome) = match Server::new(&address, stopping) {
+            let (server, outcome) = match Server::new(&address, lookup, stopping) {
                 Ok(server) => (Some(server), Ok(())),
                 Err(denied) => (None, Err(denied)),
             };
@@ -201,7 +230,7 @@ impl ShMemService {
         let thread =
             thread.map_err(|errno| sys::failed("pthread_create", errno, Subject::Nothing))?;
         let service = Self {
-            address: path.to_owned(),
+            address: location.path.clone(),
             stop: Some(stop.into()),
             thread: Some(thread),
             owner: Owner::current(),
@@ -209,11 +238,9 @@ impl ShMemService {
         // What the thread has sent back is closed here, in the table that it belongs to.
         match reported.recv().map(|(outcome, _theirs)| outcome) {
             Ok(Ok(())) => Ok(Some(service)),
-            Ok(Err(Denied::Occupied)) => Ok(None),
-            Ok(Err(Denied::OtherUser(owner))) => Err(Error::OtherUser { owner: Some(owner) }),
-            Ok(Err(Denied::NoSocket)) => Err(problem(path, "is no socket, and is left alone")),
-            Ok(Err(Denied::Os(call, errno))) => Err(sys::failed(call, errno, Subject::Nothing)),
-            Err(_) => Err(problem(path, "the thread of the service has ended")),
+            Ok(Err(Denied::Occupied | Denied::Served)) => Ok(None),
+            Ok(Err(denied)) => Err(location.denied(denied)),
+            Err(_) => Err(location.problem("the thread of the service has ended")),
         }
     }
 }

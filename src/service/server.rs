@@ -12,14 +12,15 @@ use std::time::Instant;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::process::geteuid;
+use rustix::process::{Uid, geteuid};
 
+use super::address::Lookup;
 use super::closer::Closer;
 use super::protocol::{Ask, Opcode, Reply, Request, Verdict};
 use super::registry::{Client, Limits, Process, Refused, Registry};
 use super::wire::{self, Arrival, Assembly, Parcel};
 use crate::ShMemId;
-use crate::sys::site::{Denied, Site};
+use crate::sys::site::{self, Denied, File, Place, Site};
 use crate::sys::watch::Watch;
 use crate::sys::{self, Memory, socket};
 
@@ -31,6 +32,10 @@ const FORK: Duration = Duration::from_secs(10);
 
 /// How long a new service waits for the segments of one before it, which has died or was stopped.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How often the service checks that its files are in place. Half of [`GRACE`], so that another service
+/// that has started meanwhile waits for what the clients of this one hand in.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// More than the address space of any process.
 const MOST_BYTES: u64 = 1 << 47;
@@ -49,8 +54,19 @@ const FIRST_CLIENT: Client = 2;
 
 /// All of the service.
 pub(super) struct Server {
-    /// `None` only while it ends.
+    /// `None` while it ends, or while what is at the path is not its own.
     site: Option<Site>,
+    /// Earlier places that still lead here: for programs that were given that address, and for those
+    /// outside a root directory that this process has changed to.
+    older: Vec<(Site, OwnedFd)>,
+    /// The user whose clients it serves.
+    user: Uid,
+    /// How its address is found.
+    lookup: Lookup,
+    /// When to check next that its files are in place.
+    next_look: Moment,
+    /// It has to end: another service has taken its place, or the process acts for another user by now.
+    is_replaced: bool,
     listener: OwnedFd,
     stop: OwnedFd,
     /// Given up when there are no descriptors left, to accept a connection and close it.
@@ -104,17 +120,22 @@ struct Waiting {
 
 impl Server {
     /// Claims the address and listens there.
-    pub(super) fn new(path: &Path, stop: OwnedFd) -> Result<Self, Denied> {
-        let os = |call| move |errno| Denied::Os(call, errno);
-        let site = Site::claim(path)?;
+    pub(super) fn new(path: &Path, lookup: Lookup, stop: OwnedFd) -> Result<Self, Denied> {
+        let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
+        let mut site = Site::claim(Place::open(path)?)?;
         let mut watch = Watch::new().map_err(os("epoll_create1"))?;
         let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
-        let listener = socket::listen(path).map_err(os("bind"))?;
+        let listener = site.listen()?;
         watch.add(&listener, LISTENER).map_err(os("epoll_ctl"))?;
         watch.add(&stop, STOP).map_err(os("epoll_ctl"))?;
         let room = Room::of_this_process();
         Ok(Self {
             site: Some(site),
+            older: Vec::new(),
+            user: geteuid(),
+            lookup,
+            next_look: millis(LOOK),
+            is_replaced: false,
             listener,
             stop,
             spare: Some(spare),
@@ -128,7 +149,7 @@ impl Server {
             most_connections: room.connections,
             expected: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            due: None,
+            due: Some(millis(LOOK)),
             next: FIRST_CLIENT,
             turn: 0,
             start: Instant::now(),
@@ -164,6 +185,9 @@ impl Server {
             if self.due.is_some_and(|due| due <= self.now()) {
                 self.expire();
             }
+            if self.is_replaced {
+                break;
+            }
         }
         self.end();
     }
@@ -176,9 +200,9 @@ impl Server {
             let mut frames = 0..FRAMES_AT_THE_END;
             while frames.next().is_some() && self.hear(client) {}
         }
-        if let Some(site) = self.site.take() {
-            site.clear();
-        }
+        // Removes the files.
+        self.site = None;
+        self.older.clear();
         // What is still unread on the connections is strangers'.
         let connections = core::mem::take(&mut self.connections);
         let sockets = connections.into_values().map(|connection| {
@@ -186,6 +210,81 @@ impl Server {
             connection.socket
         });
         self.closer.close(sockets.collect());
+    }
+
+    /// Checks that clients find this service, and creates its files again if they do not: the directory of a
+    /// session may have been emptied, old files cleaned up, or a preferred directory become usable.
+    fn look_after_site(&mut self) {
+        if geteuid() != self.user {
+            // It would turn away its own clients. They find, or become, another service.
+            self.is_replaced = true;
+            return;
+        }
+        let Ok((location, is_directory_made)) = self.lookup.restore() else {
+            return;
+        };
+        let path = &location.path;
+        let older = core::mem::take(&mut self.older);
+        for (mut site, listener) in older {
+            if site.is_intact() {
+                site.keep_lock();
+                self.older.push((site, listener));
+            } else {
+                self.watch.remove(&listener);
+            }
+        }
+        if let Some(site) = &mut self.site {
+            if site.is_found_at(path) {
+                return site.keep_lock();
+            }
+        }
+        let found = self.older.iter();
+        if let Some(index) = found
+            .map(|(site, _)| site)
+            .position(|site| site.is_found_at(path))
+        {
+            let (site, listener) = self.older.swap_remove(index);
+            let before = self.site.take();
+            return self.move_to(before, site, listener);
+        }
+        // Unless it is intact, the rest of it is removed before a new one is claimed.
+        let before = self.site.take().filter(Site::is_intact);
+        let claimed = Place::open(path)
+            .and_then(Site::claim)
+            .and_then(|mut site| {
+                if is_directory_made {
+                    site.own_directory();
+                }
+                let listener = site.listen()?;
+                Ok((site, listener))
+            });
+        match claimed {
+            Ok((site, listener)) => {
+                if self.watch.add(&listener, LISTENER).is_ok() {
+                    return self.move_to(before, site, listener);
+                }
+            }
+            // The clients of this one hand in there what they hold.
+            Err(Denied::Occupied | Denied::Served) if site::is_served(path) => {
+                self.is_replaced = true;
+            }
+            // It is tried again the next time.
+            Err(_) => {}
+        }
+        self.site = before;
+    }
+
+    /// Makes this the current place. Its listener is watched already.
+    fn move_to(&mut self, before: Option<Site>, site: Site, listener: OwnedFd) {
+        const MOST_OLDER: usize = 4;
+        let listener_before = core::mem::replace(&mut self.listener, listener);
+        self.site = Some(site);
+        match before {
+            Some(before) if before.is_intact() && self.older.len() < MOST_OLDER => {
+                self.older.push((before, listener_before));
+            }
+            _ => self.watch.remove(&listener_before),
+        }
     }
 
     fn now(&self) -> Moment {
@@ -199,9 +298,21 @@ impl Server {
         moment
     }
 
+    fn accept_one(&self) -> Result<OwnedFd, Errno> {
+        let older = self.older.iter().map(|(_, listener)| listener);
+        let mut accepted = Err(Errno::AGAIN);
+        for listener in core::iter::once(&self.listener).chain(older) {
+            accepted = socket::accept(listener);
+            if !matches!(accepted, Err(Errno::AGAIN)) {
+                break;
+            }
+        }
+        accepted
+    }
+
     fn accept(&mut self) {
         for _ in 0..ACCEPTED_AT_ONCE {
-            match socket::accept(&self.listener) {
+            match self.accept_one() {
                 Ok(socket) => self.admit(socket),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
@@ -266,7 +377,7 @@ impl Server {
     /// ready for ever.
     fn turn_away(&mut self) {
         self.spare = None;
-        let turned_away = socket::accept(&self.listener).is_ok();
+        let turned_away = self.accept_one().is_ok();
         self.spare = sys::duplicate_quietly(&self.stop).ok();
         if !turned_away {
             // There is nothing to be had in the whole system.
@@ -453,10 +564,15 @@ impl Server {
             self.reply(client, number, Opcode::Open, Verdict::Unknown);
         }
         self.registry.expire(now);
+        if self.next_look <= now {
+            self.look_after_site();
+            self.next_look = self.now() + millis(LOOK);
+        }
         let expected = self.expected.values().copied();
         let waiting = self.waiting.values().map(|waiting| waiting.until);
         let forks = self.registry.next_expiry();
-        self.due = expected.chain(waiting).chain(forks).min();
+        let look = Some(self.next_look);
+        self.due = expected.chain(waiting).chain(forks).chain(look).min();
     }
 
     /// Lets a client go that has done what it must not. There may be more from it in the socket.

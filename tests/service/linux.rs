@@ -14,6 +14,7 @@ mod trials;
 
 mod attack;
 mod election;
+mod files;
 mod fork;
 mod lifetime;
 mod meeting;
@@ -24,6 +25,7 @@ mod threads;
 use attack::{crowds, descriptors, frames, stopped, strangers};
 use libtest_mimic::Arguments;
 
+#[allow(clippy::too_many_lines, reason = "it is a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -50,6 +52,33 @@ pub(crate) fn main() {
             a_segment_that_only_a_silent_client_holds,
             everybody_is_killed,
             a_host_that_shares_its_descriptors,
+        ]
+        files: [
+            a_swapped_folder,
+            a_folder_of_another_user,
+            parents_that_others_may_rename,
+            a_relative_address_and_another_working_directory,
+            an_emptied_folder,
+            an_emptied_folder_again_and_again,
+            a_removed_folder,
+            a_missing_lock_unseats_nobody,
+            a_missing_lock_of_a_stopped_host,
+            an_old_host_beside_a_new_one,
+            a_squatted_folder,
+            back_in_the_first_folder,
+            another_root_directory,
+            another_user_by_now,
+            a_user_that_is_not_mapped,
+            more_rights_than_the_user,
+            nothing_is_left_after_errors,
+            what_a_killed_host_has_left,
+            what_exit_has_left,
+            other_spellings_in_one_process,
+            sockets_of_other_programs,
+            errors_about_addresses,
+            errors_about_permissions,
+            a_lock_that_its_own_process_loses,
+            a_read_only_folder,
         ]
         fork: [
             a_child_holds_what_its_parent_held,

@@ -9,6 +9,12 @@
 //! drop                      ok               the newest
 //! host PATH                 ok               serves there
 //! unhost                    ok               stops
+//! cd PATH                   ok               changes the working directory
+//! secure                    ok 0 or 1        whether the kernel says that it has more rights than its user
+//! user UID                  ok               becomes another user
+//! read PATH                 ok TEXT          opens and closes a file
+//! root PATH                 ok               changes the root directory
+//! exit                                       as `exit(0)` does, while a service is running
 //! limit COUNT               ok               descriptors that it may have from now on
 //! files                     ok COUNT         descriptors of all threads together
 //! …
@@ -93,6 +99,23 @@ impl State {
                 setrlimit(Resource::Nofile, limit)?;
             }
             ["unhost"] => self.service = None,
+            ["cd", path] => std::env::set_current_dir(path)?,
+            ["user", user] => {
+                // SAFETY: no memory is involved.
+                if unsafe { libc::setuid(user.parse()?) } != 0 {
+                    return Err(io::Error::last_os_error().into());
+                }
+            }
+            ["read", path] => return Ok(fs::read_to_string(path)?),
+            ["root", path] => {
+                rustix::process::chroot(path)?;
+                std::env::set_current_dir("/")?;
+            }
+            ["secure"] => {
+                // SAFETY: no preconditions.
+                return Ok(unsafe { libc::getauxval(libc::AT_SECURE) }.to_string());
+            }
+            ["exit"] => std::process::exit(0),
             ["address"] => return Ok(self.provider.address()?.display().to_string()),
             ["files"] => return Ok(files()?.len().to_string()),
             ["inherited"] => {

@@ -29,8 +29,10 @@ mod sparse;
 pub(crate) mod system_v;
 #[cfg(feature = "std")]
 pub(crate) mod thread;
+#[cfg(feature = "std")]
+pub(crate) mod trust;
 mod tune;
-mod user;
+pub(crate) mod user;
 #[cfg(feature = "std")]
 pub(crate) mod watch;
 
@@ -118,4 +120,28 @@ pub(crate) fn nonce() -> Result<u64> {
     let mut nonce = [0; size_of::<u64>()];
     super::random(&mut nonce)?;
     Ok(u64::from_ne_bytes(nonce))
+}
+
+/// Returns `true` if the process runs; on Linux a zombie does not. `None` if it is not known.
+#[cfg(feature = "std")]
+pub(crate) fn process_runs(process: u32) -> Option<bool> {
+    use rustix::process::{Pid, test_kill_process};
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw)?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::process::{PidfdFlags, pidfd_open};
+        if let Ok(fd) = pidfd_open(process, PidfdFlags::empty()) {
+            // It becomes readable when the process ends.
+            let mut ended = [PollFd::new(&fd, PollFlags::IN)];
+            return poll(&mut ended, Some(&Timespec::default()))
+                .ok()
+                .map(|ready| ready == 0);
+        }
+    }
+    match test_kill_process(process) {
+        Err(Errno::SRCH) => Some(false),
+        // EPERM: it exists and belongs to another user.
+        Ok(()) | Err(_) => Some(true),
+    }
 }

@@ -48,14 +48,56 @@ pub(crate) struct Received {
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-/// Listens at the path, which must not exist. Nothing waits when it accepts.
-pub(crate) fn listen(path: &Path) -> io::Result<OwnedFd> {
-    const BACKLOG: i32 = 4096;
+/// Creates a non-blocking socket at the path, which must not exist.
+pub(crate) fn bind(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = calls::socket()?;
     net::bind(&fd, &address)?;
-    net::listen(&fd, BACKLOG)?;
     Ok(fd)
+}
+
+/// Listens on a bound socket.
+pub(crate) fn listen(fd: impl AsFd) -> io::Result<()> {
+    const BACKLOG: i32 = 4096;
+    net::listen(fd, BACKLOG)
+}
+
+/// What is known of the listener at a path.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// There is no such file.
+    Absent,
+    /// There is a socket, and nobody listens.
+    Dead,
+    /// Somebody listens. `process` is whether the process that called `listen` still runs, if known.
+    Present { process: Option<bool> },
+    /// Somebody listens, on a socket of another type.
+    OtherKind,
+    /// Connecting has failed for another reason.
+    Unknown(Errno),
+}
+
+/// Connects to find out whether somebody listens at the path.
+pub(crate) fn listener_at(path: &Path) -> Listener {
+    let connected = SocketAddrUnix::new(path).and_then(|address| {
+        let fd = calls::socket()?;
+        net::connect(&fd, &address)?;
+        Ok(fd)
+    });
+    match connected {
+        Ok(fd) => {
+            let process = other(&fd).ok().and_then(|other| other.process);
+            Listener::Present {
+                process: process.and_then(super::process_runs),
+            }
+        }
+        Err(Errno::NOENT) => Listener::Absent,
+        Err(Errno::CONNREFUSED) => Listener::Dead,
+        // The backlog is full.
+        Err(Errno::AGAIN | Errno::INPROGRESS) => Listener::Present { process: None },
+        Err(Errno::PROTOTYPE) => Listener::OtherKind,
+        Err(errno) => Listener::Unknown(errno),
+    }
 }
 
 /// Accepts one connection, if there is one. Nothing waits for it.
