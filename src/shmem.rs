@@ -27,8 +27,15 @@ use crate::{Error, ShMemDescription, ShMemId, error};
 /// place.
 ///
 /// What no peer can break is the memory itself: a slice of `len()` bytes stays mapped for as long
-/// as the segment lives. POSIX segments are the exception, see
-/// [`MmapShMemProvider`](crate::MmapShMemProvider).
+/// as the segment lives, and no access to it ends in SIGBUS. There are two exceptions:
+///
+/// * **POSIX segments**: a peer can shrink the file, or give back a page of it, which is missing then
+///   if `/dev/shm` is full. See [`MmapShMemProvider`](crate::MmapShMemProvider).
+/// * **Huge pages that were set aside** (`ShMemOptions::try_huge_pages`): a peer can give back a page
+///   of such a segment (`FALLOC_FL_PUNCH_HOLE`, `MADV_REMOVE`), and if none is free when it is
+///   accessed next, that is a SIGBUS. Attaching makes sure that every page is there, and is
+///   [`Error::Foreign`] if one is missing. What a peer does later cannot be prevented: the seals that
+///   would prevent it also prevent writing.
 ///
 /// # Safety
 ///

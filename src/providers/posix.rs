@@ -289,6 +289,7 @@ impl Room for Posix {
         let facts = Facts::of(handle)?;
         sys::check_owner(facts.owner)?;
         let len = facts.extent(len)?;
+        sys::refuse_huge_pages(handle, &facts)?;
         sys::reserve_existing(handle, len)?;
         sys::map_fd(handle, len)
     }

@@ -23,6 +23,7 @@ mod peer;
 mod posix;
 mod procfs;
 mod seccomp;
+mod stdio;
 mod sysv;
 mod users;
 
@@ -62,6 +63,11 @@ pub(crate) fn main() {
             a_child_takes_nothing_from_a_pool,
             a_child_uses_the_served_provider,
             a_child_takes_the_lock_of_a_thread_that_it_does_not_have,
+        ]
+        stdio: [
+            segments_leave_the_numbers_of_standard_streams_alone,
+            pipes_leave_the_numbers_of_standard_streams_alone,
+            the_service_leaves_the_numbers_of_standard_streams_alone,
         ]
         hostile: [
             a_descriptor_that_leads_elsewhere_by_now,

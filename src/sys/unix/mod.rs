@@ -77,7 +77,9 @@ pub(crate) use self::advice::advice_is_heeded;
 #[cfg(feature = "std")]
 pub(crate) use self::calls::pipe;
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::fd::{Facts, duplicate, map_fd, write_at};
+pub(crate) use self::fd::{
+    Facts, above_stdio, above_stdio_quietly, duplicate, map_fd, refuse_huge_pages, write_at,
+};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]

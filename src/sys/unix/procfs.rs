@@ -28,6 +28,7 @@ use rustix::path::DecInt;
 use rustix::process::{getegid, getpid};
 use rustix::thread::capabilities;
 
+use super::above_stdio_quietly;
 use super::user::User;
 use crate::search::{Denial, Search};
 use crate::text::Text;
@@ -369,6 +370,7 @@ fn open(at: &OwnedFd, path: &[u8], wanted: &Wanted<'_>) -> Result<Option<OwnedFd
         return Ok(None);
     }
     let fd = openat(CWD, own.as_bytes(), READ_WRITE, Mode::empty())?;
+    let fd = above_stdio_quietly(fd)?;
     Ok(Some(fd).filter(wanted.is_genuine))
 }
 

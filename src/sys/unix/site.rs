@@ -10,6 +10,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::{self, Errno};
 
+use super::above_stdio_quietly;
 use super::user::is_me;
 use crate::fork_lock::ForkLock;
 use crate::process::Owner;
@@ -102,7 +103,8 @@ fn beside(path: &Path) -> PathBuf {
 
 fn open_lock(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    fs::openat(CWD, path, flags | OFlags::NONBLOCK, Mode::RUSR | Mode::WUSR)
+    let mode = Mode::RUSR | Mode::WUSR;
+    fs::openat(CWD, path, flags | OFlags::NONBLOCK, mode).and_then(above_stdio_quietly)
 }
 
 /// The sites of this process. The kernel does not keep threads of one process apart where they share

@@ -15,7 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SocketAddrUnix, sockopt,
 };
 
-use super::calls;
+use super::{above_stdio_quietly, calls};
 
 /// The most descriptors that one message carries (`SCM_MAX_FD` on Linux; nowhere more).
 ///
@@ -113,9 +113,15 @@ pub(crate) fn receive(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
         calls::CLOSE_ON_EXEC,
     )?;
     let mut descriptors = Vec::new();
+    let mut lost_descriptors = message.flags.contains(ReturnFlags::CTRUNC);
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = part {
-            descriptors.extend(received);
+            for fd in received {
+                match above_stdio_quietly(fd) {
+                    Ok(fd) => descriptors.push(fd),
+                    Err(_) => lost_descriptors = true,
+                }
+            }
         }
     }
     if calls::CLOSE_ON_EXEC.is_empty() {
@@ -126,7 +132,7 @@ pub(crate) fn receive(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Received> {
     Ok(Received {
         bytes: message.bytes,
         overlong: message.flags.contains(ReturnFlags::TRUNC),
-        lost_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
+        lost_descriptors,
         descriptors,
     })
 }
