@@ -92,9 +92,9 @@ pub type MmapShMem = Segment<Posix>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Posix;
 
-/// How many random names are tried. A single one of 64 bits that exists means that something is
-/// wrong.
-const TRIES: usize = 4;
+/// How many random names are tried. None of 64 bits exists; but a process that cleans up can take each
+/// of them before the file is locked, which happens only if both run at the same moment.
+const TRIES: usize = 1000;
 
 /// What random names start with.
 const PREFIX: &str = "/shmem-";
