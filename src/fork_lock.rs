@@ -169,12 +169,14 @@ impl<T: Default> ForkLock<T> {
     /// If the thread that holds it has ended, makes the calling one its holder.
     fn takes_the_place_of_the_holder(&self) -> bool {
         let holder = self.holder.load(Relaxed);
-        ThreadNumber::has_ended(holder)
-            && ThreadNumber::current().is_some_and(|this| {
-                self.holder
-                    .compare_exchange(holder, this.get(), Relaxed, Relaxed)
-                    .is_ok()
-            })
+        if !ThreadNumber::has_ended(holder) || ThreadNumber::current().is_none() {
+            return false;
+        }
+        // Enlisted, so that nobody else takes this thread for one that has ended.
+        let this = ThreadNumber::enlisted();
+        self.holder
+            .compare_exchange(holder, this.get(), Relaxed, Relaxed)
+            .is_ok()
     }
 
     /// Whether this hold lasts too long. One of its waiters finds out for all.

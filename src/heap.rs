@@ -142,3 +142,21 @@ unsafe fn free(base: NonNull<u8>, size: usize) {
 fn layout(size: usize) -> Option<Layout> {
     Layout::from_size_align(size, ALIGN).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::allocate;
+    use crate::error::Error;
+    use crate::shmem::check_size;
+
+    #[test]
+    fn what_no_allocator_has_is_an_error() {
+        let most = isize::MAX as usize;
+        for size in [0, most - 8, most - 7, most, most + 1, usize::MAX] {
+            let refused = check_size(size).and_then(allocate).err();
+            let is_size = matches!(refused, Some(Error::InvalidSize { .. }));
+            let is_memory = matches!(refused, Some(Error::Os { errno: 12, .. }));
+            assert!(is_size || is_memory, "{size}: {refused:?}");
+        }
+    }
+}

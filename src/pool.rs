@@ -44,7 +44,9 @@ use crate::{Error, ShMem, ShMemId, ShMemProvider};
 /// Segments are used again on Linux, if they are memfds or System V segments and System V shared memory
 /// is to be had; if another process has opened a memfd without write access, which this crate never
 /// does, that is seen only by kernels with `CONFIG_IMA`; if it has taken the descriptor by means of a
-/// debugger (`pidfd_getfd(2)`), by none. While a child lives that was forked and has executed no other
+/// debugger (`pidfd_getfd(2)`), by none. System V segments have no lock: a process that attaches by an
+/// old id while one is being zeroed is noticed, and the segment is not handed out, but it has seen
+/// zeros. While a child lives that was forked and has executed no other
 /// program, nothing is used again, and in the child itself all segments are made anew. At the moment
 /// in which a memfd is zeroed, an attempt to open it by its old id fails, and sends this process a
 /// SIGURG, which is ignored unless there is a handler.

@@ -46,7 +46,6 @@ impl Search {
     }
 
     /// Notes a process that is closed to this one.
-    #[cfg(any(target_os = "android", target_os = "linux"))]
     pub(crate) fn note_closed(&mut self, process: u32, reason: Denial) {
         self.closed = self.closed.saturating_add(1);
         let kind = match reason {

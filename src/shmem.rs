@@ -21,14 +21,28 @@ use crate::{Error, ShMemDescription, ShMemId, error};
 ///
 /// Rust cannot check this across processes, and breaking it is undefined behaviour in the process
 /// that holds the reference: the compiler may read a byte twice and rely on getting the same value.
+/// **Safe code can break it**: two segments of one id in the same process are two `&mut [u8]` to the
+/// same memory, and no call was `unsafe`. The interface of version 0.16, which `LibAFL` is written
+/// against, demands `DerefMut`, so this crate cannot mark it.
 /// So pass bytes back and forth by something that both sides wait for (a pipe, a socket, an exit
 /// status, an atomic in another part of the segment). Where both sides work at once, use
 /// [`access`](Self::access), which is sound whatever the others do: copies in and out, and atomics in
 /// place.
 ///
 /// What no peer can break is the memory itself: a slice of `len()` bytes stays mapped for as long
-/// as the segment lives. POSIX segments are the exception, see
-/// [`MmapShMemProvider`](crate::MmapShMemProvider).
+/// as the segment lives, and no access to it ends in SIGBUS. There are three exceptions:
+///
+/// * **POSIX segments**: a peer can shrink the file, or give back a page of it, which is missing then
+///   if `/dev/shm` is full. See [`MmapShMemProvider`](crate::MmapShMemProvider).
+/// * **Huge pages that were set aside** (`ShMemOptions::try_huge_pages`): a peer can give back a page
+///   of such a segment (`FALLOC_FL_PUNCH_HOLE`, `MADV_REMOVE`), and if none is free when it is
+///   accessed next, that is a SIGBUS. Attaching makes sure that every page is there, and is
+///   [`Error::Foreign`] if one is missing. What a peer does later cannot be prevented: the seals that
+///   would prevent it also prevent writing.
+/// * **No memory left** in the machine: pages are allocated when they are first touched. Where the
+///   system promises no more than it has (Linux, `vm.overcommit_memory=2`), a page that it cannot
+///   promise is a SIGBUS; elsewhere the kernel ends a process to get memory. `ShMemOptions::prefault`
+///   allocates all pages when a segment is made, and says whether it could.
 ///
 /// # Safety
 ///

@@ -26,8 +26,9 @@ const ALIGN: usize = 64;
 ///
 /// The segment lives as long as the slab, an object of it, or another process that attached to it. An
 /// object that is dropped makes room for another one: who was told its [`Place`] sees the next object
-/// there, zeroed first. A child that is forked can use the objects that it inherits, and dropping them
-/// there frees nothing: only the process that made the slab allocates.
+/// there, zeroed first. A child that is forked can use the objects that it inherits for as long as its
+/// parent keeps them, and dropping them there frees nothing: only the process that made the slab
+/// allocates.
 ///
 /// # Examples
 ///

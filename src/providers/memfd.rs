@@ -379,10 +379,12 @@ fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
     if !NO_EXEC_UNKNOWN.load(Relaxed) {
         match fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
             Err(Errno::INVAL) => NO_EXEC_UNKNOWN.store(true, Relaxed),
-            done => return done.map_err(refused),
+            done => return done.map_err(refused).and_then(sys::above_stdio),
         }
     }
-    fs::memfd_create(name, flags).map_err(refused)
+    fs::memfd_create(name, flags)
+        .map_err(refused)
+        .and_then(sys::above_stdio)
 }
 
 /// What is to be known before it is mapped: that it is ours, and cannot shrink.

@@ -47,7 +47,8 @@ impl Room for Memfd {
     fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let handle = fs::memfd_create("shmem", flags)
-            .map_err(|errno| failed("memfd_create", errno, Subject::Nothing))?;
+            .map_err(|errno| failed("memfd_create", errno, Subject::Nothing))
+            .and_then(sys::above_stdio)?;
         sys::reserve(&handle, size)?;
         fs::fcntl_add_seals(&handle, NEEDED.union(SealFlags::SEAL))
             .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))?;

@@ -55,14 +55,16 @@ use crate::text::Text;
 /// Only processes of the same user get in: mode 0600 (on Linux with the sticky bit, which has no meaning
 /// for files and marks those that may be cleaned up), and whoever attaches looks before it opens: at the
 /// owner, because every user can make names, and at the mode, because a file that group or others may
-/// write is refused. On Linux anything but a regular file with a single name is refused too. A peer of
-/// the same user can shrink the file; who then touches a page beyond the new end gets a SIGBUS. There is
-/// no protection from that but to use another provider.
+/// write is refused. On Linux anything but a regular file with a single name is refused too.
+///
+/// A peer of the same user can shrink the file, or take memory away from it while `/dev/shm` is full;
+/// whoever then touches such a page gets a SIGBUS. The only protection from that is another provider.
 ///
 /// # Platform notes
 ///
-/// On Linux the memory is reserved when the segment is made, so that a full `/dev/shm` is an error
-/// and not a SIGBUS later. Each holder needs a descriptor. Where a sandbox forbids `flock(2)`, and on
+/// On Linux the memory is reserved when the segment is made, and that of a segment which another program
+/// has made without reserving it when it is attached, so that a full `/dev/shm` is an error and not a
+/// SIGBUS later. Each holder needs a descriptor. Where a sandbox forbids `flock(2)`, and on
 /// other systems, no name is cleaned up. On macOS, which does not tell objects apart, dropping a segment
 /// removes its name also if it was removed meanwhile and given to a newer one.
 ///
@@ -90,9 +92,9 @@ pub type MmapShMem = Segment<Posix>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Posix;
 
-/// How many random names are tried. A single one of 64 bits that exists means that something is
-/// wrong.
-const TRIES: usize = 4;
+/// How many random names are tried. None of 64 bits exists; but a process that cleans up can take each
+/// of them before the file is locked, which happens only if both run at the same moment.
+const TRIES: usize = 1000;
 
 /// What random names start with.
 const PREFIX: &str = "/shmem-";
@@ -286,7 +288,10 @@ impl Room for Posix {
     fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
         let facts = Facts::of(handle)?;
         sys::check_owner(facts.owner)?;
-        sys::map_fd(handle, facts.extent(len)?)
+        let len = facts.extent(len)?;
+        sys::refuse_huge_pages(handle, &facts)?;
+        sys::reserve_existing(handle, len)?;
+        sys::map_fd(handle, len)
     }
 
     fn next_touched(

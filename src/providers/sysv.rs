@@ -52,9 +52,10 @@ use crate::sys::{self, Facts, attachments, failed, last_errno, system_v};
 ///
 /// Segments of huge pages which other programs have made without reserving them (`SHM_HUGETLB` with
 /// `SHM_NORESERVE`) would raise SIGBUS when they are touched and no page is free. They get their pages
-/// when they are attached, and are refused if there are not enough. This does not exclude SIGBUS in
-/// two cases: on Linux before 5.14, and if a peer of the same user takes huge pages away from an
-/// attached segment (`MADV_REMOVE`).
+/// when they are attached, and are refused if there are not enough. What remains: a peer of the same
+/// user can take huge pages away from a segment that is attached (`MADV_REMOVE`), and where the system
+/// promises no more memory than it has (`vm.overcommit_memory=2`), ordinary segments made with
+/// `SHM_NORESERVE` raise SIGBUS when that is used up.
 ///
 /// # Platform notes
 ///

@@ -160,7 +160,7 @@ fn calls_between(log: &str, order: &str) -> Vec<String> {
         // The order may come in parts. The standard library's own check before it closes a descriptor, in debug builds.
         .filter(|line| !line.starts_with("read(0,") && !line.contains("F_GETFD"))
         // One address in 512 is aligned as if it were of huge pages.
-        .filter(|line| !line.contains("MADV_COLD"))
+        .filter(|line| !line.contains("MADV_DONTNEED"))
         .filter_map(|line| line.split_once('('))
         .map(|(name, _)| {
             name.trim_end_matches("64")

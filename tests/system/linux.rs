@@ -23,6 +23,7 @@ mod peer;
 mod posix;
 mod procfs;
 mod seccomp;
+mod stdio;
 mod sysv;
 mod users;
 
@@ -62,6 +63,11 @@ pub(crate) fn main() {
             a_child_takes_nothing_from_a_pool,
             a_child_uses_the_served_provider,
             a_child_takes_the_lock_of_a_thread_that_it_does_not_have,
+        ]
+        stdio: [
+            segments_leave_the_numbers_of_standard_streams_alone,
+            pipes_leave_the_numbers_of_standard_streams_alone,
+            the_service_leaves_the_numbers_of_standard_streams_alone,
         ]
         hostile: [
             a_descriptor_that_leads_elsewhere_by_now,
@@ -143,6 +149,7 @@ pub(crate) fn main() {
             a_dev_shm_that_cannot_be_used,
             a_umask_takes_nothing_away,
             a_lease_is_not_waited_for,
+            what_is_not_reserved_is_reserved_or_refused,
             without_what_cleaning_up_needs,
             a_crowded_dev_shm,
             a_reservation_takes_smaller_steps_when_it_is_interrupted,

@@ -27,7 +27,7 @@ use shmem_providers::{
 use super::forbid::forbid;
 pub(crate) use super::process::*;
 use super::support::{lacking, open_files, system_v_segments};
-use super::{fork, hostile, init, limits, lookup, posix, sysv};
+use super::{fork, hostile, init, limits, lookup, posix, stdio, sysv};
 
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
@@ -166,6 +166,7 @@ impl State {
             ["forbid", ref calls @ ..] => forbid(calls),
             ["fork", what] => fork::obey(self, what),
             ["init", ref what @ ..] => init::obey(self, what),
+            ["daemon", ref what @ ..] => stdio::obey(what),
             ["become", what, id] => hostile::become_(self, what, id),
             ["next-shmid", number] => {
                 fs::write("/proc/sys/kernel/shm_next_id", number)?;

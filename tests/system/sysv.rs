@@ -141,8 +141,14 @@ pub(crate) fn huge_pages_without_a_reservation_are_refused() -> Outcome {
         return skip("no System V shared memory here");
     }
     let mut maker = Peer::start();
-    // Far more than a machine sets aside.
-    let id = match maker.ask(format!("sysv make {} {HUGE}", 1_u64 << 40)) {
+    // More than a machine sets aside.
+    let size = 1_u64
+        << if cfg!(target_pointer_width = "64") {
+            40
+        } else {
+            30
+        };
+    let id = match maker.ask(format!("sysv make {size} {HUGE}")) {
         Ok(id) => id,
         Err(why) => return skip(format!("no huge pages here: {why}")),
     };
@@ -188,27 +194,23 @@ pub(crate) fn a_number_of_another_ipc_namespace() -> Outcome {
 pub(crate) fn obey(words: &[&str]) -> Answer {
     match *words {
         ["make", size, mode, ref rest @ ..] => {
-            let mut flags = i32::from_str_radix(mode, 8)?;
-            if rest == ["huge"] {
-                flags |= libc::SHM_HUGETLB | libc::SHM_NORESERVE;
-            }
-            let number = get(libc::IPC_PRIVATE, size.parse()?, flags)?;
+            let mode = i32::from_str_radix(mode, 8)?;
+            let kind = match rest {
+                ["huge"] => libc::SHM_HUGETLB | libc::SHM_NORESERVE,
+                _ => 0,
+            };
+            let number = get(libc::IPC_PRIVATE, size.parse()?, 0o600 | kind)?;
             // SAFETY: the kernel chooses the address.
             let place = unsafe { libc::shmat(number, ptr::null(), 0) };
-            let attached = if place.addr() == usize::MAX {
-                // Without the permission: the segment of one who may not read it is held by nobody.
-                Err(io::Error::last_os_error())
-            } else {
-                Ok(())
-            };
-            if let Some(Ok(uid)) = rest.first().map(|uid| uid.parse()) {
-                set(number, uid, flags)?;
-            }
-            if flags & 0o600 == 0o600 {
-                remove(number)?;
-                attached?;
-            } else {
-                DOOMED.with_borrow_mut(|doomed| doomed.push(Doomed(number)));
+            let attached = io::Error::last_os_error();
+            let uid = rest.first().and_then(|uid| uid.parse().ok());
+            let us = rustix::process::geteuid().as_raw();
+            let changed = set(number, uid.unwrap_or(us), mode);
+            // It stays until this process ends.
+            remove(number)?;
+            changed?;
+            if place.addr() == usize::MAX {
+                return Err(attached.into());
             }
             Ok(number.to_string())
         }
@@ -237,19 +239,6 @@ pub(crate) fn obey(words: &[&str]) -> Answer {
             Ok(String::new())
         }
         _ => Err(format!("unknown order {words:?}").into()),
-    }
-}
-
-thread_local! {
-    static DOOMED: std::cell::RefCell<Vec<Doomed>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-/// A segment that is removed when the thread ends.
-struct Doomed(i32);
-
-impl Drop for Doomed {
-    fn drop(&mut self) {
-        let _ = remove(self.0);
     }
 }
 

@@ -115,6 +115,7 @@ pub(crate) fn main() {
             what_was_dropped_is_used_again,
             what_another_process_holds_is_not,
             what_a_forked_child_inherited_is_not,
+            another_namespace_tells_nothing_of_children,
             a_forked_child_makes_its_own,
             what_is_attached_here_is_not,
             what_cannot_be_counted_is_made_anew,

@@ -30,6 +30,7 @@ fn obey(order: &[&str]) -> Answer {
         ["timer", micros] => wake::timer(micros.parse()?),
         ["hold", id] => pool::hold(id),
         ["forks"] => pool::forks(),
+        ["moves"] => pool::moves(),
         ["child-makes"] => pool::child_makes(),
         ["child-allocates"] => slab::child_allocates(),
         ["knock", id] => pool::knock(id),

@@ -110,6 +110,17 @@ pub(crate) fn what_a_forked_child_inherited_is_not() -> Outcome {
     DONE
 }
 
+/// In another IPC namespace, the numbers of System V segments are those of other segments.
+pub(crate) fn another_namespace_tells_nothing_of_children() -> Outcome {
+    if let Err(skipped) = is_here() {
+        return skipped;
+    }
+    match Peer::start().ask("moves")?.as_str() {
+        "" => DONE,
+        reason => skip(reason),
+    }
+}
+
 pub(crate) fn a_forked_child_makes_its_own() -> Outcome {
     if let Err(skipped) = is_here() {
         return skipped;
@@ -292,6 +303,45 @@ pub(crate) fn forks() -> Answer {
         if all?.iter().all(|segment| segment.id() != id) {
             return Err("the child is gone, and the segment was not used again".into());
         }
+    }
+    Ok(String::new())
+}
+
+/// What a peer does: moves to another IPC namespace while a child has a segment.
+pub(crate) fn moves() -> Answer {
+    let into_new_namespace = || {
+        // SAFETY: no pointer is passed, and this program has one thread.
+        let moved = unsafe { libc::unshare(libc::CLONE_NEWIPC) } == 0;
+        moved.then_some(()).ok_or_else(io::Error::last_os_error)
+    };
+    if let Err(error) = into_new_namespace() {
+        return Ok(format!("no IPC namespace: {error}"));
+    }
+    let memfd = StdShMemProvider::with_mechanism(Mechanism::Memfd);
+    let mut pool = Pool::over(memfd, 8, 1 << 30);
+    let mut segment = pool.new_shmem(SIZE)?;
+    segment.fill(1);
+    let id = segment.id();
+    let (child, mut stream) = forked(|mut stream| {
+        let mut order = [0];
+        stream.read_exact(&mut order)?;
+        let intact = segment.iter().all(|&byte| byte == 1);
+        stream.write_all(&[u8::from(intact)])
+    })?;
+    drop(segment);
+    into_new_namespace()?;
+    // As in the first one, the first segments have the first numbers. They are larger than what the
+    // pool asks the kernel about.
+    let mut other = UnixShMemProvider::new()?;
+    let others: Result<Vec<_>, _> = (0..4).map(|_| other.new_shmem(SIZE)).collect();
+    let fresh = pool.new_shmem(SIZE)?.id();
+    stream.write_all(&[1])?;
+    let mut intact = [0];
+    stream.read_exact(&mut intact)?;
+    wait(child)?;
+    drop(others?);
+    if fresh == id || intact != [1] {
+        return Err("the child's segment was used again".into());
     }
     Ok(String::new())
 }

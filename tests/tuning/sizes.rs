@@ -17,17 +17,31 @@ const OVER_HALF: u64 = 0x9800_0000;
 /// The lower 32 bits say 4096.
 const OVER_ALL: u64 = (1 << 32) + 4096;
 
-/// Attaches to all of it and to parts, and touches the end of what is there.
-fn attach<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64, parts: &[usize]) -> Outcome {
-    let largest = isize::MAX as usize;
+/// Removes what a test has made, also if the test fails.
+struct Left<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Left<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Attaches to all of it, and touches the end, if this process can have as much.
+fn attach_all<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) {
+    let most = isize::MAX as usize;
     match (p.shmem_from_id(id), usize::try_from(size)) {
-        (Ok(mut segment), Ok(size)) if size <= largest => {
+        (Ok(mut segment), Ok(size)) if size <= most => {
             assert_eq!(segment.len(), size);
             segment[size - 1] = 1;
         }
-        (Err(Error::InvalidSize { .. }), size) if !size.is_ok_and(|size| size <= largest) => {}
+        (Err(Error::InvalidSize { .. }), size) if !size.is_ok_and(|size| size <= most) => {}
         (done, size) => panic!("{size:?}: {done:?}"),
     }
+}
+
+/// Attaches to parts, and to more than there is.
+fn attach_parts<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) -> Outcome {
+    let largest = isize::MAX as usize;
     for asked in [largest + 1, usize::MAX] {
         let refused = p.shmem_from_id_and_size(id, asked);
         assert!(
@@ -45,7 +59,7 @@ fn attach<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64, parts: &[usize]) 
             "{refused:?}"
         );
     }
-    for &asked in parts {
+    for asked in [1, 4096, 8192, 1 << 20] {
         let mut part = p.shmem_from_id_and_size(id, asked)?;
         assert_eq!(part.len(), asked);
         part[asked - 1] = 1;
@@ -78,7 +92,9 @@ pub(crate) fn a_memfd_that_32_bits_cannot_map() -> Outcome {
         if unsafe { libc::dup3(large.as_raw_fd(), number, libc::O_CLOEXEC) } == -1 {
             return Err(io::Error::last_os_error().into());
         }
-        attach(&mut p, id, size, &[1, 4096, 8192, 1 << 20])?;
+        // Only what is touched takes memory.
+        attach_all(&mut p, id, size);
+        attach_parts(&mut p, id, size)?;
     }
     DONE
 }
@@ -95,10 +111,13 @@ pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
             Err(error) => return skip(error),
         };
         let sized = rustix::fs::ftruncate(&large, size);
-        // Only what is touched takes memory.
-        let done = sized.map(|()| attach(&mut p, id, size, &[1, 4096, 8192, 1 << 20]));
-        fs::remove_file(&path)?;
-        done??;
+        let _left = Left(|| drop(fs::remove_file(&path)));
+        sized?;
+        // What is attached is reserved.
+        if cfg!(target_pointer_width = "32") {
+            attach_all(&mut p, id, size);
+        }
+        attach_parts(&mut p, id, size)?;
     }
     DONE
 }
@@ -113,12 +132,14 @@ pub(crate) fn a_system_v_segment_that_32_bits_cannot_map() -> Outcome {
     if number == -1 {
         return skip(io::Error::last_os_error());
     }
+    let _left = Left(|| {
+        // SAFETY: this command reads nothing from the pointer.
+        unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) };
+    });
     let id = ShMemId::from_int(number);
-    let done = match p.shmem_from_id_and_size(id, 4096) {
-        Err(error @ Error::Os { .. }) => skip(error),
-        _ => attach(&mut p, id, size as u64, &[1, 4096, 8192, 1 << 20]),
-    };
-    // SAFETY: this command reads nothing from the pointer.
-    unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) };
-    done
+    if let Err(error @ Error::Os { .. }) = p.shmem_from_id_and_size(id, 4096) {
+        return skip(error);
+    }
+    attach_all(&mut p, id, size as u64);
+    attach_parts(&mut p, id, size as u64)
 }

@@ -109,7 +109,7 @@ pub(crate) fn what_is_trimmed_is_zero_for_everybody<P: Tuned>(p: &mut P) -> Outc
 /// What is attached is a part: nothing behind it is this holder's to change.
 pub(crate) fn of_a_part_nothing_else_is_trimmed_or_cleared<P: Tuned>(p: &mut P) -> Outcome {
     let page = page_size();
-    let size = LARGE + 10;
+    let size = (4 << 20) + 10;
     let mut segment = p.new_shmem(size)?;
     // Parts of less and more than what is cleared by filling it; ends within a page, and at one.
     for len in [

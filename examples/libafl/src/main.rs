@@ -3,6 +3,7 @@
 //! Without arguments it plays every scene in processes of its own, in a folder of its own, and
 //! compares what they report with what it should be. `SCENE [ARGUMENT…]` plays one.
 
+mod counted;
 mod environment;
 mod forked;
 mod forkserver;

@@ -12,6 +12,7 @@ use libafl::Error;
 use libafl_bolts::llmp::{Broker, LlmpBroker, LlmpClient, LlmpClientDescription, Tag};
 use libafl_bolts::shmem::{ShMemProvider, StdShMem, StdShMemProvider};
 
+use crate::counted::Counted;
 use crate::report::say;
 
 /// How many messages there are.
@@ -26,15 +27,20 @@ const RECEIVED: u32 = 5;
 
 const TAG: Tag = Tag(0x5EED_5EED);
 
-type Client = LlmpClient<StdShMem, StdShMemProvider>;
+/// One of our own, over the default.
+type Provider = Counted<StdShMemProvider>;
+type Client = LlmpClient<StdShMem, Provider>;
 
 pub fn run(role: &str, port: u16) -> Result<(), Error> {
     match role {
         "broker" => broker(port),
         "sender" => {
-            let mut client = connect(port)?;
+            let provider = Provider::new()?;
+            let mut client = LlmpClient::create_attach_to_tcp(provider.clone(), port)?;
             say(&format!("sender: process {} begins", std::process::id()));
             send(&mut client, 0..SENT)?;
+            let made = provider.made();
+            assert!(made > 0, "its pages were made by another provider");
             leave(&client, role)
         }
         "sender-again" => {
@@ -61,7 +67,7 @@ pub fn run(role: &str, port: u16) -> Result<(), Error> {
 
 /// Ends when two clients have been there and none is left.
 fn broker(port: u16) -> Result<(), Error> {
-    let mut broker = LlmpBroker::create_attach_to_tcp(StdShMemProvider::new()?, (), port)?;
+    let mut broker = LlmpBroker::create_attach_to_tcp(Provider::new()?, (), port)?;
     broker.set_exit_after(NonZeroUsize::new(2).expect("not zero"));
     say("broker: is there");
     broker.loop_with_timeouts(Duration::from_mins(1), Some(Duration::from_millis(1)));
@@ -69,7 +75,7 @@ fn broker(port: u16) -> Result<(), Error> {
 }
 
 fn connect(port: u16) -> Result<Client, Error> {
-    LlmpClient::create_attach_to_tcp(StdShMemProvider::new()?, port)
+    LlmpClient::create_attach_to_tcp(Provider::new()?, port)
 }
 
 fn send(client: &mut Client, numbers: std::ops::Range<u32>) -> Result<(), Error> {
@@ -122,8 +128,7 @@ fn resume(role: &str) -> Result<(Client, String), Error> {
     } else {
         "dead"
     };
-    let client =
-        LlmpClient::existing_client_from_description(StdShMemProvider::new()?, &description)?;
+    let client = LlmpClient::existing_client_from_description(Provider::new()?, &description)?;
     Ok((client, format!("process {pid}, which is {state}")))
 }
 

@@ -19,6 +19,8 @@ use rustix::io;
 use rustix::net::sockopt;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketType};
 
+use super::above_stdio_quietly;
+
 /// There is no `SOCK_SEQPACKET` for Unix sockets.
 pub(super) const KIND: SocketType = SocketType::STREAM;
 
@@ -36,7 +38,8 @@ pub(super) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 
 /// A pipe.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let ends = rustix::pipe::pipe()?;
+    let (read, write) = rustix::pipe::pipe()?;
+    let ends = (above_stdio_quietly(read)?, above_stdio_quietly(write)?);
     io::fcntl_setfd(&ends.0, io::FdFlags::CLOEXEC)?;
     io::fcntl_setfd(&ends.1, io::FdFlags::CLOEXEC)?;
     Ok(ends)
@@ -53,6 +56,7 @@ pub(super) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
 }
 
 fn prepared(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let fd = above_stdio_quietly(fd)?;
     io::fcntl_setfd(&fd, io::FdFlags::CLOEXEC)?;
     io::ioctl_fionbio(&fd, true)?;
     #[cfg(target_vendor = "apple")]

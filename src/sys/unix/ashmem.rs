@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom, open, seek};
 use rustix::io::{Errno, read};
 use rustix::ioctl::{Opcode, opcode};
 
-use super::{failed, last_errno};
+use super::{above_stdio, failed, last_errno};
 use crate::error::{Error, Result, Subject};
 use crate::text::Text;
 
@@ -36,8 +36,9 @@ pub(crate) fn create(size: usize) -> Result<OwnedFd> {
     if let Some(made) = library::create(size) {
         return made;
     }
-    let device =
-        open_device().map_err(|errno| failed("open(/dev/ashmem)", errno, Subject::Bytes(size)))?;
+    let device = open_device()
+        .map_err(|errno| failed("open(/dev/ashmem)", errno, Subject::Bytes(size)))
+        .and_then(above_stdio)?;
     let mut name = [0; NAME_LEN];
     for (room, &byte) in name.iter_mut().zip(NAME.to_bytes()) {
         *room = byte;
@@ -159,6 +160,7 @@ mod library {
 
     use super::{NAME, failed, last_errno};
     use crate::error::{Result, Subject};
+    use crate::sys::above_stdio;
 
     const LIBRARY: &CStr = c"libandroid.so";
     const FUNCTION: &CStr = c"ASharedMemory_create";
@@ -180,7 +182,10 @@ mod library {
             )));
         }
         // SAFETY: the descriptor is new and ours.
-        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        let fd = match above_stdio(unsafe { OwnedFd::from_raw_fd(number) }) {
+            Ok(fd) => fd,
+            Err(error) => return Some(Err(error)),
+        };
         // Android 8 did not do so.
         let closed = fcntl_setfd(&fd, FdFlags::CLOEXEC)
             .map_err(|errno| failed("fcntl(F_SETFD)", errno, Subject::Nothing));

@@ -74,6 +74,7 @@ fn touch(shmid: c_int) {
 
 /// What tells a segment from another one that got its number, in this namespace or in one that the
 /// process has moved to.
+#[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     size: u64,
@@ -82,6 +83,7 @@ pub(crate) struct Identity {
 }
 
 /// Which segment it is, and how often it is attached.
+#[cfg(feature = "std")]
 pub(crate) fn identify(shmid: c_int) -> Option<(Identity, u64)> {
     let (_, stat) = ask(shmid, IPC_STAT).ok()?;
     #[allow(

@@ -33,7 +33,7 @@ use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Res
 use rustix::io::{self, Errno};
 use rustix::path::DecInt;
 
-use super::{check_owner, failed};
+use super::{above_stdio_quietly, check_owner, failed};
 use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 use crate::text::Text;
@@ -59,11 +59,11 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
         | OFlags::CLOEXEC
         | OFlags::NOFOLLOW
         | OFlags::NOCTTY;
-    let fd = fs::open(
-        path(name).as_bytes(),
-        flags,
-        Mode::from_raw_mode(MARK as fs::RawMode),
-    )?;
+    let fd = fs::open(path(name).as_bytes(), flags, Mode::from_raw_mode(MARK))?;
+    let fd = above_stdio_quietly(fd).inspect_err(|_| {
+        // It is new, and nobody else removes it.
+        let _ = fs::unlink(path(name).as_bytes());
+    })?;
     let lock = lock(&fd, FlockOperation::NonBlockingLockShared);
     let stat = fs::fstat(&fd)?;
     if lock == Lock::Refused || stat.st_nlink == 0 {
@@ -72,7 +72,7 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
     // The umask, or an access control list of the folder, can take away permissions.
     let mode = if lock == Lock::Taken { MARK } else { UNMARKED };
     if permissions(&stat) != mode {
-        let changed = fs::fchmod(&fd, Mode::from_raw_mode(mode as fs::RawMode));
+        let changed = fs::fchmod(&fd, Mode::from_raw_mode(mode));
         if let Err(errno) = changed {
             let _ = remove(name, &fd);
             return Err(errno);
@@ -126,7 +126,7 @@ pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
 
 /// Leaves the object to live by itself.
 pub(crate) fn persist(fd: &OwnedFd) -> Result<()> {
-    fs::fchmod(fd, Mode::from_raw_mode(UNMARKED as fs::RawMode))
+    fs::fchmod(fd, Mode::from_raw_mode(UNMARKED))
         .map_err(|errno| failed("fchmod", errno, Subject::Nothing))
 }
 
@@ -189,7 +189,7 @@ impl Found {
     fn open(&self, name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let number = DecInt::from_fd(&self.fd);
-        let link = Text::<32>::joined(&[b"/proc/self/fd/", number.as_bytes()]);
+        let link = Text::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
         let opened = match fs::open(link.as_bytes(), flags, Mode::empty()) {
             // There is no `/proc`.
             Err(Errno::NOENT | Errno::NOTDIR) => fs::open(
@@ -199,16 +199,18 @@ impl Found {
             ),
             opened => opened,
         };
-        let fd = opened.map_err(|errno| match errno {
-            Errno::NOENT => Error::Gone { id: *id },
-            Errno::ACCESS if permissions(&self.stat) & 0o600 != 0o600 => Error::Foreign {
-                found: "its permissions do not let its owner read and write it",
-            },
-            Errno::WOULDBLOCK => Error::Foreign {
-                found: "another process has a lease on it",
-            },
-            _ => failed("open", errno, Subject::Id(*id)),
-        })?;
+        let fd = opened
+            .and_then(above_stdio_quietly)
+            .map_err(|errno| match errno {
+                Errno::NOENT => Error::Gone { id: *id },
+                Errno::ACCESS if permissions(&self.stat) & 0o600 != 0o600 => Error::Foreign {
+                    found: "its permissions do not let its owner read and write it",
+                },
+                Errno::WOULDBLOCK => Error::Foreign {
+                    found: "another process has a lease on it",
+                },
+                _ => failed("open", errno, Subject::Id(*id)),
+            })?;
         match fs::fstat(&fd) {
             Ok(stat) if is_same(&stat, &self.stat) => Ok(fd),
             Ok(_) => Err(Error::Gone { id: *id }),

@@ -3,14 +3,12 @@
 
 use core::ptr::{self, NonNull};
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use rustix::io::{self, Errno};
 use rustix::mm::{self, MapFlags, ProtFlags};
 
 use super::failed;
-#[cfg(any(target_os = "android", target_os = "linux"))]
-use crate::error::Error;
-use crate::error::{Result, Subject};
+use crate::error::{Error, Result, Subject};
 use crate::mapping::Mapping;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 use crate::mapping::Unmap;
@@ -65,6 +63,26 @@ pub(crate) fn map_fd(fd: impl AsFd, len: usize) -> Result<Mapping> {
     // SAFETY: the mapping is new and ours, its address a multiple of the page size; the object
     // behind it has `len` bytes, which the rooms have asked the system for.
     Ok(unsafe { Mapping::from_raw(base, len, unmap) })
+}
+
+/// Refuses an object of huge pages, of which these are the facts: the kernel gives them back as a whole
+/// only, and where one is missing, to access it raises SIGBUS.
+///
+/// They come into a mechanism that does not make them if somebody hands in such an object for one of its
+/// segments.
+#[cfg_attr(
+    not(any(target_os = "android", target_os = "linux")),
+    allow(clippy::unnecessary_wraps, reason = "on Linux it can fail")
+)]
+pub(crate) fn refuse_huge_pages(fd: impl AsFd, facts: &Facts) -> Result<()> {
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    if PageSize::of(&fd, facts)? != PageSize::Ordinary {
+        return Err(Error::Foreign {
+            found: "it consists of huge pages, of which such segments are not made",
+        });
+    }
+    let _ = (fd, facts);
+    Ok(())
 }
 
 /// The size of the pages behind a descriptor.
@@ -246,16 +264,40 @@ pub(super) unsafe fn unmap(base: NonNull<u8>, len: usize) {
     let _ = unsafe { mm::munmap(base.as_ptr().cast(), len) };
 }
 
+/// The first number that is not one of the standard streams.
+const ABOVE_STDIO: RawFd = 3;
+
+/// Moves a new descriptor to a number above those of the standard streams, if it is not there.
+///
+/// The kernel gives out the lowest number that is free. In a program that has closed its standard
+/// streams, as daemons do, that is one of theirs, and whatever the program prints would be written to
+/// the segment or the socket behind it. So every descriptor that this crate makes passes through here
+/// or through [`above_stdio_quietly`]. That costs nothing if the number is 3 or more.
+pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd> {
+    above_stdio_quietly(fd).map_err(duplication_failed)
+}
+
+/// The same for who does not want to know which limit was hit.
+pub(crate) fn above_stdio_quietly(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() >= ABOVE_STDIO {
+        return Ok(fd);
+    }
+    io::fcntl_dupfd_cloexec(&fd, ABOVE_STDIO)
+}
+
+fn duplication_failed(errno: Errno) -> Error {
+    failed("fcntl(F_DUPFD_CLOEXEC)", errno, Subject::Nothing)
+}
+
 /// One more descriptor of the same open file, close-on-exec.
 pub(crate) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
-    io::fcntl_dupfd_cloexec(fd, 0)
-        .map_err(|errno| failed("fcntl(F_DUPFD_CLOEXEC)", errno, Subject::Nothing))
+    io::fcntl_dupfd_cloexec(fd, ABOVE_STDIO).map_err(duplication_failed)
 }
 
 /// One more descriptor, close-on-exec, for who does not want to know which limit was hit.
 #[cfg(feature = "std")]
 pub(crate) fn duplicate_quietly(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    io::fcntl_dupfd_cloexec(fd, 0)
+    io::fcntl_dupfd_cloexec(fd, ABOVE_STDIO)
 }
 
 /// An object in memory: which one, and how large.
@@ -330,3 +372,6 @@ impl Memory {
         }
     }
 }
+
+#[cfg(all(test, feature = "std", target_os = "linux"))]
+mod tests;

@@ -4,6 +4,8 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::above_stdio_quietly;
+
 /// It keeps frames apart.
 pub(super) const KIND: SocketType = SocketType::SEQPACKET;
 
@@ -20,15 +22,16 @@ const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// A pipe.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((above_stdio_quietly(read)?, above_stdio_quietly(write)?))
 }
 
 /// A socket that does not wait.
 pub(super) fn socket() -> io::Result<OwnedFd> {
-    net::socket_with(AddressFamily::UNIX, KIND, FLAGS, None)
+    above_stdio_quietly(net::socket_with(AddressFamily::UNIX, KIND, FLAGS, None)?)
 }
 
 /// Accepts a connection that does not wait.
 pub(super) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
-    net::accept_with(listener, FLAGS)
+    above_stdio_quietly(net::accept_with(listener, FLAGS)?)
 }

@@ -155,3 +155,30 @@ mod page {
         unsafe { super::super::fd::unmap(page.cast(), size_of::<Page>()) };
     }
 }
+
+#[cfg(all(test, feature = "std", target_os = "linux", not(target_arch = "s390x")))]
+mod tests {
+    use core::ptr;
+
+    use super::generation;
+
+    #[test]
+    fn a_bare_system_call_makes_another_generation() {
+        let parent = generation();
+        let null = ptr::null_mut::<u8>();
+        // SAFETY: without a stack and flags this is a fork; the child does nothing but compare and end.
+        let child =
+            unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, null, null, null, null) };
+        if child == 0 {
+            let is_same = generation() == parent;
+            // SAFETY: no preconditions.
+            unsafe { libc::_exit(i32::from(is_same)) };
+        }
+        let mut status = 0;
+        let child = libc::pid_t::try_from(child).unwrap_or(-1);
+        // SAFETY: the pointer is valid for the write of a status.
+        let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert_eq!((waited, status), (child, 0));
+        assert_eq!(generation(), parent);
+    }
+}

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{DupFlags, dup3};
 use rustix::path::DecInt;
 
-use super::failed;
+use super::{above_stdio_quietly, failed};
 use crate::error::{Result, Subject};
 use crate::text::Text;
 
@@ -25,9 +25,10 @@ const F_SETSIG: c_int = 10;
 /// not count among the files that are open for writing.
 pub(crate) fn make_countable(fd: &mut OwnedFd) -> Result<()> {
     let number = DecInt::from_fd(&*fd);
-    let path = Text::<32>::joined(&[b"/proc/self/fd/", number.as_bytes()]);
+    let path = Text::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let again = openat(CWD, path.as_bytes(), flags, Mode::empty())
+        .and_then(above_stdio_quietly)
         .map_err(|errno| failed("open", errno, Subject::Nothing))?;
     // rustix names this flag on Linux only; the kernel is the same.
     let flags = DupFlags::from_bits_retain(OFlags::CLOEXEC.bits());

@@ -79,21 +79,21 @@ pub(crate) use self::advice::advice_is_heeded;
 #[cfg(feature = "std")]
 pub(crate) use self::calls::pipe;
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::fd::{Facts, duplicate, map_fd, write_at};
+pub(crate) use self::fd::{
+    Facts, above_stdio, above_stdio_quietly, duplicate, map_fd, refuse_huge_pages, write_at,
+};
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
 pub(crate) use self::generation::generation;
 #[cfg(not(target_os = "android"))]
-pub(crate) use self::posix_shm::reserve;
+pub(crate) use self::posix_shm::{reserve, reserve_existing};
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
 pub(crate) use self::tune::{populate_or_refuse, tune};
-pub(crate) use self::user::check_owner;
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) use self::user::check_user;
+pub(crate) use self::user::{check_owner, check_user};
 use crate::error::{Error, Result, Subject};
 
 /// The error for a call that the system refused, with the limit behind it.

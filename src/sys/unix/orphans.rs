@@ -54,7 +54,7 @@ fn is_orphan(stat: &libc::shmid_ds) -> bool {
         return false;
     };
     system_v::mode(stat) & MODE_BITS == MODE.unsigned_abs()
-        && stat.shm_perm.__key == libc::IPC_PRIVATE
+        && system_v::key(stat) == libc::IPC_PRIVATE
         && stat.shm_nattch == 0
         && system_v::check_owner(stat).is_ok()
         && test_kill_process(creator) == Err(Errno::SRCH)

@@ -28,6 +28,7 @@ use rustix::path::DecInt;
 use rustix::process::{getegid, getpid};
 use rustix::thread::capabilities;
 
+use super::above_stdio_quietly;
 use super::user::User;
 use crate::search::{Denial, Search};
 use crate::text::Text;
@@ -369,6 +370,7 @@ fn open(at: &OwnedFd, path: &[u8], wanted: &Wanted<'_>) -> Result<Option<OwnedFd
         return Ok(None);
     }
     let fd = openat(CWD, own.as_bytes(), READ_WRITE, Mode::empty())?;
+    let fd = above_stdio_quietly(fd)?;
     Ok(Some(fd).filter(wanted.is_genuine))
 }
 
@@ -407,7 +409,9 @@ fn file_system(system: &fs::StatFs) -> u32 {
 
 /// The device of an open file, as the kernel has it at hand; 0 if it is no regular file.
 fn device(object: BorrowedFd<'_>) -> Option<u64> {
-    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    /// `AT_STATX_DONT_SYNC` (`statx(2)`), which rustix names on Linux only.
+    const DONT_SYNC: AtFlags = AtFlags::from_bits_retain(0x4000);
+    let flags = AtFlags::EMPTY_PATH | DONT_SYNC;
     let facts = fs::statx(object, "", flags, StatxFlags::TYPE).ok()?;
     let is_file = u32::from(facts.stx_mode) & libc::S_IFMT == libc::S_IFREG;
     Some(if is_file {
@@ -454,7 +458,7 @@ fn known(place: &AtomicU64, pages: MemfdFlags) -> u64 {
 /// The tables of descriptors of one process that were looked into already.
 struct Tables {
     /// A task for each.
-    seen: [Option<libc::c_long>; 4],
+    seen: [Option<u32>; 4],
     /// Whether the numbers of `/proc` are those that `kcmp` takes.
     comparable: bool,
 }
@@ -463,14 +467,13 @@ impl Tables {
     fn beside(pid: u32) -> Self {
         let own = u32::try_from(getpid().as_raw_nonzero().get()).ok();
         Self {
-            seen: [Some(pid.into()), None, None, None],
+            seen: [Some(pid), None, None, None],
             comparable: own.is_some() && own == own_pid(),
         }
     }
 
     /// Whether the task has a table that was not looked into yet. Where that cannot be told, it may.
     fn is_new(&mut self, task: u32) -> bool {
-        let task = libc::c_long::from(task);
         if self.seen.contains(&Some(task)) {
             return false;
         }
@@ -489,9 +492,15 @@ impl Tables {
 }
 
 /// Whether two tasks certainly have the same table of descriptors (`kcmp(2)`).
-fn have_one_table(one: libc::c_long, other: libc::c_long) -> bool {
+fn have_one_table(one: u32, other: u32) -> bool {
     /// `KCMP_FILES`.
     const FILES: libc::c_long = 2;
+    #[allow(
+        clippy::cast_lossless,
+        clippy::cast_possible_wrap,
+        reason = "no task has a number of more than 22 bits, and the type differs between machines"
+    )]
+    let (one, other) = (one as libc::c_long, other as libc::c_long);
     // SAFETY: the call takes numbers only, and changes nothing.
     unsafe { libc::syscall(libc::SYS_kcmp, one, other, FILES, 0, 0) == 0 }
 }

@@ -8,14 +8,18 @@ use rustix::fs::{Mode, Stat, fstat};
 use rustix::io::{self, Errno};
 use rustix::shm::{self, OFlags};
 
-use super::{check_owner, failed};
+use super::{above_stdio_quietly, check_owner, failed};
 use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
 
 /// Creates the object with this name, which must not exist.
 pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-    shm::open(name, flags, Mode::RUSR | Mode::WUSR)
+    let fd = shm::open(name, flags, Mode::RUSR | Mode::WUSR)?;
+    above_stdio_quietly(fd).inspect_err(|_| {
+        // It is new, and nobody else removes it.
+        let _ = shm::unlink(name);
+    })
 }
 
 /// Opens the object with this name, if it is a segment of this user.
@@ -65,6 +69,7 @@ pub(crate) fn remove_unused(_is_ours: impl Fn(&str) -> bool, _most: usize) -> Re
 
 fn find(name: &CStr, id: &ShMemId) -> Result<(OwnedFd, Stat)> {
     let fd = shm::open(name, OFlags::RDWR, Mode::empty())
+        .and_then(above_stdio_quietly)
         .map_err(|errno| refused("shm_open", errno, id))?;
     let stat = fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
     check_owner(stat.st_uid)?;

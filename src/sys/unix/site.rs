@@ -10,6 +10,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::above_stdio_quietly;
 use super::socket::{self, Listener};
 use super::user::is_me;
 use crate::fork_lock::ForkLock;
@@ -45,7 +46,9 @@ impl Place {
         #[cfg(not(any(target_os = "android", target_os = "linux")))]
         let access = OFlags::RDONLY;
         let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = fs::openat(CWD, parent, flags, Mode::empty()).map_err(os)?;
+        let directory = fs::openat(CWD, parent, flags, Mode::empty())
+            .and_then(above_stdio_quietly)
+            .map_err(os)?;
         let facts = fs::fstat(&directory).map_err(os)?;
         Ok(Self {
             path: path.to_owned(),
@@ -305,7 +308,8 @@ impl Lock {
         let name = place.lock_name();
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let open = |flags| {
-            let opened = fs::openat(&place.directory, &name, flags, Mode::RUSR | Mode::WUSR);
+            let opened = fs::openat(&place.directory, &name, flags, Mode::RUSR | Mode::WUSR)
+                .and_then(above_stdio_quietly);
             match opened {
                 Ok(fd) => Ok(Some(fd)),
                 Err(Errno::NOENT | Errno::EXIST) => Ok(None),

@@ -15,7 +15,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, sockopt,
 };
 
-use super::calls;
+use super::{above_stdio_quietly, calls};
 
 /// Whether frames have to be put together from their parts.
 pub(crate) const IS_STREAM: bool = calls::IS_STREAM;
@@ -251,9 +251,15 @@ fn receive(fd: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(Vec
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = net::recvmsg(fd, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
     let mut descriptors = Vec::new();
+    let mut lost_descriptors = message.flags.contains(ReturnFlags::CTRUNC);
     for part in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = part {
-            descriptors.extend(received);
+            for fd in received {
+                match above_stdio_quietly(fd) {
+                    Ok(fd) => descriptors.push(fd),
+                    Err(_) => lost_descriptors = true,
+                }
+            }
         }
     }
     if calls::CLOSE_ON_EXEC.is_empty() {
@@ -261,7 +267,7 @@ fn receive(fd: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(Vec
             io::fcntl_setfd(fd, io::FdFlags::CLOEXEC)?;
         }
     }
-    Ok((descriptors, message.flags.contains(ReturnFlags::CTRUNC)))
+    Ok((descriptors, lost_descriptors))
 }
 
 /// Whether whoever is on the other side of the socket, or of one that is accepted from it later, may

@@ -83,6 +83,15 @@ pub(crate) fn ask_without_permission(_shmid: c_int) -> Option<libc::shmid_ds> {
     None
 }
 
+/// The key of a segment. The crate libc has the field under several names.
+#[cfg(target_os = "linux")]
+pub(crate) fn key(stat: &libc::shmid_ds) -> libc::key_t {
+    let first = ptr::from_ref(&stat.shm_perm).cast::<libc::key_t>();
+    // SAFETY: the pointer is to a borrowed structure, whose first field this is on every machine
+    // (`struct ipc64_perm` of the kernel), so it is aligned and initialised.
+    unsafe { first.read() }
+}
+
 /// The permissions of a segment, and the kernel's own bits beside them.
 pub(crate) fn mode(stat: &libc::shmid_ds) -> u32 {
     /// The kernel sets no higher bits. Emulators of machines with the other byte order do.

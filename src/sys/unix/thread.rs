@@ -196,7 +196,9 @@ pub(crate) fn own_descriptors(kept: rustix::fd::BorrowedFd<'_>) -> Option<OwnedF
         "/dev/null",
         OFlags::RDWR | OFlags::CLOEXEC,
         Mode::empty(),
-    ) {
+    )
+    .and_then(super::above_stdio_quietly)
+    {
         for standard in 0..3 {
             // SAFETY: no memory is involved; in the table of this thread nobody uses them.
             unsafe { libc::dup2(null.as_raw_fd(), standard) };

@@ -34,7 +34,7 @@ pub(crate) fn tune(_mapping: &mut Mapping, _options: ShMemOptions, _grants: &mut
 ///
 /// # Errors
 ///
-/// [`Error::Foreign`](crate::error::Error::Foreign) if a page is missing or damaged.
+/// [`Error::Foreign`](crate::error::Error::Foreign) if a page is missing.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn populate_or_refuse(mapping: &Mapping) -> crate::error::Result<()> {
     if linux::may_be_of_huge_pages(mapping) {
@@ -55,12 +55,12 @@ pub(crate) fn populate_or_refuse(_mapping: &Mapping) -> crate::error::Result<()>
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod linux {
     use core::ffi::c_void;
+    use core::sync::atomic::AtomicU32;
 
-    use rustix::fd::AsRawFd;
     use rustix::fs::{Mode, OFlags, open};
     use rustix::io::{Errno, read};
     use rustix::mm::{self, Advice};
-    use rustix::pipe::{PipeFlags, pipe_with};
+    use rustix::thread::{Timespec, futex};
 
     use crate::error::{Error, Result, Subject};
     use crate::mapping::Mapping;
@@ -115,52 +115,52 @@ mod linux {
         done == Err(Errno::INVAL)
     }
 
+    /// Memory that is damaged. The crate libc has it for Linux only; the kernel is the same.
+    #[cfg(target_os = "linux")]
+    const EHWPOISON: i32 = libc::EHWPOISON;
+    #[cfg(target_os = "android")]
+    const EHWPOISON: i32 = 133;
+
     /// Makes sure that every page of the mapping is there.
     pub(super) fn populate(mapping: &Mapping) -> Result<()> {
-        let done = match advise(mapping, Advice::LinuxPopulateRead) {
-            // Before Linux 5.14.
-            Err(Errno::INVAL | Errno::NOSYS) => read_every_page(mapping)?,
-            done => done,
+        let missing = Error::Foreign {
+            found: "it consists of huge pages, some of which are missing while none is free, so \
+                    that to access them would raise SIGBUS: set more aside \
+                    (/proc/sys/vm/nr_hugepages), and make it without SHM_NORESERVE",
         };
-        done.map_err(|errno| match errno {
-            Errno::FAULT | Errno::NOMEM => Error::Foreign {
-                found: "it consists of huge pages, some of which are missing while none is free, \
-                        so that to access them would raise SIGBUS: set more aside \
-                        (/proc/sys/vm/nr_hugepages), and make it without SHM_NORESERVE",
-            },
-            Errno::HWPOISON => Error::Foreign {
+        match advise(mapping, Advice::LinuxPopulateRead) {
+            Ok(()) => Ok(()),
+            Err(Errno::FAULT | Errno::NOMEM) => Err(missing),
+            Err(errno) if errno.raw_os_error() == EHWPOISON => Err(Error::Foreign {
                 found: "some of its memory is damaged (EHWPOISON)",
-            },
-            _ => {
-                let subject = Subject::Bytes(mapping.len());
-                failed("madvise(MADV_POPULATE_READ)", errno, subject)
-            }
-        })
+            }),
+            // Before Linux 5.14, or where it is forbidden.
+            Err(_) => read_every_page(mapping).map_err(|_| missing),
+        }
     }
 
-    /// Has the kernel read a byte of every page: where this process would get SIGBUS, the kernel
-    /// gets EFAULT.
-    pub(super) fn read_every_page(mapping: &Mapping) -> Result<Result<(), Errno>> {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)
-            .map_err(|errno| failed("pipe2", errno, Subject::Nothing))?;
-        let mut byte = [0];
+    /// Has the kernel read a word of every page: where this process would get SIGBUS, the kernel
+    /// answers EFAULT. Whether to wait for a word (`futex(2)`) is a question that it reads one for,
+    /// and that needs nothing else, not even a descriptor.
+    pub(super) fn read_every_page(mapping: &Mapping) -> Result<(), Errno> {
+        /// So that it never waits.
+        const NOT_AT_ALL: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+
         for offset in (0..mapping.len()).step_by(page_size()) {
-            let place = mapping
-                .base()
-                .as_ptr()
-                .wrapping_add(offset)
-                .cast::<c_void>();
-            // The kernel's own view of the memory is asked for, so no reference to it is made.
-            // SAFETY: the descriptor is open; the kernel checks the pointer, which is in the mapping.
-            let written = unsafe { libc::write(writer.as_raw_fd(), place, 1) };
-            if written != 1 {
-                return Ok(Err(crate::sys::last_errno()));
-            }
-            if let Err(errno) = rustix::io::retry_on_intr(|| read(&reader, &mut byte)) {
-                return Ok(Err(errno));
+            let place = mapping.base().as_ptr().wrapping_add(offset);
+            // SAFETY: the address is a multiple of the page size, and a whole page is mapped there; this
+            // function reads nothing from it.
+            let word = unsafe { AtomicU32::from_ptr(place.cast()) };
+            let asked = futex::wait(word, futex::Flags::PRIVATE, 0, Some(&NOT_AT_ALL));
+            // Any other answer says that the page is there, whatever its value is.
+            if asked == Err(Errno::FAULT) {
+                return Err(Errno::FAULT);
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     pub(super) fn transparent_huge_pages(mapping: &Mapping) -> Result<()> {

@@ -33,6 +33,8 @@ mod by_epoll {
     use rustix::fd::{AsFd, OwnedFd};
     use rustix::io;
 
+    use crate::sys::above_stdio_quietly;
+
     #[derive(Debug)]
     pub(crate) struct Watch {
         epoll: OwnedFd,
@@ -40,7 +42,7 @@ mod by_epoll {
 
     impl Watch {
         pub(crate) fn new() -> io::Result<Self> {
-            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+            let epoll = above_stdio_quietly(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
             Ok(Self { epoll })
         }
 
