@@ -1,4 +1,4 @@
-//! The pages in `docs/` name tests as proof: each of them has to exist.
+//! `SECURITY.md` and the pages in `docs/` name tests as proof: each of them has to exist.
 
 use std::fs;
 use std::path::Path;
@@ -55,4 +55,34 @@ fn every_test_that_the_migration_page_names_exists() {
         checked > 20,
         "only {checked} names were found: has the table changed?"
     );
+}
+
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let page = include_str!("../SECURITY.md");
+    let mut checked = 0;
+    for name in quoted(page) {
+        let parts: Vec<&str> = name.split("::").collect();
+        let places = match parts[..] {
+            ["contract", "…", _] => vec!["tests/contract/contract.rs".to_owned()],
+            ["model", _] => vec!["tests/model.rs".to_owned()],
+            [suite, file, _] => ["", "attack/"]
+                .map(|folder| format!("tests/{suite}/{folder}{file}.rs"))
+                .into(),
+            _ => continue,
+        };
+        let test = parts.last().copied().unwrap_or_default();
+        if test == "x" {
+            // The example.
+            continue;
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let found = places
+            .iter()
+            .filter(|place| root.join(place).exists())
+            .any(|place| has_function(place, test));
+        assert!(found, "{name}: there is no such test");
+        checked += 1;
+    }
+    assert!(checked > 50, "only {checked} names were found");
 }
