@@ -76,27 +76,9 @@ impl Place {
             link: link.as_bytes(),
             is_genuine,
         };
-        // What is said of the process that the id names, if nobody else has the segment.
-        let mut error = None;
-        let mut note = |pid, look| match look {
-            Look::Found(fd) => Some(fd),
-            Look::OtherUser(uid) => {
-                error = Some(Error::OtherUser { owner: Some(uid) });
-                None
-            }
-            Look::Closed(reason) => {
-                error = Some(Error::Denied {
-                    id: *id,
-                    process: pid,
-                    reason,
-                });
-                None
-            }
-            Look::Nothing | Look::NoProcess => None,
-        };
         if let Some((pid, number)) = self.found {
             let look = procfs::look_at(pid, number, &wanted).map_err(refused)?;
-            if let Some(fd) = note(pid, look) {
+            if let Look::Found(fd) = look {
                 return Ok(fd);
             }
         }
@@ -112,6 +94,22 @@ impl Place {
         let own = procfs::look_through(own_pid, &wanted, &mut clock).map_err(refused)?;
         if let Look::Found(fd) = own {
             return Ok(fd);
+        }
+        // What is said of the process that the id names, if nobody else has the segment.
+        let mut error = None;
+        if let Some((pid, _)) = self.found {
+            match procfs::look_through(pid, &wanted, &mut clock).map_err(refused)? {
+                Look::Found(fd) => return Ok(fd),
+                Look::OtherUser(uid) => error = Some(Error::OtherUser { owner: Some(uid) }),
+                Look::Closed(reason) => {
+                    error = Some(Error::Denied {
+                        id: *id,
+                        process: pid,
+                        reason,
+                    });
+                }
+                Look::Nothing | Look::NoProcess => {}
+            }
         }
         match procfs::search(&wanted, &mut clock).map_err(refused)? {
             Ok(fd) => Ok(fd),

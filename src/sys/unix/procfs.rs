@@ -196,16 +196,17 @@ impl Process {
     }
 
     fn look_through(&self, wanted: &Wanted<'_>, clock: &mut Clock) -> Result<Look, Errno> {
-        match self.look_into(b"fd", wanted, clock)? {
-            Look::Nothing => {}
-            look => return Ok(look),
+        let look = self.look_into(b"fd", wanted, clock)?;
+        // A main thread that has ended is closed to all but root, and the others are not.
+        if !matches!(look, Look::Nothing | Look::Closed(_)) {
+            return Ok(look);
         }
         // Two links, and one for each task (`proc_task_getattr` of the kernel).
         let tasks = fs::statat(&self.directory, "task", AtFlags::SYMLINK_NOFOLLOW);
         if tasks.is_ok_and(|stat| links(&stat) > 3) {
             self.look_into_tasks(wanted, clock)
         } else {
-            Ok(Look::Nothing)
+            Ok(look)
         }
     }
 
