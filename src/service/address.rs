@@ -194,6 +194,20 @@ impl Lookup {
         Self::Usual(bases)
     }
 
+    /// The path that is tried first, for errors: whether it can be used is not looked at.
+    pub(crate) fn first(&self) -> Location {
+        match self {
+            Self::Chosen(location) => location.clone(),
+            Self::Usual(bases) => bases.first().map_or_else(
+                || Location::new(Path::new(""), Origin::Usual),
+                |base| Location {
+                    path: base.path.clone(),
+                    origin: base.origin,
+                },
+            ),
+        }
+    }
+
     /// The path of the socket: the chosen one, or in the first directory that can be used. All programs of
     /// the user see the same directories, so they agree.
     pub(crate) fn locate(&self) -> Result<Location> {

@@ -87,6 +87,8 @@ struct State {
     released: Vec<ShMemId>,
     held: BTreeMap<ShMemId, Segment>,
     keeper: Option<Keeper>,
+    /// Whether the keeper is at work.
+    is_restored: bool,
     /// If nobody else served.
     service: Option<ShMemService>,
     /// When an operation failed last because the service did not answer.
@@ -378,7 +380,16 @@ impl Shared {
                     Err(Broken::Refused(call, errno)) => {
                         return Err(sys::failed(call, errno, Subject::Nothing));
                     }
-                    Err(_) => state.lose_connection(),
+                    // To try again would have it send the same again.
+                    Err(Broken::Nonsense) => {
+                        state.lose_connection();
+                        return Err(self.problem("sent an invalid reply"));
+                    }
+                    Err(_) => {
+                        state.lose_connection();
+                        // It may refuse everybody who connects, as fast as that goes.
+                        thread::sleep(PAUSE);
+                    }
                 }
             }
             let location = self.address.locate()?;
@@ -392,6 +403,8 @@ impl Shared {
                         state.rest = state.held.keys().copied().collect();
                     }
                     match &state.keeper {
+                        // It looks at what it has done by itself.
+                        Some(_) if state.is_restored => {}
                         Some(keeper) => keeper.wake(),
                         // A child has none for what it inherited.
                         None => self.watch_over(state),
@@ -428,10 +441,12 @@ impl Shared {
         if state.connection.as_ref().is_some_and(is_lost) {
             state.lose_connection();
         }
+        state.is_restored = true;
         let failed = !state.held.is_empty()
             && self
                 .ensure_connected(&mut state, Instant::now() + KEEPER_TRIES)
                 .is_err();
+        state.is_restored = false;
         state.tell_released(None);
         let again = failed || !state.released.is_empty();
         (state.connection.clone(), again.then_some(KEEPER_RESTS))

@@ -12,11 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Instant;
 
-use super::address::{Address, Lookup};
+use super::address::{Address, Location, Lookup};
 use super::server::Server;
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::{Result, Subject};
+use crate::error::{Error, Result, Subject};
 use crate::fork_lock::ForkLock;
 use crate::process::Owner;
 use crate::sys;
@@ -39,7 +37,15 @@ const GIVEN_UP: u8 = 2;
 
 /// What a thread says about the start: whether it serves, and the descriptor of the program's table
 /// that it does not need any more.
-type Started = (Result<(), Denied>, Option<OwnedFd>);
+type Started = (Result<Location, Failure>, Option<OwnedFd>);
+
+/// Why a service does not start.
+enum Failure {
+    /// There is no place for its socket.
+    Nowhere(Error),
+    /// It was refused this place.
+    Denied(Location, Denied),
+}
 
 /// Starts that took too long. What they send back is closed when it comes, in the table that it
 /// belongs to.
@@ -248,7 +254,6 @@ impl ShMemService {
     ///
     /// If that takes longer than until this time, the thread ends by itself when it gets that far.
     pub(super) fn claim(lookup: &Lookup, deadline: Instant) -> Result<Option<Self>> {
-        let location = lookup.locate()?;
         let (stopping, stop) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
         LATE.lock_now()
@@ -256,21 +261,25 @@ impl ShMemService {
         let (report, reported) = mpsc::channel::<Started>();
         let start = Arc::new(AtomicU8::new(WAITED_FOR));
         let told = Arc::clone(&start);
-        let (address, lookup) = (location.path.clone(), lookup.clone());
+        let theirs = lookup.clone();
         let thread = sys::thread::spawn(c"shmem-service", move || {
-            let (stopping, theirs) = match sys::thread::own_descriptors(stopping.as_fd()) {
+            let (stopping, shared) = match sys::thread::own_descriptors(stopping.as_fd()) {
                 Some(own) => (own, Some(stopping)),
                 None => (stopping, None),
             };
-            let (server, outcome) = match Server::new(&address, lookup, stopping) {
-                Ok(server) => (Some(server), Ok(())),
-                Err(denied) => (None, Err(denied)),
+            // Its directories may not answer, so they are looked at here, and not by who waits.
+            let (server, outcome) = match theirs.locate() {
+                Ok(location) => match Server::new(&location.path, theirs, stopping) {
+                    Ok(server) => (Some(server), Ok(location)),
+                    Err(denied) => (None, Err(Failure::Denied(location, denied))),
+                },
+                Err(error) => (None, Err(Failure::Nowhere(error))),
             };
             let is_waited_for = told
                 .compare_exchange(WAITED_FOR, SERVES, AcqRel, Acquire)
                 .is_ok();
             // It is waited for, or kept until it comes.
-            let _ = report.send((outcome, theirs));
+            let _ = report.send((outcome, shared));
             match server {
                 Some(server) if is_waited_for => server.serve(),
                 Some(server) => server.end(),
@@ -279,8 +288,8 @@ impl ShMemService {
         });
         let thread =
             thread.map_err(|errno| sys::failed("pthread_create", errno, Subject::Nothing))?;
-        let service = Self {
-            address: location.path.clone(),
+        let mut service = Self {
+            address: PathBuf::new(),
             stop: Some(stop.into()),
             thread: Some(thread),
             owner: Owner::current(),
@@ -294,7 +303,7 @@ impl ShMemService {
             if late.is_ok() {
                 LATE.lock_now().push(reported);
                 service.give_up();
-                return Err(location.problem(
+                return Err(lookup.first().problem(
                     "does not start in time: something in its directory, or a file that this \
                      process has open, does not answer",
                 ));
@@ -304,10 +313,16 @@ impl ShMemService {
         }
         // What the thread has sent back is closed here, in the table that it belongs to.
         match outcome.map(|(outcome, _theirs)| outcome) {
-            Ok(Ok(())) => Ok(Some(service)),
-            Ok(Err(Denied::Occupied | Denied::Served)) => Ok(None),
-            Ok(Err(denied)) => Err(location.denied(denied)),
-            Err(_) => Err(location.problem("the thread of the service has ended")),
+            Ok(Ok(location)) => {
+                service.address = location.path;
+                Ok(Some(service))
+            }
+            Ok(Err(Failure::Denied(_, Denied::Occupied | Denied::Served))) => Ok(None),
+            Ok(Err(Failure::Denied(location, denied))) => Err(location.denied(denied)),
+            Ok(Err(Failure::Nowhere(error))) => Err(error),
+            Err(_) => Err(lookup
+                .first()
+                .problem("the thread of the service has ended")),
         }
     }
 }

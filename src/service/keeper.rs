@@ -1,6 +1,8 @@
 //! A client's second thread: notices when the service dies, and has its client find the next one.
 
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{AcqRel, Release};
 use core::time::Duration;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -20,6 +22,8 @@ pub(super) type Watch = (Option<Arc<Connection>>, Option<Duration>);
 pub(super) struct Keeper {
     /// Tells it that there is something new.
     wake: OwnedFd,
+    /// Whether it was told so, and has not looked since.
+    is_awake: Arc<AtomicBool>,
     /// The end that it reads from.
     woken: Arc<ForkFd>,
     thread: Thread,
@@ -32,11 +36,13 @@ impl Keeper {
     ) -> io::Result<Self> {
         let (woken, wake) = sys::pipe()?;
         let woken = Arc::new(ForkFd::new(woken));
-        let theirs = Arc::clone(&woken);
-        let work = move || keep(restore, &theirs);
+        let is_awake = Arc::new(AtomicBool::new(false));
+        let (theirs, told) = (Arc::clone(&woken), Arc::clone(&is_awake));
+        let work = move || keep(restore, &theirs, &told);
         let thread = sys::thread::spawn(c"shmem-keeper", work)?;
         Ok(Self {
             wake,
+            is_awake,
             woken,
             thread,
         })
@@ -44,8 +50,11 @@ impl Keeper {
 
     /// Has it look anew.
     pub(super) fn wake(&self) {
-        // It fails if the keeper has ended, and then nobody has to be woken.
-        let _ = io::write(&self.wake, &[LOOK]);
+        // Once is enough, and the pipe never fills up. It fails if the keeper has ended, and then nobody
+        // has to be woken.
+        if !self.is_awake.swap(true, AcqRel) {
+            let _ = io::write(&self.wake, &[LOOK]);
+        }
     }
 
     /// In a forked child, where there is no such thread.
@@ -67,7 +76,11 @@ const LOOK: u8 = 0;
 const END: u8 = 1;
 
 /// What the keeper does until its client is gone.
-fn keep(restore: impl Fn(Option<&Arc<Connection>>) -> Watch, woken: &ForkFd) {
+fn keep(
+    restore: impl Fn(Option<&Arc<Connection>>) -> Watch,
+    woken: &ForkFd,
+    is_awake: &AtomicBool,
+) {
     let mut lost: Option<Arc<Connection>> = None;
     loop {
         let (connection, patience) = restore(lost.take().as_ref());
@@ -79,8 +92,12 @@ fn keep(restore: impl Fn(Option<&Arc<Connection>>) -> Watch, woken: &ForkFd) {
             .and_then(|connection| connection.as_fd());
         match socket::hung_up(watched, woken, patience) {
             Ok(happened) => {
-                if happened.woken && has_to_end(woken) {
-                    return;
+                if happened.woken {
+                    if has_to_end(woken) {
+                        return;
+                    }
+                    // Before it looks: who tells it from now on may have something new.
+                    is_awake.store(false, Release);
                 }
                 if happened.hung_up {
                     lost = connection;

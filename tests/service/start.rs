@@ -6,8 +6,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,16 +104,25 @@ pub(crate) fn record_locks_stay() -> Outcome {
 /// How long the file system below does not answer at most.
 const SILENCE: Duration = Duration::from_secs(12);
 
-/// Whether it still does not.
-static SILENT: AtomicBool = AtomicBool::new(true);
+/// A file system in user space that is served by a process of its own. It ends with that process, and so
+/// does the wait of everybody who waits for an answer, whatever becomes of this one.
+struct Silent {
+    server: libc::pid_t,
+}
 
-/// Mounts a file system in user space that answers when it is opened, and not soon when it is closed: a
-/// single file, or a folder in which nothing is found soon.
-fn mount_silent(place: &Path, is_folder: bool) -> Result<File, Box<dyn std::error::Error>> {
-    const INIT: u32 = 26;
-    const OPEN: u32 = 14;
-    const GETATTR: u32 = 3;
-    let mut device = File::options().read(true).write(true).open("/dev/fuse")?;
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // SAFETY: it is a child of this process, and was not waited for.
+        unsafe { libc::kill(self.server, libc::SIGKILL) };
+        // SAFETY: the status is not asked for.
+        unsafe { libc::waitpid(self.server, std::ptr::null_mut(), 0) };
+    }
+}
+
+/// Mounts a file system that answers when it is opened, and not soon when it is closed: a single file, or a
+/// folder in which nothing is found soon.
+fn mount_silent(place: &Path, is_folder: bool) -> Result<Silent, Box<dyn std::error::Error>> {
+    let device = File::options().read(true).write(true).open("/dev/fuse")?;
     let mode = if is_folder { "40000" } else { "100000" };
     let number = device.as_raw_fd();
     let options = CString::new(format!("fd={number},rootmode={mode},user_id=0,group_id=0"))?;
@@ -133,47 +140,61 @@ fn mount_silent(place: &Path, is_folder: bool) -> Result<File, Box<dyn std::erro
     if mounted != 0 {
         return Err(io::Error::last_os_error().into());
     }
-    let kept = device.try_clone()?;
-    thread::spawn(move || -> io::Result<()> {
-        let mut request = vec![0; 1 << 17];
-        loop {
-            let len = device.read(&mut request)?;
-            let word =
-                |place: usize| u32::from_ne_bytes(request[place..place + 4].try_into().unwrap());
-            let opcode = word(4);
-            let unique: [u8; 8] = request[8..16].try_into().unwrap();
-            assert!(len >= 40);
-            let (error, body) = match opcode {
-                INIT => {
-                    let mut init = vec![0; 64];
-                    init[..4].copy_from_slice(&7_u32.to_ne_bytes());
-                    init[4..8].copy_from_slice(&31_u32.to_ne_bytes());
-                    init[20..24].copy_from_slice(&4096_u32.to_ne_bytes());
-                    (0, init)
-                }
-                OPEN => (0, vec![0; 16]),
-                GETATTR => {
-                    let mut attributes = vec![0; 104];
-                    let mode: u32 = if is_folder { 0o40755 } else { 0o100_644 };
-                    attributes[76..80].copy_from_slice(&mode.to_ne_bytes());
-                    attributes[80..84].copy_from_slice(&1_u32.to_ne_bytes());
-                    (0, attributes)
-                }
-                _ => {
-                    let end = Instant::now() + SILENCE;
-                    while SILENT.load(Relaxed) && Instant::now() < end {
-                        thread::sleep(Duration::from_millis(10));
-                    }
-                    (-libc::EIO, Vec::new())
-                }
-            };
-            let len = u32::try_from(16 + body.len()).unwrap();
-            let head = [&len.to_ne_bytes()[..], &error.to_ne_bytes(), &unique].concat();
-            // It is not asked any more, if that fails.
-            device.write_all(&[head, body].concat())?;
+    // SAFETY: the child uses nothing that another thread could have been changing: there is none that
+    // matters to it.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error().into()),
+        0 => {
+            // It ends with its parent, and after a minute at the latest.
+            // SAFETY: no memory is concerned.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            // SAFETY: as above.
+            unsafe { libc::alarm(60) };
+            let _ = serve_silently(device, is_folder);
+            // SAFETY: the process ends without looking back.
+            unsafe { libc::_exit(0) }
         }
-    });
-    Ok(kept)
+        server => Ok(Silent { server }),
+    }
+}
+
+fn serve_silently(mut device: File, is_folder: bool) -> io::Result<()> {
+    const INIT: u32 = 26;
+    const OPEN: u32 = 14;
+    const GETATTR: u32 = 3;
+    let mut request = vec![0; 1 << 17];
+    loop {
+        let len = device.read(&mut request)?;
+        assert!(len >= 40);
+        let word = |place: usize| u32::from_ne_bytes(request[place..place + 4].try_into().unwrap());
+        let opcode = word(4);
+        let unique: [u8; 8] = request[8..16].try_into().unwrap();
+        let (error, body) = match opcode {
+            INIT => {
+                let mut init = vec![0; 64];
+                init[..4].copy_from_slice(&7_u32.to_ne_bytes());
+                init[4..8].copy_from_slice(&31_u32.to_ne_bytes());
+                init[20..24].copy_from_slice(&4096_u32.to_ne_bytes());
+                (0, init)
+            }
+            OPEN => (0, vec![0; 16]),
+            GETATTR => {
+                let mut attributes = vec![0; 104];
+                let mode: u32 = if is_folder { 0o40755 } else { 0o100_644 };
+                attributes[76..80].copy_from_slice(&mode.to_ne_bytes());
+                attributes[80..84].copy_from_slice(&1_u32.to_ne_bytes());
+                (0, attributes)
+            }
+            _ => {
+                thread::sleep(SILENCE);
+                (-libc::EIO, Vec::new())
+            }
+        };
+        let len = u32::try_from(16 + body.len()).unwrap();
+        let head = [&len.to_ne_bytes()[..], &error.to_ne_bytes(), &unique].concat();
+        // It is not asked any more, if that fails.
+        device.write_all(&[head, body].concat())?;
+    }
 }
 
 /// What a peer does: starts a service while it has a file open that does not get closed soon.
@@ -181,13 +202,13 @@ pub(crate) fn beside_silent_file(address: &Path) -> Answer {
     let place = std::env::temp_dir().join(format!("shmem-silent-{}", std::process::id()));
     File::create(&place)?;
     let mounted = mount_silent(&place, false);
-    let told = mounted.and_then(|_device| {
+    let told = mounted.and_then(|silent| {
         let file = File::open(&place)?;
         let start = Instant::now();
         let service = ShMemService::start_at(address)?;
         drop(service);
         let time = start.elapsed();
-        SILENT.store(false, Relaxed);
+        drop(silent);
         drop(file);
         Ok(time.as_millis().to_string())
     });
@@ -201,7 +222,7 @@ pub(crate) fn in_silent_folder() -> Answer {
     let place = std::env::temp_dir().join(format!("shmem-silent-{}", std::process::id()));
     fs::create_dir(&place)?;
     let mounted = mount_silent(&place, true);
-    let told = mounted.and_then(|_device| {
+    let told = mounted.and_then(|_silent| {
         let start = Instant::now();
         let error = ShMemService::start_at(place.join("service")).err();
         let time = start.elapsed();
