@@ -8,6 +8,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::{Signal, geteuid, kill_process};
 use shmem_providers::{ShMemProvider, ShMemService};
 use tempfile::TempDir;
@@ -487,12 +488,14 @@ pub(crate) fn back_in_the_first_folder() -> Outcome {
             told.ask(format!("try {id}"))?;
         }
         drop(told);
-        // There and back.
-        fs::rename(&folder, temporary.path().join("aside"))?;
-        fs::write(&folder, "")?;
+        // There and back, each at one moment: a host makes a folder that is missing.
+        let aside = temporary.path().join("aside");
+        let exchange = || renameat_with(CWD, &folder, CWD, &aside, RenameFlags::EXCHANGE);
+        fs::write(&aside, "")?;
+        exchange()?;
         eventually(&mut start(), &format!("try {id}"), "");
-        fs::remove_file(&folder)?;
-        fs::rename(temporary.path().join("aside"), &folder)?;
+        exchange()?;
+        fs::remove_file(&aside)?;
         eventually(&mut start(), &format!("try {id}"), "");
     }
     drop((before, after));
