@@ -156,7 +156,9 @@ mod tests {
             let refused = check_size(size).and_then(allocate).err();
             let is_size = matches!(refused, Some(Error::InvalidSize { .. }));
             let is_memory = matches!(refused, Some(Error::Os { errno: 12, .. }));
-            assert!(is_size || is_memory, "{size}: {refused:?}");
+            // Half of all addresses may be free where there are 2^32 of them.
+            let may_have = cfg!(target_pointer_width = "32") && size <= most && refused.is_none();
+            assert!(is_size || is_memory || may_have, "{size}: {refused:?}");
         }
     }
 }

@@ -164,6 +164,7 @@ fn calls_between(log: &str, order: &str) -> Vec<String> {
         .filter_map(|line| line.split_once('('))
         .map(|(name, _)| {
             name.trim_end_matches("64")
+                .trim_end_matches("32")
                 .replace("newfstat", "fstat")
                 .replace("statx", "fstat")
                 .replace("mmap2", "mmap")
