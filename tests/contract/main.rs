@@ -238,7 +238,16 @@ fn watched<P: ShMemProvider>(
             mappings(),
         )
     };
-    let before = open();
+    // What the probe has released may still be closed by another thread.
+    let mut before = open();
+    loop {
+        thread::sleep(Duration::from_millis(5));
+        let now = open();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
     let outcome = rule(&mut provider)?;
     // A service in this process closes what was released when it hears of it; on Linux, in a table of
     // descriptors of its own.

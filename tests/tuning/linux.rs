@@ -22,6 +22,10 @@ mod snapshot;
 mod sparse;
 mod wake;
 
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use libtest_mimic::{Arguments, Trial};
 use shmem_providers::{
     Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem,
@@ -162,14 +166,31 @@ fn watched<P: ShMemProvider>(
     if let Err(error) = probe {
         return lacking(&error).map_or_else(|| Err(error.into()), skip);
     }
-    let before = open();
+    let before = settled();
     let outcome = test(&mut provider)?;
+    // A service in this process closes what was released on another thread; on Linux, in a table of
+    // descriptors of its own.
+    let end = Instant::now() + Duration::from_secs(60);
+    while open() != before && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
     assert_eq!(open(), before, "left open");
     Ok(outcome)
 }
 
+/// What is open when nothing is being closed any more.
+fn settled() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
+    loop {
+        let now = open();
+        thread::sleep(Duration::from_millis(10));
+        if open() == now {
+            return now;
+        }
+    }
+}
+
 /// What this process has open: descriptors, System V segments, shared mappings.
-fn open() -> impl PartialEq + core::fmt::Debug {
+fn open() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
     (
         open_files(),
         system_v_segments(&[std::process::id()]),
