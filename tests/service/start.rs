@@ -43,8 +43,9 @@ fn notify(queue: &OwnedFd) -> Result<bool, io::Error> {
     // SAFETY: all zeros are a value of it.
     let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
     event.sigev_notify = libc::SIGEV_NONE;
-    // SAFETY: the pointer is valid for reads of an event.
-    match unsafe { libc::mq_notify(queue.as_raw_fd(), &raw const event) } {
+    // The crate libc does not have the function for every C library.
+    // SAFETY: the pointer is valid for reads of an event, which is the kernel's.
+    match unsafe { libc::syscall(libc::SYS_mq_notify, queue.as_raw_fd(), &raw const event) } {
         0 => Ok(true),
         _ => match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::EBUSY) => Ok(false),
