@@ -31,9 +31,12 @@ pub(crate) const CROWDED: Errno = Errno::TOOMANYREFS;
 #[cfg(target_os = "haiku")]
 pub(crate) const CROWDED: Errno = Errno::NOBUFS;
 
-/// Whether [`peek`] tells of descriptors.
-pub(crate) const PEEK_SHOWS_DESCRIPTORS: bool =
-    cfg!(any(target_os = "android", target_os = "linux"));
+/// Whether [`peek`] tells of descriptors. On Linux's streams it would also tell of those that come with
+/// the message behind.
+pub(crate) const PEEK_SHOWS_DESCRIPTORS: bool = cfg!(all(
+    any(target_os = "android", target_os = "linux"),
+    not(shmem_apple_rules)
+));
 
 /// What is at the front of a socket's queue.
 pub(crate) struct Peeked {
@@ -185,7 +188,7 @@ pub(crate) fn peek(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Peeked> {
     Ok(Peeked {
         bytes: message.bytes,
         overlong: message.flags.contains(ReturnFlags::TRUNC),
-        has_descriptors: message.flags.contains(ReturnFlags::CTRUNC),
+        has_descriptors: PEEK_SHOWS_DESCRIPTORS && message.flags.contains(ReturnFlags::CTRUNC),
     })
 }
 
@@ -207,7 +210,10 @@ pub(crate) fn take(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
 /// which there is no room in the buffer on the thread that receives. So the message is looked at once
 /// more, with room for one descriptor. If that is the only one, the message is taken: what the kernel
 /// closes then is not the last reference. Otherwise the message stays where it is.
-#[cfg(any(target_os = "android", target_os = "linux"))]
+#[cfg(all(
+    any(target_os = "android", target_os = "linux"),
+    not(shmem_apple_rules)
+))]
 pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
     let (mut descriptors, is_cut_off) =
         receive(&fd, bytes, calls::CLOSE_ON_EXEC | RecvFlags::PEEK)?;
@@ -224,7 +230,10 @@ pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Resu
 
 /// Takes bytes that [`peek`] has shown, with all of their descriptors: systems other than Linux lose
 /// those for which there is no room in the buffer.
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
+#[cfg(not(all(
+    any(target_os = "android", target_os = "linux"),
+    not(shmem_apple_rules)
+)))]
 pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
     let (mut descriptors, is_cut_off) = receive(&fd, bytes, calls::CLOSE_ON_EXEC)?;
     Ok(match (descriptors.pop(), is_cut_off) {
@@ -239,11 +248,7 @@ pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Resu
 }
 
 /// How many descriptors [`receive`] has room for: no message carries more elsewhere.
-const MOST_DESCRIPTORS: usize = if cfg!(any(target_os = "android", target_os = "linux")) {
-    1
-} else {
-    253
-};
+const MOST_DESCRIPTORS: usize = if PEEK_SHOWS_DESCRIPTORS { 1 } else { 253 };
 
 /// Receives with descriptors. Whether some are missing.
 fn receive(fd: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(Vec<OwnedFd>, bool)> {
