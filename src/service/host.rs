@@ -269,6 +269,8 @@ impl ShMemService {
             };
             // Its directories may not answer, so they are looked at here, and not by who waits.
             let (server, outcome) = match theirs.locate() {
+                // Nobody waits any more.
+                Ok(location) if told.load(Acquire) == GIVEN_UP => (None, Ok(location)),
                 Ok(location) => match Server::new(&location.path, theirs, stopping) {
                     Ok(server) => (Some(server), Ok(location)),
                     Err(denied) => (None, Err(Failure::Denied(location, denied))),

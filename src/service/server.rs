@@ -548,7 +548,7 @@ impl Server {
             .assembly
             .take(&connection.socket, has_descriptors);
         let passed = match taken {
-            Ok(Passed::NoRoom) => self.take_with_spare(client),
+            Ok(Passed::NoRoom) if socket::PEEK_SHOWS_DESCRIPTORS => self.take_with_spare(client),
             Ok(passed) => passed,
             Err(_) => Passed::NoRoom,
         };
@@ -558,6 +558,10 @@ impl Server {
             Passed::One(fd) if is_register => self.answer(client, request, Some(Ok(fd))),
             Passed::One(fd) => self.close_foreign(client, [fd].into()),
             Passed::Several(descriptors) => self.close_foreign(client, descriptors),
+            // It was taken, and its descriptors are lost.
+            Passed::NoRoom if is_register && !socket::PEEK_SHOWS_DESCRIPTORS => {
+                self.answer(client, request, Some(Err(Verdict::Full)));
+            }
             Passed::NoRoom => self.expel(client),
         }
         true
