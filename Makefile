@@ -271,7 +271,7 @@ valgrind: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := valgrind -q --e
 valgrind: ## Test programs under memcheck; those of the service, which is safe code, AddressSanitizer has
 	cargo test --features full --no-fail-fast --test access --test contract --test cursor \
 		--test id --test system
-	cargo test --features full --test tuning -- --skip huge_pages_are
+	cargo test --features full --test tuning -- --skip huge_pages_are --skip huge_pages_that_nobody
 	@echo "SKIPPED: huge pages under memcheck, where those of System V show as ordinary ones"
 
 # LibAFL is built once, for its tests and for our client of it.
