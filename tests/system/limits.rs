@@ -271,7 +271,9 @@ pub(crate) fn no_mapping_left() -> Outcome {
         return skipped;
     }
     if address_space() > 1 << 40 || cfg!(target_env = "musl") {
-        return skip("this program's allocator takes mappings itself, and ends it if there are none");
+        return skip(
+            "this program's allocator takes mappings itself, and ends it if there are none",
+        );
     }
     let mut peer = Peer::start();
     let limit = peer.ask("fill-mappings")?;
