@@ -45,7 +45,10 @@ fn other_errors_have_the_kind_that_libafl_has_for_them() {
         Err(Error::Empty(..))
     ));
     let text = provider.shmem_from_id(id).unwrap_err().to_string();
-    assert!(text.contains("holder of segment") || text.contains("holds segment"), "{text}");
+    assert!(
+        text.contains("holder of segment") || text.contains("holds segment"),
+        "{text}"
+    );
 }
 
 /// LibAFL sends ids and descriptions to programs that may have been built with the original.
