@@ -255,6 +255,9 @@ pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
 
 /// Pages that nobody has reserved, and of which none is free: the first access would be a SIGBUS.
 pub(crate) fn huge_pages_that_nobody_reserved_are_refused() -> Outcome {
+    if let Err(skipped) = natively("which has no huge pages") {
+        return skipped;
+    }
     let _alone = match huge_pages_alone() {
         Ok(alone) => alone,
         Err(error) => return skip(format!("no huge pages: {error}")),
