@@ -160,7 +160,7 @@ impl<T: Default> ForkLock<T> {
         }
     }
 
-    /// For who has found it held for a fork in this process: by the calling thread?
+    /// Of a lock that is held for a fork in this process: returns `true` if the calling thread holds it.
     fn is_held_by_this_thread(&self) -> bool {
         // Only this thread writes its own number there.
         ThreadNumber::current().is_some_and(|this| self.holder.load(Relaxed) == this.get())

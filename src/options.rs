@@ -129,7 +129,7 @@ impl ShMemOptions {
     /// page; and the administrator has to set them aside (`vm.nr_hugepages`), which takes them from
     /// everybody else.
     ///
-    /// Who attaches gets them as well, without asking, and all of them at once: if one is missing and
+    /// A process that attaches gets them as well, without asking, and all of them at once: if one is missing and
     /// none is free, attaching is an error. A peer that gives one back later can cause a SIGBUS: see
     /// the [contract](crate::ShMem#the-contract-of-the-slice).
     ///

@@ -100,7 +100,7 @@ struct Set {
 struct Entry<S> {
     segment: S,
     size: u64,
-    /// Who has registered it first.
+    /// The client that registered it first.
     process: Process,
     /// How many sets it is in.
     holders: usize,

@@ -484,7 +484,7 @@ impl Server {
             .map(|(&client, connection)| (connection.introduced, connection.heard, client))
             .collect();
         idle.sort_unstable();
-        // Who has said something that was not heard yet is not idle.
+        // A client with an unread request is not idle.
         let silent = idle.iter().take(CANDIDATES).find(|(_, _, client)| {
             let connection = self.connections.get(client);
             connection.is_some_and(|connection| socket::is_silent(&connection.socket))

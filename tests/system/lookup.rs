@@ -198,7 +198,7 @@ pub(crate) fn a_creator_with_capabilities() -> Outcome {
     let error = other.ask(format!("open {id}")).expect_err("it is closed");
     assert!(says_not_found(&error), "{error}");
     assert!(error.contains("capabilities"), "{error}");
-    // Who has as many may.
+    // A process with the same capabilities may open it.
     assert_eq!(
         Peer::start_by(WITH_CAPABILITY).ask(format!("open {id}"))?,
         "100"
@@ -384,7 +384,7 @@ pub(crate) fn restrict() -> Answer {
 
     rustix::thread::set_no_new_privs(true)?;
     let rules = [MAKE_CHAR];
-    // SAFETY: the pointer is to as many bytes as are told.
+    // SAFETY: the pointer is valid for reads of the length that is passed.
     let fd = unsafe { libc::syscall(CREATE_RULESET, rules.as_ptr(), size_of_val(&rules), 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error().into());

@@ -53,7 +53,7 @@ pub(crate) fn without_anything() -> Outcome {
         return skip(format!("no seccomp filter here: {why}"));
     }
     // The first time each mechanism is tried; the second time it is known what the kernel lacks, but
-    // `/dev/shm` could have been mounted anew.
+    // `/dev/shm` could have been mounted since.
     let error = peer.ask("make default 100").expect_err("nothing is left");
     assert!(error.starts_with("memfd_create: "), "{error}");
     let error = peer.ask("make default 100").expect_err("nothing is left");

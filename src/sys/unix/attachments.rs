@@ -1,4 +1,4 @@
-//! Who has a System V segment attached, and who had: `shmctl(2)`, `IPC_STAT`.
+//! Which processes have a System V segment attached, and which had: `shmctl(2)`, `IPC_STAT`.
 //!
 //! The kernel tells how many attachments there are (`shm_nattch`), and which process attached or
 //! detached last (`shm_lpid`). The number alone does not show a process that has attached, written

@@ -296,7 +296,7 @@ fn remove(name: &CStr, fd: &OwnedFd) -> io::Result<bool> {
 struct Removal<'a>(Option<&'a OwnedFd>);
 
 impl<'a> Removal<'a> {
-    /// Waits for it, but not for long: who has it for longer has been stopped, or does it on purpose.
+    /// Waits for it, but not for long: a process that keeps it longer was stopped, or does so on purpose.
     fn begin(fd: &'a OwnedFd) -> Self {
         for _ in 0..TURNS {
             match fs::fcntl_lock(fd, FlockOperation::NonBlockingLockExclusive) {
@@ -318,7 +318,7 @@ impl Drop for Removal<'_> {
     }
 }
 
-/// What came of asking for a lock.
+/// The result of asking for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lock {
     Taken,

@@ -277,7 +277,7 @@ pub(crate) fn above_stdio(fd: OwnedFd) -> Result<OwnedFd> {
     above_stdio_quietly(fd).map_err(duplication_failed)
 }
 
-/// The same for who does not want to know which limit was hit.
+/// The same for callers that do not need to know which limit was hit.
 pub(crate) fn above_stdio_quietly(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() >= ABOVE_STDIO {
         return Ok(fd);

@@ -56,7 +56,7 @@ impl ForkFd {
         }
     }
 
-    /// The descriptor, if it was not closed, for who has the only reference.
+    /// The descriptor, if it was not closed, for the holder of the only reference.
     pub(crate) fn take(&mut self) -> Option<OwnedFd> {
         let number = core::mem::replace(self.number.get_mut(), -1);
         // SAFETY: it came from an owner, and nobody else has it any more.

@@ -222,7 +222,7 @@ mod system {
                 "does not exist: mount a file system in memory there (`mount -t tmpfs -o mode=1777 \
                  tmpfs /dev/shm`)"
             }
-            Errno::ROFS => "is mounted read-only: mount it anew (`mount -o remount,rw /dev/shm`)",
+            Errno::ROFS => "is mounted read-only: remount it (`mount -o remount,rw /dev/shm`)",
             // Otherwise it is a security module that forbids it.
             _ if access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_err() => {
                 "does not let this user make files: change its mode (`chmod 1777 /dev/shm`)"

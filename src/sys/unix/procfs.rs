@@ -84,7 +84,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) is_genuine: &'a dyn Fn(&OwnedFd) -> bool,
 }
 
-/// What came of looking into one process.
+/// The result of looking into one process.
 pub(crate) enum Look {
     Found(OwnedFd),
     /// It does not have the object.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// The user this process acts for at this moment.
 ///
-/// Asked anew each time: a process can change its user.
+/// Asked each time: a process can change its user.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct User {
     uid: u32,

@@ -23,7 +23,7 @@ fn patience() -> Duration {
     Duration::from_secs(if emulated { 60 } else { 7 })
 }
 
-/// How long this takes, and what comes of it.
+/// Asks, checks how long the answer takes, and returns it.
 #[track_caller]
 fn asked_in_time(peer: &mut Peer, order: &str) -> Result<String, String> {
     let start = Instant::now();
