@@ -6,11 +6,13 @@ use core::alloc::Layout;
 use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
-use crate::access::Access;
 use crate::error::{Error, Result, Subject};
-use crate::mapping::Mapping;
-use crate::shmem::check_size;
-use crate::{ShMem, ShMemId, ShMemProvider};
+use crate::id::ShMemId;
+use crate::memory::access::Access;
+use crate::memory::mapping::Mapping;
+use crate::memory::size::check_size;
+use crate::traits::ShMem;
+use crate::traits::ShMemProvider;
 
 /// What the C library calls it when memory runs out; the same number on every system.
 const ENOMEM: i32 = 12;
@@ -147,7 +149,7 @@ fn layout(size: usize) -> Option<Layout> {
 mod tests {
     use super::allocate;
     use crate::error::Error;
-    use crate::shmem::check_size;
+    use crate::memory::size::check_size;
 
     #[test]
     fn what_no_allocator_has_is_an_error() {

@@ -26,43 +26,33 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-mod access;
-mod copy;
-#[cfg(feature = "std")]
-mod cursor;
 #[cfg(any(unix, windows))]
-mod defaults;
-mod description;
-#[cfg(feature = "std")]
-mod env;
+mod backends;
 pub mod error;
 #[cfg(feature = "std")]
-mod fork_lock;
+mod handover;
 #[cfg(feature = "alloc")]
 mod heap;
 mod id;
 #[cfg(feature = "libafl")]
 mod libafl;
-mod limit;
-mod mapping;
+mod memory;
 #[cfg(any(unix, windows))]
 mod options;
 #[cfg(all(unix, feature = "std"))]
 pub mod pipes;
+#[cfg(any(unix, windows))]
+mod platform;
 #[cfg(all(any(unix, windows), feature = "std"))]
 mod pool;
 #[cfg(any(unix, windows, feature = "std"))]
 mod process;
 #[cfg(any(unix, windows))]
-mod providers;
-#[cfg(feature = "std")]
-mod rc;
-mod search;
-#[cfg(any(unix, windows))]
 mod segment;
 #[cfg(feature = "alloc")]
 mod service;
-mod shmem;
+#[cfg(feature = "std")]
+mod shared;
 #[cfg(all(any(unix, windows), feature = "std"))]
 mod slab;
 #[cfg(any(unix, windows))]
@@ -70,10 +60,11 @@ mod snapshot;
 #[cfg(any(unix, windows))]
 mod sparse;
 #[cfg(any(unix, windows))]
-mod sys;
-mod text;
+mod sync;
 #[cfg(any(unix, windows))]
-pub mod wake;
+mod sys;
+mod traits;
+mod util;
 
 /// For the documentation: which provider for which target.
 #[cfg(any(doc, doctest))]
@@ -84,23 +75,21 @@ pub mod fuzzing {}
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
 
-pub use self::access::Access;
-#[cfg(feature = "std")]
-pub use self::cursor::ShMemCursor;
 #[cfg(any(unix, windows))]
-pub use self::defaults::*;
-pub use self::description::ShMemDescription;
+pub use self::backends::*;
 #[cfg(feature = "alloc")]
 pub use self::heap::{NopShMem, NopShMemProvider};
 pub use self::id::ShMemId;
+pub use self::id::description::ShMemDescription;
+pub use self::memory::access::Access;
+#[cfg(feature = "std")]
+pub use self::memory::cursor::ShMemCursor;
 #[cfg(any(unix, windows))]
 pub use self::options::{Grant, Grants, HugePages, ShMemOptions};
+#[cfg(any(unix, windows))]
+pub use self::platform::*;
 #[cfg(all(any(unix, windows), feature = "std"))]
 pub use self::pool::{OverMechanism, Pool, Pooled, PooledShMem, ShMemPool};
-#[cfg(any(unix, windows))]
-pub use self::providers::*;
-#[cfg(feature = "std")]
-pub use self::rc::{RcShMem, RcShMemProvider};
 #[cfg(any(unix, windows))]
 pub use self::segment::{Provider, Segment};
 /// For fuzzing: the parts of the service that read what strangers send.
@@ -113,13 +102,17 @@ pub mod service_core {
 pub use self::service::dummy::DummyShMemService;
 #[cfg(all(unix, feature = "std"))]
 pub use self::service::host::ShMemService;
-pub use self::shmem::{ShMem, ShMemProvider};
+#[cfg(feature = "std")]
+pub use self::shared::{RcShMem, RcShMemProvider};
 #[cfg(all(any(unix, windows), feature = "std"))]
 pub use self::slab::{Place, Slab, SlabObject};
 #[cfg(any(unix, windows))]
 pub use self::snapshot::{Snapshot, View};
 #[cfg(any(unix, windows))]
 pub use self::sparse::TouchedRanges;
+#[cfg(any(unix, windows))]
+pub use self::sync::wake;
+pub use self::traits::{ShMem, ShMemProvider};
 
 /// What the functions of this crate return when they fail: [`error::Error`].
 #[cfg(not(feature = "libafl"))]

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use crate::ShMemId;
 use crate::error::{Error, Result};
+use crate::id::ShMemId;
+use crate::memory::size::check_size;
 use crate::segment::{Expected, Provider, Room, Segment};
-use crate::shmem::check_size;
 
 /// What may be asked for beyond a plain segment: for the memory when it is made, and for the mapping
 /// when it is made or attached.

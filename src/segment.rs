@@ -3,13 +3,15 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut, Range};
 
-use crate::access::Access;
 use crate::error::{Error, Result};
-use crate::mapping::Mapping;
+use crate::id::ShMemId;
+use crate::memory::access::Access;
+use crate::memory::mapping::Mapping;
+use crate::memory::size::check_size;
 use crate::options::{CANNOT, Grants, ShMemOptions};
 use crate::process::Owner;
-use crate::shmem::check_size;
-use crate::{ShMem, ShMemId, ShMemProvider};
+use crate::traits::ShMem;
+use crate::traits::ShMemProvider;
 
 /// One mechanism of the operating system: all that the common code knows of it.
 ///

@@ -5,11 +5,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use crate::access::Access;
+use crate::Error;
 use crate::error::Result;
+use crate::id::description::ShMemDescription;
+use crate::memory::access::Access;
 use crate::process::Owner;
 use crate::segment::{Provider, Room, Segment};
-use crate::{Error, ShMem, ShMemDescription};
+use crate::traits::ShMem;
 
 /// Objects start at multiples of this, in bytes, so that none shares a cache line with another one.
 const ALIGN: usize = 64;

@@ -5,10 +5,11 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use crate::error::{Error, Result};
-use crate::mapping::Mapping;
+use crate::id::ShMemId;
+use crate::memory::mapping::Mapping;
 use crate::segment::{Expected, Provider, Room, Segment};
 use crate::sparse::Touched;
-use crate::{ShMem, ShMemId};
+use crate::traits::ShMem;
 
 /// The content of a segment at one moment, which nobody can change any more.
 ///

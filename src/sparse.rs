@@ -5,9 +5,9 @@ use core::fmt;
 use core::mem;
 use core::ops::Range;
 
-use crate::ShMem;
 use crate::error::{Error, Result};
 use crate::segment::{Room, Segment};
+use crate::traits::ShMem;
 
 /// Up to here, in bytes, to fill everything is faster than to ask what there is.
 const ASKING_PAYS: usize = 1 << 20;

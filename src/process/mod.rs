@@ -1,5 +1,9 @@
 //! What belongs to one process, and not to the children that it forks.
 
+#[cfg(all(unix, feature = "std"))]
+pub(crate) mod fork_fd;
+#[cfg(feature = "std")]
+pub(crate) mod fork_lock;
 mod owner;
 #[cfg(all(unix, feature = "std"))]
 mod published;

@@ -5,7 +5,7 @@ use core::num::NonZeroUsize;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::fork_lock::ForkLock;
+use crate::process::fork_lock::ForkLock;
 
 /// Names a thread of this process. It does not come again, and the thread of a forked child has that
 /// of the thread that forked it.

@@ -18,7 +18,7 @@ use super::host::ENV;
 use crate::error::{Error, Result, Subject};
 use crate::process::{Owner, Published};
 use crate::sys;
-use crate::sys::site::{Denied, File};
+use crate::sys::path_lock::{Denied, File};
 use crate::sys::trust::{self, Found, Reason, Untrusted};
 use crate::sys::user::{check_user, is_me};
 

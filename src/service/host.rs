@@ -15,10 +15,10 @@ use std::time::Instant;
 use super::address::{Address, Location, Lookup};
 use super::server::Server;
 use crate::error::{Error, Result, Subject};
-use crate::fork_lock::ForkLock;
 use crate::process::Owner;
+use crate::process::fork_lock::ForkLock;
 use crate::sys;
-use crate::sys::site::Denied;
+use crate::sys::path_lock::Denied;
 use crate::sys::thread::Thread;
 
 /// The variable with the address, see [`ShMemService::ENV`].

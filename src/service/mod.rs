@@ -16,16 +16,12 @@ pub mod registry;
 mod address;
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod client;
-#[cfg(all(unix, feature = "std"))]
-mod closer;
-#[cfg(all(unix, feature = "std"))]
-mod connection;
 #[cfg(feature = "std")]
 pub(crate) mod dummy;
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod host;
 #[cfg(all(unix, feature = "std"))]
-mod keeper;
+mod reaper;
 #[cfg(all(unix, feature = "std"))]
 mod server;
 #[cfg(all(unix, feature = "std"))]

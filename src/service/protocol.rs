@@ -17,7 +17,7 @@
 
 use core::num::NonZeroU64;
 
-use crate::ShMemId;
+use crate::id::ShMemId;
 
 /// The version of this format.
 pub const VERSION: u8 = 1;

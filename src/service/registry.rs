@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::protocol::Token;
-use crate::ShMemId;
+use crate::id::ShMemId;
 
 /// A client, for as long as it is connected. Never given to another one later.
 pub type Client = u64;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::protocol::{Ask, FRAME, Frame, Opcode, Reply, Request, VERSION, Verdict};
 use super::registry::{Client, Closing, IDS, Limits, Process, Refused, Registry, SHARE};
-use crate::ShMemId;
+use crate::id::ShMemId;
 
 fn id(number: u8) -> ShMemId {
     ShMemId::from_int(number.into())

@@ -4,30 +4,15 @@
 //! where code may ask which system it is on.
 
 pub(crate) mod futex;
-#[cfg(all(
-    feature = "std",
-    unix,
-    not(any(target_os = "android", target_os = "haiku", shmem_android_rules))
-))]
-mod kin;
-#[cfg(all(
-    feature = "std",
-    any(
-        windows,
-        target_os = "android",
-        target_os = "haiku",
-        shmem_android_rules
-    )
-))]
-#[path = "no_kin.rs"]
-mod kin;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+mod linux;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
 
-#[cfg(feature = "std")]
-pub(crate) use self::kin::Kin;
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) use self::linux::*;
 #[cfg(unix)]
 pub(crate) use self::unix::*;
 #[cfg(windows)]

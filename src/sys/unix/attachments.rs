@@ -15,7 +15,7 @@ use core::ptr;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::SeqCst;
 
-use super::system_v::{IPC_STAT, ask};
+use crate::sys::sysv::{IPC_STAT, ask};
 
 /// How often this process has detached a segment.
 static DETACHED: AtomicU32 = AtomicU32::new(0);

@@ -9,12 +9,12 @@ use rustix::mm::{self, MapFlags, ProtFlags};
 
 use super::failed;
 use crate::error::{Error, Result, Subject};
-use crate::mapping::Mapping;
+use crate::memory::mapping::Mapping;
 #[cfg(any(target_os = "android", target_os = "linux"))]
-use crate::mapping::Unmap;
+use crate::memory::mapping::Unmap;
+use crate::memory::size::extent;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 use crate::options::HugePages;
-use crate::shmem::extent;
 
 /// What the system says of the object behind a descriptor.
 pub(crate) struct Facts {
@@ -258,7 +258,7 @@ pub(crate) fn write_at(fd: impl AsFd, start: usize, bytes: &[u8]) -> Result<()> 
 /// # Safety
 ///
 /// As for `munmap`: `len` bytes from `base` on are mapped, and nobody refers to them any more.
-pub(super) unsafe fn unmap(base: NonNull<u8>, len: usize) {
+pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
     // SAFETY: demanded from the caller. A failure would mean that it was not mapped; there is
     // nothing to be done about that here.
     let _ = unsafe { mm::munmap(base.as_ptr().cast(), len) };
@@ -353,7 +353,7 @@ impl Memory {
     ))]
     fn of_ashmem(fd: &OwnedFd) -> Option<Self> {
         Some(Self {
-            size: super::ashmem::size(fd)?,
+            size: crate::sys::ashmem::size(fd)?,
             device: 0,
             inode: 0,
         })

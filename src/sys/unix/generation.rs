@@ -152,7 +152,7 @@ mod page {
     /// Unmaps a page that was not stored.
     fn unmap(page: NonNull<Page>) {
         // SAFETY: the mapping is ours, and nobody else knows of it.
-        unsafe { super::super::fd::unmap(page.cast(), size_of::<Page>()) };
+        unsafe { crate::sys::unmap(page.cast(), size_of::<Page>()) };
     }
 }
 

@@ -3,8 +3,8 @@
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
-use crate::limit::Limit;
 
 /// The limit behind a call that failed, where the error number tells it.
 pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
@@ -69,11 +69,11 @@ mod system {
     use rustix::io::{Errno, read};
     use rustix::path::DecInt;
 
-    use super::super::procfs::{self, number};
     use crate::error::Error;
-    use crate::limit::Limit;
+    use crate::error::limit::Limit;
     use crate::options::HugePages;
-    use crate::text::Text;
+    use crate::sys::procfs::{self, number};
+    use crate::util::fixed_str::Text;
 
     pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
         match (call, errno) {
@@ -253,7 +253,7 @@ mod system {
 mod system {
     use rustix::io::Errno;
 
-    use crate::limit::Limit;
+    use crate::error::limit::Limit;
 
     pub(super) fn full_mappings() -> Option<Limit> {
         None

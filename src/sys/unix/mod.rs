@@ -4,29 +4,24 @@
 pub(crate) mod attachments;
 mod errno;
 mod fd;
-#[cfg(feature = "std")]
-pub(crate) mod fork_fd;
 mod generation;
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) mod lease;
 pub(crate) mod limits;
+#[cfg(feature = "std")]
+pub(crate) mod path_lock;
 #[cfg(not(target_os = "android"))]
 mod posix_shm;
-#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
-#[path = "dev_shm.rs"]
-pub(crate) mod shm_names;
 #[cfg(all(
     not(target_os = "android"),
     any(not(target_os = "linux"), shmem_apple_rules)
 ))]
 pub(crate) mod shm_names;
 #[cfg(feature = "std")]
-pub(crate) mod site;
-#[cfg(feature = "std")]
 pub(crate) mod socket;
+#[cfg(feature = "std")]
+mod socket_flags;
 mod sparse;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
-pub(crate) mod system_v;
+pub(crate) mod sysv;
 #[cfg(feature = "std")]
 pub(crate) mod thread;
 #[cfg(feature = "std")]
@@ -36,51 +31,11 @@ pub(crate) mod user;
 #[cfg(feature = "std")]
 pub(crate) mod watch;
 
-#[cfg(all(
-    feature = "std",
-    any(
-        target_vendor = "apple",
-        target_os = "haiku",
-        target_os = "illumos",
-        target_os = "solaris",
-        shmem_apple_rules
-    )
-))]
-#[path = "apple.rs"]
-mod calls;
-#[cfg(all(
-    feature = "std",
-    not(any(
-        target_vendor = "apple",
-        target_os = "haiku",
-        target_os = "illumos",
-        target_os = "solaris",
-        shmem_apple_rules
-    ))
-))]
-#[path = "flags.rs"]
-mod calls;
-
-#[cfg(any(target_os = "android", target_os = "linux"))]
-mod advice;
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) mod ashmem;
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) mod identity;
-#[cfg(target_os = "linux")]
-mod orphans;
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) mod procfs;
-
 use rustix::io::Errno;
 
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) use self::advice::advice_is_heeded;
-#[cfg(feature = "std")]
-pub(crate) use self::calls::pipe;
 pub(crate) use self::errno::last_errno;
 pub(crate) use self::fd::{
-    Facts, above_stdio, above_stdio_quietly, duplicate, map_fd, refuse_huge_pages, write_at,
+    Facts, above_stdio, above_stdio_quietly, duplicate, map_fd, refuse_huge_pages, unmap, write_at,
 };
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
@@ -89,6 +44,8 @@ pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, rese
 pub(crate) use self::generation::generation;
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::{reserve, reserve_existing};
+#[cfg(feature = "std")]
+pub(crate) use self::socket_flags::pipe;
 pub(crate) use self::sparse::next_touched;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::sparse::punch;
@@ -111,7 +68,7 @@ pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Erro
 /// A random number, for one name alone.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) fn nonce() -> Result<u64> {
-    identity::nonce()
+    crate::sys::identity::nonce()
 }
 
 /// A random number, for one name alone.

@@ -11,9 +11,9 @@ use rustix::io::Errno;
 use super::failed;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 use crate::error::Error;
-use crate::error::{Result, Subject};
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
-use crate::limit::Limit;
+use crate::error::limit::Limit;
+use crate::error::{Result, Subject};
 
 /// Gives the object its size and reserves the memory, so that a full `/dev/shm` is an error here,
 /// and not a SIGBUS in whoever touches the page.

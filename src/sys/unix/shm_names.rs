@@ -9,8 +9,8 @@ use rustix::io::{self, Errno};
 use rustix::shm::{self, OFlags};
 
 use super::{above_stdio_quietly, check_owner, failed};
-use crate::ShMemId;
 use crate::error::{Error, Result, Subject};
+use crate::id::ShMemId;
 
 /// Creates the object with this name, which must not exist.
 pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {

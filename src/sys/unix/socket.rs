@@ -15,10 +15,10 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, sockopt,
 };
 
-use super::{above_stdio_quietly, calls};
+use super::{above_stdio_quietly, socket_flags};
 
 /// Whether frames have to be put together from their parts.
-pub(crate) const IS_STREAM: bool = calls::IS_STREAM;
+pub(crate) const IS_STREAM: bool = socket_flags::IS_STREAM;
 
 /// How much a socket keeps for a side that does not read, in bytes. Linux makes it what it needs at
 /// least for a few frames; elsewhere less than a frame would let none through.
@@ -64,7 +64,7 @@ pub(crate) enum Passed {
 /// Creates a non-blocking socket at the path, which must not exist.
 pub(crate) fn bind(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
-    let fd = calls::socket()?;
+    let fd = socket_flags::socket()?;
     // Until a connection was accepted and introduced, nothing can be in it that takes long to close.
     let_pass_descriptors(&fd, false);
     net::bind(&fd, &address)?;
@@ -97,7 +97,7 @@ pub(crate) enum Listener {
 /// Connects to find out whether somebody listens at the path.
 pub(crate) fn listener_at(path: &Path) -> Listener {
     let connected = SocketAddrUnix::new(path).and_then(|address| {
-        let fd = calls::socket()?;
+        let fd = socket_flags::socket()?;
         net::connect(&fd, &address)?;
         Ok(fd)
     });
@@ -119,14 +119,14 @@ pub(crate) fn listener_at(path: &Path) -> Listener {
 
 /// Accepts one connection, if there is one. Nothing waits for it.
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
-    calls::accept(listener)
+    socket_flags::accept(listener)
 }
 
 /// Connects to who listens at the path. Connecting, sending and receiving wait that long and then fail
 /// with `EAGAIN`.
 pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
-    let fd = calls::socket()?;
+    let fd = socket_flags::socket()?;
     io::ioctl_fionbio(&fd, false)?;
     set_patience(&fd, patience)?;
     io::retry_on_intr(|| net::connect(&fd, &address))?;
@@ -147,12 +147,17 @@ pub(crate) fn keep_little_unread(fd: impl AsFd) {
 
 /// Sends all bytes at once, with the descriptor.
 pub(crate) fn send(fd: impl AsFd, bytes: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    send_with(fd, bytes, passed, calls::NO_SIGNAL)
+    send_with(fd, bytes, passed, socket_flags::NO_SIGNAL)
 }
 
 /// The same without a descriptor, and without waiting, however patient the socket is.
 pub(crate) fn send_now(fd: impl AsFd, bytes: &[u8]) -> io::Result<()> {
-    send_with(fd, bytes, None, calls::NO_SIGNAL | SendFlags::DONTWAIT)
+    send_with(
+        fd,
+        bytes,
+        None,
+        socket_flags::NO_SIGNAL | SendFlags::DONTWAIT,
+    )
 }
 
 fn send_with(
@@ -216,7 +221,7 @@ pub(crate) fn take(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
 ))]
 pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
     let (mut descriptors, is_cut_off) =
-        receive(&fd, bytes, calls::CLOSE_ON_EXEC | RecvFlags::PEEK)?;
+        receive(&fd, bytes, socket_flags::CLOSE_ON_EXEC | RecvFlags::PEEK)?;
     if is_cut_off || descriptors.len() > 1 {
         return Ok(if descriptors.is_empty() {
             Passed::NoRoom
@@ -235,7 +240,7 @@ pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Resu
     not(shmem_apple_rules)
 )))]
 pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
-    let (mut descriptors, is_cut_off) = receive(&fd, bytes, calls::CLOSE_ON_EXEC)?;
+    let (mut descriptors, is_cut_off) = receive(&fd, bytes, socket_flags::CLOSE_ON_EXEC)?;
     Ok(match (descriptors.pop(), is_cut_off) {
         (None, false) => Passed::Nothing,
         (None, true) => Passed::NoRoom,
@@ -267,7 +272,7 @@ fn receive(fd: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(Vec
             }
         }
     }
-    if calls::CLOSE_ON_EXEC.is_empty() {
+    if socket_flags::CLOSE_ON_EXEC.is_empty() {
         for fd in &descriptors {
             io::fcntl_setfd(fd, io::FdFlags::CLOEXEC)?;
         }

@@ -1,7 +1,7 @@
 //! What can be done to a mapping besides mapping it: `madvise(2)`, `mlock(2)`.
 #![cfg_attr(any(target_os = "android", target_os = "linux"), allow(unsafe_code))]
 
-use crate::mapping::Mapping;
+use crate::memory::mapping::Mapping;
 use crate::options::{Grants, ShMemOptions};
 
 /// Applies to the mapping what the options ask for, and notes what came of it in the grants, where
@@ -63,7 +63,7 @@ mod linux {
     use rustix::thread::{Timespec, futex};
 
     use crate::error::{Error, Result, Subject};
-    use crate::mapping::Mapping;
+    use crate::memory::mapping::Mapping;
     use crate::options::HugePages;
     use crate::sys::{advice_is_heeded, failed, page_size};
 

@@ -77,7 +77,7 @@ fn is_distinct(_uid: u32) -> bool {
 mod namespace {
     use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-    use super::super::procfs;
+    use crate::sys::procfs;
 
     /// The largest value of `kernel.overflowuid`.
     const MOST: u32 = 65535;

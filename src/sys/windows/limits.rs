@@ -5,7 +5,7 @@ use windows_sys::Win32::Foundation::{
 };
 use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
 
-use crate::limit::Limit;
+use crate::error::limit::Limit;
 
 /// The limit behind a call that failed, where the error tells it.
 pub(super) fn behind(code: u32) -> Option<Limit> {

@@ -7,9 +7,10 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::providers::sysv::SystemV;
+use crate::backends::sysv::SystemV;
 use crate::segment::{Provider, Segment};
-use crate::{ShMem, ShMemProvider};
+use crate::traits::ShMem;
+use crate::traits::ShMemProvider;
 
 /// For a test that forks: keeps others from forking, whose children would have what it has attached.
 /// `None` in an emulator, which ends by itself when a process with threads forks.

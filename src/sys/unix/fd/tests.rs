@@ -6,11 +6,12 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::{Facts, PageSize, refuse_huge_pages};
+use crate::MemfdShMemProvider;
+use crate::MmapShMemProvider;
 use crate::error::Error;
 use crate::options::HugePages;
 use crate::segment::Room;
 use crate::sys::attachments::tests::skipped;
-use crate::{MemfdShMemProvider, MmapShMemProvider};
 
 /// An object of this kind of page, with these seals.
 fn object(pages: MemfdFlags, seals: SealFlags) -> Option<OwnedFd> {

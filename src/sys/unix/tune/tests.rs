@@ -6,10 +6,11 @@ use core::ptr::{self, NonNull};
 use rustix::io::Errno;
 
 use super::linux::{may_be_of_huge_pages, populate, read_every_page};
+use crate::MemfdShMemProvider;
 use crate::error::Error;
-use crate::mapping::Mapping;
+use crate::memory::mapping::Mapping;
 use crate::sys::attachments::tests::skipped;
-use crate::{MemfdShMemProvider, ShMemProvider};
+use crate::traits::ShMemProvider;
 
 const SIZE: usize = 4 << 20;
 

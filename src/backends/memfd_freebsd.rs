@@ -1,0 +1,92 @@
+//! memfd on FreeBSD: `memfd_create(2)`, since FreeBSD 13.
+//!
+//! As on Linux an anonymous file in memory, which the kernel frees with its last descriptor and
+//! mapping, and which is sealed against shrinking before anybody else can have it. But no `/proc` opens
+//! another process's descriptors there, so it takes a service to share one.
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, MemfdFlags, SealFlags};
+
+use crate::error::{Error, Result, Subject};
+use crate::id::ShMemId;
+use crate::memory::mapping::Mapping;
+use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::sys::{self, Facts, failed};
+
+/// Makes segments with `memfd_create(2)`, to be shared through the service: the memory of the default.
+///
+/// # Lifetime
+///
+/// A segment lives until the last process that holds it drops it or ends, however it ends.
+///
+/// # Security
+///
+/// It has no name, so that only who is given a descriptor gets in, and no peer can shrink it under the
+/// others.
+///
+/// # Platform notes
+///
+/// FreeBSD 13 and later. An id alone opens nothing: take
+/// [`ServedShMemProvider`](crate::ServedShMemProvider) over this one, which is
+/// [`StdShMemProvider`](crate::StdShMemProvider). On Linux, a provider of this name needs no service.
+pub type MemfdShMemProvider = Provider<Memfd>;
+
+/// A segment of [`MemfdShMemProvider`].
+pub type MemfdShMem = Segment<Memfd>;
+
+/// The mechanism.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memfd;
+
+/// What it must have before it is mapped.
+const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+
+impl Room for Memfd {
+    type Handle = OwnedFd;
+
+    fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let handle = fs::memfd_create("shmem", flags)
+            .map_err(|errno| failed("memfd_create", errno, Subject::Nothing))
+            .and_then(sys::above_stdio)?;
+        sys::reserve(&handle, size)?;
+        fs::fcntl_add_seals(&handle, NEEDED.union(SealFlags::SEAL))
+            .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))?;
+        Ok(Fresh {
+            mapping: sys::map_fd(&handle, size)?,
+            id: ShMemId::default(),
+            handle,
+            end: End::WithLastHolder,
+        })
+    }
+
+    fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
+        match id.as_str() {
+            "" => Err(Error::Unsupported {
+                what: "an id alone does not open a memfd here: share it through the service, with \
+                       StdShMemProvider",
+            }),
+            _ => Err(id.invalid("a memfd's id is empty here")),
+        }
+    }
+
+    fn duplicate(&self, handle: &OwnedFd) -> Result<OwnedFd> {
+        sys::duplicate(handle)
+    }
+
+    fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
+        let facts = Facts::of(handle)?;
+        sys::check_owner(facts.owner)?;
+        // What is no memfd has no seals, and says so with EINVAL.
+        match fs::fcntl_get_seals(handle) {
+            Ok(seals) if seals.contains(NEEDED) => sys::map_fd(handle, facts.extent(len)?),
+            _ => Err(Error::Foreign {
+                found: "it is not sealed against shrinking",
+            }),
+        }
+    }
+
+    fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
+        Ok(())
+    }
+}

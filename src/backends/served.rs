@@ -1,0 +1,235 @@
+//! Served segments: memory of another mechanism, whose descriptors a service keeps and hands out.
+//!
+//! For where an id alone cannot open a segment: on Apple's systems and Android, and between
+//! processes that do not see each other in `/proc`, because they are in different containers or
+//! sandboxes, but share a folder. The process that makes a segment makes the memory (a POSIX name is
+//! removed at once) and hands a descriptor to the service under a random id; who opens the id gets
+//! one back. The service maps nothing, and what is in a descriptor is checked by who maps it, as if
+//! it had been opened by itself.
+
+use alloc::sync::Arc;
+use core::ops::Range;
+use std::path::{Path, PathBuf};
+
+use rustix::fd::OwnedFd;
+
+use crate::error::Result;
+use crate::id::ShMemId;
+use crate::memory::mapping::Mapping;
+use crate::memory::size::extent;
+use crate::options::{Grants, ShMemOptions};
+use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::service::client::{Client, Held};
+use crate::util::base64;
+
+/// Makes segments of another provider, and shares them through a [service](crate::ShMemService)
+/// instead of by names.
+///
+/// All programs of a user that use it find each other. The first one that needs the service hosts
+/// it, in a thread; when that process ends, however it ends, another one takes over, and the
+/// processes that hold segments hand them to it. Ids stay the same.
+///
+/// # Lifetime
+///
+/// Until the last process that holds the segment drops it or ends. The kernel tells the service of
+/// a process that was killed. Socket and lock of a killed host stay until the next program of this user
+/// uses the same address: see [`start_at`](crate::ShMemService::start_at).
+///
+/// # Security
+///
+/// Only processes of the same user get in; see [`ShMemService`](crate::ShMemService). Ids are random,
+/// and open nothing for others.
+///
+/// # Platform notes
+///
+/// Every Unix that tells who is on the other side of a socket: Linux, Android, Apple's, the BSDs. A
+/// segment costs each holder one descriptor, and the host one as well. A provider and its clones
+/// share a connection, and a thread that looks after it once there is a segment.
+///
+/// Whatever the service does, making, opening, [`pre_fork`] and [`post_fork`] end within five seconds,
+/// with an error if need be. Cloning and dropping do not wait for the service, but for what other threads
+/// do with the same provider, which ends within five seconds as well.
+///
+/// A child that was forked has a connection of its own from [`post_fork`] on, or from its first
+/// request on. Call [`pre_fork`] and [`post_fork`], so that the service knows of the child before
+/// it could lose its parent. The parent may have threads, if the allocator gets through a fork, as those
+/// of glibc and musl do: a child that was announced takes no lock that one of them could have left locked.
+///
+/// [`pre_fork`]: crate::ShMemProvider::pre_fork
+/// [`post_fork`]: crate::ShMemProvider::post_fork
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let address = folder.path().join("service");
+/// let mut provider = ServedShMemProvider::<MemfdShMemProvider>::at(&address);
+/// let mut segment = provider.new_shmem(100)?;
+/// segment[0] = 1;
+/// // In any process of this user that uses the same address:
+/// let mut provider = ServedShMemProvider::<MemfdShMemProvider>::at(&address);
+/// assert_eq!(provider.shmem_from_id(segment.id())?[0], 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type ServedShMemProvider<P> = Provider<Served<<P as DescriptorBacked>::Room>>;
+
+/// A segment of [`ServedShMemProvider`].
+pub type ServedShMem<P> = Segment<Served<<P as DescriptorBacked>::Room>>;
+
+/// The providers whose segments are descriptors, which can be passed on:
+/// [`MemfdShMemProvider`](crate::MemfdShMemProvider) and
+/// [`MmapShMemProvider`](crate::MmapShMemProvider).
+pub trait DescriptorBacked {
+    /// Its mechanism.
+    type Room: Room<Handle = OwnedFd>;
+}
+
+impl<R: Room<Handle = OwnedFd>> DescriptorBacked for Provider<R> {
+    type Room = R;
+}
+
+/// The mechanism, over another one.
+#[derive(Clone, Debug, Default)]
+pub struct Served<R> {
+    memory: R,
+    client: Arc<Client>,
+}
+
+impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
+    /// A provider that uses the service at this address, the path of a socket, and hosts it if
+    /// nobody does. It connects when it has to. A relative path is made absolute now.
+    ///
+    /// What [`new`](crate::ShMemProvider::new) and `default` use, says
+    /// [`ShMemService::start`](crate::ShMemService::start).
+    #[must_use]
+    pub fn at(address: impl AsRef<Path>) -> Self {
+        Self {
+            room: Served {
+                memory: R::default(),
+                client: Arc::new(Client::at(address.as_ref())),
+            },
+        }
+    }
+
+    /// The address of the service. If none was chosen, the environment says once which it is, when it
+    /// is first asked for or used: see [`ShMemService::start`](crate::ShMemService::start). The
+    /// default address can change when its directories come and go, so there is no need to pass it on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Service`](crate::Error::Service) if it cannot be one.
+    pub fn address(&self) -> Result<PathBuf, crate::Error> {
+        let path = self.room.client.address()?;
+        Ok(path)
+    }
+}
+
+impl<R: Room<Handle = OwnedFd>> Served<R> {
+    /// Hands what the memory's room has made to the service.
+    fn register(&self, fresh: Fresh<OwnedFd>) -> Result<Fresh<Held>> {
+        if fresh.end == End::Unlinked {
+            self.memory.unlink(&fresh.handle, &fresh.id)?;
+        }
+        let handle = self.client.register(fresh.mapping.len(), fresh.handle)?;
+        Ok(Fresh {
+            id: handle.id(),
+            handle,
+            mapping: fresh.mapping,
+            end: End::WithLastHolder,
+        })
+    }
+}
+
+/// What can be done to the memory can be done to a served segment, but that nobody can tell who else holds
+/// it: the service always does.
+impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
+    type Handle = Held;
+
+    fn create(&self, size: usize) -> Result<Fresh<Held>> {
+        self.register(self.memory.create(size)?)
+    }
+
+    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<Held>, Grants)> {
+        let (fresh, grants) = self.memory.create_with(size, options)?;
+        Ok((self.register(fresh)?, grants))
+    }
+
+    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<Held>> {
+        self.register(self.memory.create_from(bytes)?)
+    }
+
+    fn open(&self, id: &ShMemId) -> Result<Held> {
+        let text = id.as_str();
+        let random = text.strip_prefix('s').unwrap_or_default();
+        if !base64::is_digits::<18>(random) {
+            let problem = "a served segment's id is `s` and 18 characters of base64url";
+            return Err(id.invalid(problem));
+        }
+        self.client.open(*id)
+    }
+
+    fn duplicate(&self, handle: &Held) -> Result<Held> {
+        self.client.hold_again(handle)
+    }
+
+    fn map(&self, handle: &Held, len: Option<usize>) -> Result<Mapping> {
+        // Some systems make sizes whole pages, and tell them so.
+        let len = extent(handle.size(), len)?;
+        self.memory.map(handle.fd(), Some(len))
+    }
+
+    fn map_with(
+        &self,
+        handle: &Held,
+        len: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Mapping, Grants)> {
+        let len = extent(handle.size(), len)?;
+        self.memory.map_with(handle.fd(), Some(len), options)
+    }
+
+    fn next_touched(&self, handle: &Held, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+        self.memory.next_touched(handle.fd(), from, len)
+    }
+
+    fn trim(&self, handle: &Held, range: Range<usize>) -> Result<()> {
+        self.memory.trim(handle.fd(), range)
+    }
+
+    fn create_image(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Held, ShMemId)> {
+        let (image, _) = self.memory.create_image(bytes, ranges)?;
+        let handle = self.client.register(bytes.len(), image)?;
+        let id = handle.id();
+        Ok((handle, id))
+    }
+
+    fn map_private(&self, handle: &Held) -> Result<Mapping> {
+        self.memory.map_private(handle.fd())
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        self.memory.reset(mapping)
+    }
+
+    fn unlink(&self, _handle: &Held, _id: &ShMemId) -> Result<()> {
+        Ok(())
+    }
+
+    fn start(&self) -> Result<()> {
+        self.client.connect()
+    }
+
+    fn pre_fork(&self) -> Result<()> {
+        self.client.pre_fork()
+    }
+
+    fn post_fork(&self, is_child: bool) -> Result<()> {
+        self.client.post_fork(is_child)
+    }
+}

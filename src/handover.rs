@@ -1,0 +1,78 @@
+//! Hand-over by environment: `NAME` holds the id, `NAME_SIZE` the size in bytes.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use std::env::{self, VarError};
+
+use crate::error::{Error, Result};
+use crate::id::ShMemId;
+use crate::id::description::ShMemDescription;
+
+/// The two variables, with their values.
+pub(crate) fn variables(
+    description: ShMemDescription,
+    name: &str,
+) -> Result<[(String, String); 2]> {
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(problem(
+            name,
+            "a name is not empty and contains neither `=` nor a zero byte",
+        ));
+    }
+    Ok([
+        (name.to_string(), description.id.to_string()),
+        (size_name(name), description.size.to_string()),
+    ])
+}
+
+/// What the two variables say. The one for the size may be missing.
+pub(crate) fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
+    let id = value(name)?.ok_or_else(|| problem(name, "is not set"))?;
+    let size_name = size_name(name);
+    let size = match value(&size_name)? {
+        None => None,
+        Some(text) => match text.parse() {
+            Ok(size) => Some(size),
+            Err(_) => return Err(problem(&size_name, "is not a number of bytes")),
+        },
+    };
+    Ok((ShMemId::from_string(&id), size))
+}
+
+/// The error with the variable that led to it.
+#[cfg(not(feature = "libafl"))]
+pub(crate) fn named(name: &str, error: Error) -> Error {
+    let name = match error {
+        Error::TooLarge { .. } | Error::InvalidSize { .. } => size_name(name),
+        _ => name.to_string(),
+    };
+    Error::FromEnvironment {
+        name,
+        error: error.into(),
+    }
+}
+
+/// `LibAFL`'s errors are left as they are: they hold no others.
+#[cfg(feature = "libafl")]
+pub(crate) fn named(_name: &str, error: crate::Error) -> crate::Error {
+    error
+}
+
+fn size_name(name: &str) -> String {
+    format!("{name}_SIZE")
+}
+
+fn value(name: &str) -> Result<Option<String>> {
+    match env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(problem(name, "is not UTF-8")),
+    }
+}
+
+fn problem(name: &str, problem: &'static str) -> Error {
+    Error::Environment {
+        name: name.to_string(),
+        problem,
+    }
+}

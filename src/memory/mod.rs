@@ -1,0 +1,8 @@
+//! Mapped memory: the mapping itself, the ways to read and write it, and the sizes it can have.
+
+pub(crate) mod access;
+pub(crate) mod copy;
+#[cfg(feature = "std")]
+pub(crate) mod cursor;
+pub(crate) mod mapping;
+pub(crate) mod size;

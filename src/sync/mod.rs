@@ -1,0 +1,3 @@
+//! Waiting for other processes.
+
+pub mod wake;
