@@ -27,6 +27,8 @@ extern crate alloc;
 extern crate std;
 
 #[cfg(any(unix, windows))]
+mod backend;
+#[cfg(any(unix, windows))]
 mod backends;
 pub mod error;
 #[cfg(feature = "std")]
@@ -47,6 +49,8 @@ mod platform;
 mod pool;
 #[cfg(any(unix, windows, feature = "std"))]
 mod process;
+#[cfg(any(unix, windows))]
+mod provider;
 #[cfg(any(unix, windows))]
 mod segment;
 #[cfg(feature = "alloc")]
@@ -76,6 +80,8 @@ pub mod fuzzing {}
 pub mod migration {}
 
 #[cfg(any(unix, windows))]
+pub use self::backend::{Backend, Exclusive, Snapshots, Sparse};
+#[cfg(any(unix, windows))]
 pub use self::backends::*;
 #[cfg(feature = "alloc")]
 pub use self::heap::{NopShMem, NopShMemProvider};
@@ -85,13 +91,15 @@ pub use self::memory::access::Access;
 #[cfg(feature = "std")]
 pub use self::memory::cursor::ShMemCursor;
 #[cfg(any(unix, windows))]
-pub use self::options::{Grant, Grants, HugePages, ShMemOptions};
+pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 #[cfg(any(unix, windows))]
 pub use self::platform::*;
 #[cfg(all(any(unix, windows), feature = "std"))]
-pub use self::pool::{OverMechanism, Pool, Pooled, PooledShMem, ShMemPool};
+pub use self::pool::{PooledShMem, ShMemPool};
 #[cfg(any(unix, windows))]
-pub use self::segment::{Provider, Segment};
+pub use self::provider::Provider;
+#[cfg(any(unix, windows))]
+pub use self::segment::Segment;
 /// For fuzzing: the parts of the service that read what strangers send.
 #[cfg(fuzzing)]
 #[allow(missing_docs)]
@@ -105,11 +113,11 @@ pub use self::service::host::ShMemService;
 #[cfg(feature = "std")]
 pub use self::shared::{RcShMem, RcShMemProvider};
 #[cfg(all(any(unix, windows), feature = "std"))]
-pub use self::slab::{Place, Slab, SlabObject};
+pub use self::slab::{Slab, SlabObject, SlabRef};
 #[cfg(any(unix, windows))]
 pub use self::snapshot::{Snapshot, View};
 #[cfg(any(unix, windows))]
-pub use self::sparse::TouchedRanges;
+pub use self::sparse::DataRanges;
 #[cfg(any(unix, windows))]
 pub use self::sync::wake;
 pub use self::traits::{ShMem, ShMemProvider};

@@ -1,18 +1,15 @@
-//! [`ShMemOptions`]: what may be asked for beyond a plain segment, and [`Grants`]: what came of it.
+//! [`ShMemOptions`]: what may be asked for beyond a plain segment, and [`OptionReport`]: what came of it.
 
 use core::fmt;
 
 use crate::error::{Error, Result};
-use crate::id::ShMemId;
-use crate::memory::size::check_size;
-use crate::segment::{Expected, Provider, Room, Segment};
 
 /// What may be asked for beyond a plain segment: for the memory when it is made, and for the mapping
 /// when it is made or attached.
 ///
 /// By default nothing is asked for. No option changes what an id means, how long a segment lives, or
 /// what it contains. What a system, a mechanism or a limit does not allow is reported in the
-/// [`Grants`], with the reason, and the segment is made without it; only
+/// [`OptionReport`], with the reason, and the segment is made without it; only
 /// [`require_huge_pages`](Self::require_huge_pages) makes it an error.
 ///
 /// `docs/performance.md` has the figures.
@@ -25,21 +22,21 @@ use crate::segment::{Expected, Provider, Room, Segment};
 /// # Examples
 ///
 /// ```
-/// use shmem_providers::{Grant, ShMem, ShMemOptions, ShMemProvider, StdShMemProvider};
+/// use shmem_providers::{OptionStatus, ShMem, ShMemOptions, ShMemProvider, StdShMemProvider};
 ///
 /// let options = ShMemOptions::new().prefault().lock();
-/// let (segment, grants) = StdShMemProvider::new()?.new_shmem_with(65536, options)?;
+/// let (segment, report) = StdShMemProvider::new()?.new_shmem_with(65536, options)?;
 /// assert_eq!(segment.len(), 65536);
-/// if let Grant::Refused(reason) = &grants.lock {
+/// if let OptionStatus::Refused(reason) = &report.lock {
 ///     eprintln!("the segment may be swapped out: {reason}");
 /// }
-/// assert_eq!(grants.no_dump, Grant::NotAsked);
+/// assert_eq!(report.no_dump, OptionStatus::NotAsked);
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 #[expect(clippy::struct_excessive_bools, reason = "each of them is one wish")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShMemOptions {
-    pub(crate) huge_pages: Option<(HugePages, Need)>,
+    pub(crate) huge_pages: Option<(HugePages, Priority)>,
     pub(crate) transparent_huge_pages: bool,
     pub(crate) prefault: bool,
     pub(crate) lock: bool,
@@ -58,31 +55,31 @@ pub enum HugePages {
 
 /// What happens if something is not to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
-    Try,
-    Require,
+pub(crate) enum Priority {
+    BestEffort,
+    Required,
 }
 
 /// What came of each of the [`ShMemOptions`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Grants {
+pub struct OptionReport {
     /// Of [`try_huge_pages`](ShMemOptions::try_huge_pages) and
     /// [`require_huge_pages`](ShMemOptions::require_huge_pages).
-    pub huge_pages: Grant,
+    pub huge_pages: OptionStatus,
     /// Of [`transparent_huge_pages`](ShMemOptions::transparent_huge_pages).
-    pub transparent_huge_pages: Grant,
+    pub transparent_huge_pages: OptionStatus,
     /// Of [`prefault`](ShMemOptions::prefault).
-    pub prefault: Grant,
+    pub prefault: OptionStatus,
     /// Of [`lock`](ShMemOptions::lock).
-    pub lock: Grant,
+    pub lock: OptionStatus,
     /// Of [`no_dump`](ShMemOptions::no_dump).
-    pub no_dump: Grant,
+    pub no_dump: OptionStatus,
 }
 
 /// What came of one option.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Grant {
+pub enum OptionStatus {
     /// It was not asked for.
     #[default]
     NotAsked,
@@ -140,14 +137,14 @@ impl ShMemOptions {
     /// of the page's, because who attaches by id alone is told the whole of it.
     #[must_use]
     pub const fn try_huge_pages(mut self, size: HugePages) -> Self {
-        self.huge_pages = Some((size, Need::Try));
+        self.huge_pages = Some((size, Priority::BestEffort));
         self
     }
 
     /// As [`try_huge_pages`](Self::try_huge_pages), but without such pages no segment is made.
     #[must_use]
     pub const fn require_huge_pages(mut self, size: HugePages) -> Self {
-        self.huge_pages = Some((size, Need::Require));
+        self.huge_pages = Some((size, Priority::Required));
         self
     }
 
@@ -199,37 +196,39 @@ impl ShMemOptions {
     }
 
     /// Nothing of what was asked for, for this reason; an error if something was required.
-    pub(crate) fn refused(self, reason: &Error) -> Result<Grants> {
+    pub(crate) fn refused(self, reason: &Error) -> Result<OptionReport> {
         if self.requires_something() {
             return Err(reason.clone());
         }
-        let mut grants = Grants::default();
+        let mut report = OptionReport::default();
         for (grant, asked) in [
-            (&mut grants.huge_pages, self.huge_pages.is_some()),
+            (&mut report.huge_pages, self.huge_pages.is_some()),
             (
-                &mut grants.transparent_huge_pages,
+                &mut report.transparent_huge_pages,
                 self.transparent_huge_pages,
             ),
-            (&mut grants.prefault, self.prefault),
-            (&mut grants.lock, self.lock),
-            (&mut grants.no_dump, self.no_dump),
+            (&mut report.prefault, self.prefault),
+            (&mut report.lock, self.lock),
+            (&mut report.no_dump, self.no_dump),
         ] {
             if asked {
-                *grant = Grant::Refused(reason.clone());
+                *grant = OptionStatus::Refused(reason.clone());
             }
         }
-        Ok(grants)
+        Ok(report)
     }
 
     /// Whether without something of it there shall be no segment.
     pub(crate) fn requires_something(self) -> bool {
-        matches!(self.huge_pages, Some((_, Need::Require)))
+        matches!(self.huge_pages, Some((_, Priority::Required)))
     }
 
     /// The same, and nothing of it is required.
     pub(crate) fn without_required(self) -> Self {
         Self {
-            huge_pages: self.huge_pages.map(|(pages, _)| (pages, Need::Try)),
+            huge_pages: self
+                .huge_pages
+                .map(|(pages, _)| (pages, Priority::BestEffort)),
             ..self
         }
     }
@@ -244,8 +243,8 @@ impl ShMemOptions {
     }
 }
 
-/// Why a mechanism grants nothing.
-pub(crate) const CANNOT: Error = Error::Unsupported {
+/// Why a mechanism report nothing.
+pub(crate) const UNSUPPORTED: Error = Error::Unsupported {
     what: "this mechanism cannot do that here",
 };
 
@@ -269,7 +268,7 @@ impl fmt::Display for HugePages {
     }
 }
 
-impl Grant {
+impl OptionStatus {
     /// Whether it is in effect.
     #[must_use]
     pub fn is_granted(&self) -> bool {
@@ -282,7 +281,7 @@ impl Grant {
     }
 }
 
-impl Grants {
+impl OptionReport {
     /// Each option's name and why it was refused, of those that were.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, &Error)> {
         [
@@ -294,109 +293,8 @@ impl Grants {
         ]
         .into_iter()
         .filter_map(|(name, grant)| match grant {
-            Grant::Refused(reason) => Some((name, reason)),
+            OptionStatus::Refused(reason) => Some((name, reason)),
             _ => None,
         })
-    }
-}
-
-impl<R: Room> Provider<R> {
-    /// Makes a segment of `map_size` zero bytes, with as much of `options` as can be had, and says
-    /// how much that was.
-    ///
-    /// # Errors
-    ///
-    /// As [`new_shmem`](crate::ShMemProvider::new_shmem), and the reason why something that was required is
-    /// not to be had.
-    ///
-    /// # Lifetime
-    ///
-    /// That of any segment of this provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use shmem_providers::{HugePages, ShMem, ShMemOptions, ShMemProvider, StdShMemProvider};
-    ///
-    /// let options = ShMemOptions::new().try_huge_pages(HugePages::TwoMiB).transparent_huge_pages();
-    /// let (segment, grants) = StdShMemProvider::new()?.new_shmem_with(8 << 20, options)?;
-    /// for (option, reason) in grants.refusals() {
-    ///     eprintln!("no {option}: {reason}");
-    /// }
-    /// # assert_eq!(segment.len(), 8 << 20);
-    /// # Ok::<(), shmem_providers::Error>(())
-    /// ```
-    pub fn new_shmem_with(
-        &mut self,
-        map_size: usize,
-        options: ShMemOptions,
-    ) -> Result<(Segment<R>, Grants), crate::Error> {
-        let (fresh, grants) = self.room.create_with(check_size(map_size)?, options)?;
-        Ok((self.adopt(fresh), grants))
-    }
-
-    /// Makes a segment that holds these bytes.
-    ///
-    /// It pays where content is at hand: it is written into the object before that is mapped, so
-    /// that no page is zeroed first, and none causes a page fault. Whoever reads a page then has it
-    /// mapped by a fault of its own, many at a time.
-    ///
-    /// # Errors
-    ///
-    /// As [`new_shmem`](crate::ShMemProvider::new_shmem) of as many bytes.
-    ///
-    /// # Lifetime
-    ///
-    /// That of any segment of this provider.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use shmem_providers::{ShMemProvider, StdShMemProvider};
-    ///
-    /// let segment = StdShMemProvider::new()?.shmem_from_bytes(b"a picture")?;
-    /// assert_eq!(segment[..], *b"a picture");
-    /// # Ok::<(), shmem_providers::Error>(())
-    /// ```
-    pub fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Segment<R>, crate::Error> {
-        check_size(bytes.len())?;
-        let fresh = self.room.create_from(bytes)?;
-        Ok(self.adopt(fresh))
-    }
-
-    /// Attaches to the first `size` bytes of a segment, or to all of it, with as much of `options` as
-    /// can be had, and says how much that was.
-    ///
-    /// To attach and then write all of it, [`prefault`](ShMemOptions::prefault) is worth most: one
-    /// system call instead of a page fault every 4 KiB. Huge pages are the segment's own: asked for
-    /// here, the grant tells whether it has them.
-    ///
-    /// # Errors
-    ///
-    /// As [`shmem_from_id_and_size`](crate::ShMemProvider::shmem_from_id_and_size), and the reason why
-    /// something that was required is not to be had.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use shmem_providers::{ShMem, ShMemOptions, ShMemProvider, StdShMemProvider};
-    ///
-    /// let mut provider = StdShMemProvider::new()?;
-    /// let segment = provider.shmem_from_bytes(&[1; 4096])?;
-    /// let prefault = ShMemOptions::new().prefault();
-    /// let (attached, _) = provider.shmem_from_id_with(segment.id(), None, prefault)?;
-    /// assert_eq!(attached[..], [1; 4096]);
-    /// # Ok::<(), shmem_providers::Error>(())
-    /// ```
-    pub fn shmem_from_id_with(
-        &mut self,
-        id: ShMemId,
-        size: Option<usize>,
-        options: ShMemOptions,
-    ) -> Result<(Segment<R>, Grants), crate::Error> {
-        size.map_or(Ok(0), check_size)?;
-        let handle = self.room.open_expecting(&id, Expected::segment(size))?;
-        let (mapping, grants) = self.room.map_with(&handle, size, options)?;
-        Ok((self.attached(handle, id, mapping), grants))
     }
 }

@@ -1,43 +1,75 @@
-//! Which mechanism bears the `Std` and the `Unix` names where. The second of the two tables of
-//! platforms; the other is `providers/mod.rs`.
+//! The defaults of each platform: what the names that start with `Std` and `Unix` stand for.
 //!
-//! On Linux an id alone opens a memfd, and Windows has names that end with their last holder. Where
-//! there is nothing of the kind, the default is served, if the system tells the service who its
-//! clients are.
+//! On Linux an id alone opens a memfd, and Windows has names that end with their last holder. Elsewhere
+//! the default is a served provider, if the system tells the service who its clients are. The other
+//! table of platforms is `backends/mod.rs`.
+
+#[cfg(any(unix, windows))]
+pub use self::default::*;
+#[cfg(all(
+    unix,
+    not(any(target_os = "android", target_os = "haiku", shmem_android_rules))
+))]
+pub use crate::backends::{
+    CommonUnixShMem as UnixShMem, CommonUnixShMemProvider as UnixShMemProvider,
+};
+#[cfg(any(unix, windows))]
+mod aliases {
+    use super::default::StdBackend;
+
+    /// A [`ShMemPool`](crate::ShMemPool) of [`StdShMemProvider`](crate::StdShMemProvider).
+    #[cfg(feature = "std")]
+    pub type StdShMemPool = crate::pool::ShMemPool<StdBackend>;
+    /// A [`Slab`](crate::Slab) in a segment of [`StdShMemProvider`](crate::StdShMemProvider).
+    #[cfg(feature = "std")]
+    pub type StdSlab = crate::slab::Slab<StdBackend>;
+    /// An object of a [`StdSlab`].
+    #[cfg(feature = "std")]
+    pub type StdSlabObject = crate::slab::SlabObject<StdBackend>;
+    /// A [`Snapshot`](crate::Snapshot) of a segment of [`StdShMemProvider`](crate::StdShMemProvider).
+    pub type StdSnapshot = crate::snapshot::Snapshot<StdBackend>;
+    /// A view of a [`StdSnapshot`].
+    pub type StdView = crate::snapshot::View<StdBackend>;
+}
+#[cfg(any(unix, windows))]
+pub use self::aliases::*;
 
 #[cfg(all(
     target_os = "linux",
     not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
 ))]
-mod platform {
-    pub use crate::backends::auto::{StdShMem, StdShMemProvider};
+mod default {
+    pub use crate::backends::auto::{AutoBackend as StdBackend, StdShMem, StdShMemProvider};
     #[cfg(feature = "std")]
     pub use crate::service::dummy::DummyShMemService as StdShMemService;
 
-    /// The provider to take where an id alone does not open a segment, because the processes do not
-    /// see each other's descriptors: in different pid namespaces, containers or sandboxes.
+    /// The provider for processes that do not see each other's descriptors, so that an id alone does
+    /// not open a segment: in different pid namespaces, containers or sandboxes.
     #[cfg(feature = "std")]
-    pub type StdServedShMemProvider =
-        crate::ServedShMemProvider<crate::backends::MemfdShMemProvider>;
+    pub type StdServedShMemProvider = crate::ServedShMemProvider<crate::backends::MemfdBackend>;
 
     /// A segment of [`StdServedShMemProvider`].
     #[cfg(feature = "std")]
-    pub type StdServedShMem = crate::ServedShMem<crate::backends::MemfdShMemProvider>;
+    pub type StdServedShMem = crate::ServedShMem<crate::backends::MemfdBackend>;
 }
 
 #[cfg(windows)]
-mod platform {
-    pub use crate::backends::{Win32ShMem as StdShMem, Win32ShMemProvider as StdShMemProvider};
+mod default {
+    pub use crate::backends::{
+        Win32Backend as StdBackend, Win32ShMem as StdShMem, Win32ShMemProvider as StdShMemProvider,
+    };
     #[cfg(feature = "std")]
     pub use crate::service::dummy::DummyShMemService as StdShMemService;
 }
 
 #[cfg(any(target_os = "android", shmem_android_rules))]
-mod platform {
+mod default {
     #[cfg(feature = "std")]
     pub use super::served::*;
     #[cfg(feature = "std")]
-    pub(super) use crate::backends::AshmemShMemProvider as Memory;
+    pub(super) use crate::backends::AshmemBackend as Memory;
+    #[cfg(not(feature = "std"))]
+    pub(super) use crate::backends::AshmemBackend as StdBackend;
     pub use crate::backends::{AshmemShMem as UnixShMem, AshmemShMemProvider as UnixShMemProvider};
 }
 
@@ -50,22 +82,26 @@ mod platform {
     target_os = "solaris",
     shmem_apple_rules
 ))]
-mod platform {
+mod default {
     #[cfg(feature = "std")]
     pub use super::served::*;
     #[cfg(feature = "std")]
-    pub(super) use crate::backends::MmapShMemProvider as Memory;
+    pub(super) use crate::backends::PosixBackend as Memory;
+    #[cfg(not(feature = "std"))]
+    pub(super) use crate::backends::PosixBackend as StdBackend;
 }
 
 #[cfg(any(target_os = "freebsd", shmem_freebsd_rules))]
-mod platform {
+mod default {
     #[cfg(feature = "std")]
     pub use super::served::*;
     #[cfg(feature = "std")]
-    pub(super) use crate::backends::memfd_freebsd::MemfdShMemProvider as Memory;
+    pub(super) use crate::backends::memfd_freebsd::MemfdBackend as Memory;
+    #[cfg(not(feature = "std"))]
+    pub(super) use crate::backends::memfd_freebsd::MemfdBackend as StdBackend;
 }
 
-/// Haiku does not tell who is on the other side of a socket; of other systems nothing is known yet.
+/// Haiku does not tell who is on the other side of a socket; nothing is known of other systems yet.
 #[cfg(all(
     unix,
     not(any(
@@ -80,8 +116,10 @@ mod platform {
         target_os = "solaris"
     ))
 ))]
-mod platform {
-    pub use crate::backends::{MmapShMem as StdShMem, MmapShMemProvider as StdShMemProvider};
+mod default {
+    pub use crate::backends::{
+        MmapShMem as StdShMem, MmapShMemProvider as StdShMemProvider, PosixBackend as StdBackend,
+    };
     #[cfg(feature = "std")]
     pub use crate::service::dummy::DummyShMemService as StdShMemService;
 }
@@ -104,17 +142,19 @@ mod platform {
     )
 ))]
 mod served {
-    use super::platform::Memory;
-    use crate::ServedShMem;
-    use crate::ServedShMemProvider;
+    use super::default::Memory;
+    use crate::backends::served::{ServedBackend, ServedShMem, ServedShMemProvider};
     pub use crate::service::host::ShMemService as StdShMemService;
 
-    /// Makes segments that end with their last holder, and shares them through a
+    /// The backend of [`StdShMemProvider`].
+    pub type StdBackend = ServedBackend<Memory>;
+
+    /// Creates segments that end with their last holder, and shares them through a
     /// [service](crate::ShMemService), because on this system an id alone does not open a segment.
     ///
-    /// There is nothing to be set up, except on Android: there an app has no folder for temporary
-    /// files by default, so choose an address in one of its own, with
-    /// [`at`](crate::Provider::at) or `SHMEM_SERVICE`.
+    /// No setup is needed, except on Android: there an app has no directory for temporary files by
+    /// default, so choose an address in one of its own directories, with [`at`](crate::Provider::at) or
+    /// `SHMEM_SERVICE`.
     ///
     /// # Lifetime
     ///
@@ -124,19 +164,9 @@ mod served {
     /// A segment of [`StdShMemProvider`].
     pub type StdShMem = ServedShMem<Memory>;
 
-    /// The provider to take where an id alone does not open a segment: on this system the default.
+    /// The provider for processes in which an id alone does not open a segment: the default here.
     pub type StdServedShMemProvider = StdShMemProvider;
 
     /// A segment of [`StdServedShMemProvider`].
     pub type StdServedShMem = StdShMem;
 }
-
-#[cfg(any(unix, windows))]
-pub use self::platform::*;
-#[cfg(all(
-    unix,
-    not(any(target_os = "android", target_os = "haiku", shmem_android_rules))
-))]
-pub use crate::backends::sysv::{
-    CommonUnixShMem as UnixShMem, CommonUnixShMemProvider as UnixShMemProvider,
-};

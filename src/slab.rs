@@ -6,11 +6,13 @@ use core::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crate::Error;
+use crate::backend::Backend;
 use crate::error::Result;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;
 use crate::process::Owner;
-use crate::segment::{Provider, Room, Segment};
+use crate::provider::Provider;
+use crate::segment::Segment;
 use crate::traits::ShMem;
 
 /// Objects start at multiples of this, in bytes, so that none shares a cache line with another one.
@@ -27,7 +29,7 @@ const ALIGN: usize = 64;
 /// # Lifetime
 ///
 /// The segment lives as long as the slab, an object of it, or another process that attached to it. An
-/// object that is dropped makes room for another one: who was told its [`Place`] sees the next object
+/// object that is dropped makes room for another one: who was told its [`SlabRef`] sees the next object
 /// there, zeroed first. A child that is forked can use the objects that it inherits for as long as its
 /// parent keeps them, and dropping them there frees nothing: only the process that made the slab
 /// allocates.
@@ -42,27 +44,27 @@ const ALIGN: usize = 64;
 /// let object = slab.allocate().expect("there is room for a thousand");
 /// object.access().write_at(0, b"hello")?;
 ///
-/// let place = object.place(); // to be sent to any process of this user, which attaches once
+/// let place = object.slab_ref(); // to be sent to any process of this user, which attaches once
 /// let mut attached = provider.shmem_from_description(place.segment)?;
 /// let mut said = [0; 5];
-/// place.within(&mut attached)?.read_at(0, &mut said)?;
+/// place.access_in(&mut attached)?.read_at(0, &mut said)?;
 /// assert_eq!(&said, b"hello");
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub struct Slab<R: Room> {
-    shared: Arc<Shared<R>>,
+pub struct Slab<B: Backend> {
+    shared: Arc<Shared<B>>,
 }
 
 /// An object of a [`Slab`].
-pub struct SlabObject<R: Room> {
+pub struct SlabObject<B: Backend> {
     offset: usize,
-    shared: Arc<Shared<R>>,
+    shared: Arc<Shared<B>>,
 }
 
 /// Where an object is: which segment, and where in it. It holds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Place {
+pub struct SlabRef {
     /// The segment, all of it.
     pub segment: ShMemDescription,
     /// In bytes from the start of the segment, a multiple of 64.
@@ -71,8 +73,8 @@ pub struct Place {
     pub len: usize,
 }
 
-struct Shared<R: Room> {
-    segment: Segment<R>,
+struct Shared<B: Backend> {
+    segment: Segment<B>,
     object_size: usize,
     owner: Owner,
     free: Mutex<Free>,
@@ -118,7 +120,7 @@ impl Free {
     }
 }
 
-impl<R: Room> Slab<R> {
+impl<B: Backend> Slab<B> {
     /// A slab with room for so many objects of this size, in bytes.
     ///
     /// # Errors
@@ -126,7 +128,7 @@ impl<R: Room> Slab<R> {
     /// [`Error::InvalidSize`] if that is nothing, or more than a segment can have; otherwise as
     /// [`new_shmem`](crate::ShMemProvider::new_shmem).
     pub fn new(
-        provider: &mut Provider<R>,
+        provider: &mut Provider<B>,
         object_size: usize,
         count: usize,
     ) -> Result<Self, Error> {
@@ -153,7 +155,7 @@ impl<R: Room> Slab<R> {
     /// A new object, all of its bytes zero, or `None` if there is no room, or no memory to note what
     /// becomes free, or if this is a child that was forked.
     #[must_use]
-    pub fn allocate(&self) -> Option<SlabObject<R>> {
+    pub fn allocate(&self) -> Option<SlabObject<B>> {
         let object = SlabObject {
             offset: self.shared.free(Free::allocate)??,
             shared: Arc::clone(&self.shared),
@@ -162,7 +164,7 @@ impl<R: Room> Slab<R> {
         Some(object)
     }
 
-    /// For how many more objects there is room: none in a child that was forked.
+    /// For how many more objects there is backend: none in a child that was forked.
     #[must_use]
     pub fn available(&self) -> usize {
         self.shared.free(|free| free.available()).unwrap_or(0)
@@ -175,7 +177,7 @@ impl<R: Room> Slab<R> {
     }
 }
 
-impl<R: Room> Shared<R> {
+impl<B: Backend> Shared<B> {
     /// What `work` does with what is free; `None` in a child that was forked, whose copy of
     /// it says nothing of what its parent uses, and in which the lock may be held by a thread that does
     /// not exist.
@@ -185,7 +187,7 @@ impl<R: Room> Shared<R> {
     }
 }
 
-impl<R: Room> SlabObject<R> {
+impl<B: Backend> SlabObject<B> {
     /// The bytes of the object, and no others.
     #[must_use]
     pub fn access(&self) -> Access<'_> {
@@ -199,8 +201,8 @@ impl<R: Room> SlabObject<R> {
 
     /// Where another process finds it.
     #[must_use]
-    pub fn place(&self) -> Place {
-        Place {
+    pub fn slab_ref(&self) -> SlabRef {
+        SlabRef {
             segment: self.shared.segment.description(),
             offset: self.offset,
             len: self.shared.object_size,
@@ -208,19 +210,19 @@ impl<R: Room> SlabObject<R> {
     }
 }
 
-impl<R: Room> Drop for SlabObject<R> {
+impl<B: Backend> Drop for SlabObject<B> {
     fn drop(&mut self) {
         self.shared.free(|free| free.free(self.offset));
     }
 }
 
-impl Place {
+impl SlabRef {
     /// The bytes of the object in the segment that it is in.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidId`] if it is another segment, [`Error::OutOfBounds`] if it has no such bytes.
-    pub fn within<'a>(&self, segment: &'a mut impl ShMem) -> Result<Access<'a>, Error> {
+    pub fn access_in<'a>(&self, segment: &'a mut impl ShMem) -> Result<Access<'a>, Error> {
         if segment.id() != self.segment.id {
             return Err(segment.id().invalid("the object is in another segment"))?;
         }
@@ -228,7 +230,7 @@ impl Place {
     }
 }
 
-impl<R: Room> Clone for Slab<R> {
+impl<B: Backend> Clone for Slab<B> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -236,7 +238,7 @@ impl<R: Room> Clone for Slab<R> {
     }
 }
 
-impl<R: Room> fmt::Debug for Slab<R> {
+impl<B: Backend> fmt::Debug for Slab<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slab")
             .field("segment", &self.shared.segment)
@@ -245,8 +247,8 @@ impl<R: Room> fmt::Debug for Slab<R> {
     }
 }
 
-impl<R: Room> fmt::Debug for SlabObject<R> {
+impl<B: Backend> fmt::Debug for SlabObject<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SlabObject").field(&self.place()).finish()
+        f.debug_tuple("SlabObject").field(&self.slab_ref()).finish()
     }
 }

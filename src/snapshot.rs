@@ -4,11 +4,14 @@
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
+use crate::backend::Expected;
+use crate::backend::Snapshots;
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::segment::{Expected, Provider, Room, Segment};
-use crate::sparse::Touched;
+use crate::provider::Provider;
+use crate::segment::Segment;
+use crate::sparse::DataOrAll;
 use crate::traits::ShMem;
 
 /// The content of a segment at one moment, which nobody can change any more.
@@ -44,11 +47,11 @@ use crate::traits::ShMem;
 /// assert_eq!(&view[..], b"before");
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub struct Snapshot<R: Room> {
-    handle: R::Handle,
+pub struct Snapshot<B: Snapshots> {
+    handle: B::Handle,
     id: ShMemId,
     len: usize,
-    room: R,
+    backend: B,
 }
 
 /// A snapshot, mapped so that what is written to it is seen by this process alone.
@@ -56,15 +59,15 @@ pub struct Snapshot<R: Room> {
 /// A page takes memory of its own from when it is first written until [`reset`](Self::reset). No other
 /// process reads or writes what a view shows, so it dereferences to its bytes without a contract. A
 /// child that is forked gets a view of its own.
-pub struct View<R: Room> {
+pub struct View<B: Snapshots> {
     mapping: Mapping,
     /// Keeps the snapshot for others to open.
-    handle: R::Handle,
+    handle: B::Handle,
     id: ShMemId,
-    room: R,
+    backend: B,
 }
 
-impl<R: Room> Provider<R> {
+impl<B: Snapshots> Provider<B> {
     /// Takes a snapshot of a segment: copies those parts of it that have memory, and seals the copy.
     ///
     /// It is under the [contract of the slice](ShMem#the-contract-of-the-slice): nobody else may write
@@ -77,16 +80,18 @@ impl<R: Room> Provider<R> {
     ///
     /// [`Error::Unsupported`] if the mechanism cannot do it, [`Error::Released`] if the segment was released,
     /// otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
-    pub fn snapshot(&mut self, segment: &Segment<R>) -> Result<Snapshot<R>, crate::Error> {
+    pub fn snapshot(&mut self, segment: &Segment<B>) -> Result<Snapshot<B>, crate::Error> {
         if segment.is_empty() {
             return Err(Error::Released { id: segment.id() })?;
         }
-        let (handle, id) = self.room.create_image(segment, Touched::of(segment))?;
+        let (handle, id) = self
+            .backend
+            .create_snapshot(segment, DataOrAll::of(segment))?;
         Ok(Snapshot {
             handle,
             id,
             len: segment.len(),
-            room: self.room.clone(),
+            backend: self.backend.clone(),
         })
     }
 
@@ -96,23 +101,23 @@ impl<R: Room> Provider<R> {
     ///
     /// As [`shmem_from_id`](crate::ShMemProvider::shmem_from_id), and [`Error::Foreign`] if it is no
     /// snapshot that the id names, or [`Error::Unsupported`] if the mechanism has none.
-    pub fn view_from_id(&mut self, id: ShMemId) -> Result<View<R>, crate::Error> {
-        let handle = self.room.open_expecting(&id, Expected::snapshot())?;
-        let view = view(&self.room, handle, id)?;
+    pub fn view_from_id(&mut self, id: ShMemId) -> Result<View<B>, crate::Error> {
+        let handle = self.backend.open(&id, Expected::snapshot())?;
+        let view = view(&self.backend, handle, id)?;
         Ok(view)
     }
 }
 
-fn view<R: Room>(room: &R, handle: R::Handle, id: ShMemId) -> Result<View<R>> {
+fn view<B: Snapshots>(backend: &B, handle: B::Handle, id: ShMemId) -> Result<View<B>> {
     Ok(View {
-        mapping: room.map_private(&handle)?,
+        mapping: backend.map_private(&handle)?,
         handle,
         id,
-        room: room.clone(),
+        backend: backend.clone(),
     })
 }
 
-impl<R: Room> Snapshot<R> {
+impl<B: Snapshots> Snapshot<B> {
     /// The id that opens a view in any process of this user. It opens nothing else.
     #[must_use]
     pub fn id(&self) -> ShMemId {
@@ -136,28 +141,28 @@ impl<R: Room> Snapshot<R> {
     /// # Errors
     ///
     /// [`Error::Os`] if the system refuses.
-    pub fn view(&self) -> Result<View<R>, crate::Error> {
-        let handle = self.room.duplicate(&self.handle)?;
-        let view = view(&self.room, handle, self.id)?;
+    pub fn view(&self) -> Result<View<B>, crate::Error> {
+        let handle = self.backend.duplicate(&self.handle)?;
+        let view = view(&self.backend, handle, self.id)?;
         Ok(view)
     }
 }
 
-impl<R: Room> View<R> {
+impl<B: Snapshots> View<B> {
     /// The id of the snapshot.
     #[must_use]
     pub fn id(&self) -> ShMemId {
         self.id
     }
 
-    /// One more view of the same snapshot, without what was written to this one.
+    /// Returns another view of the same snapshot, without what was written to this one.
     ///
     /// # Errors
     ///
     /// [`Error::Os`] if the system refuses.
-    pub fn another(&self) -> Result<Self, crate::Error> {
-        let handle = self.room.duplicate(&self.handle)?;
-        let view = view(&self.room, handle, self.id)?;
+    pub fn duplicate(&self) -> Result<Self, crate::Error> {
+        let handle = self.backend.duplicate(&self.handle)?;
+        let view = view(&self.backend, handle, self.id)?;
         Ok(view)
     }
 
@@ -171,12 +176,12 @@ impl<R: Room> View<R> {
     /// [`Error::Os`] if the system refuses. Then nothing is certain but that the bytes are those of the
     /// snapshot or those written.
     pub fn reset(&mut self) -> Result<(), crate::Error> {
-        self.room.reset(&mut self.mapping)?;
+        self.backend.reset(&mut self.mapping)?;
         Ok(())
     }
 }
 
-impl<R: Room> Deref for View<R> {
+impl<B: Snapshots> Deref for View<B> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -184,13 +189,13 @@ impl<R: Room> Deref for View<R> {
     }
 }
 
-impl<R: Room> DerefMut for View<R> {
+impl<B: Snapshots> DerefMut for View<B> {
     fn deref_mut(&mut self) -> &mut [u8] {
         self.mapping.as_mut_slice()
     }
 }
 
-impl<R: Room> fmt::Debug for Snapshot<R> {
+impl<B: Snapshots> fmt::Debug for Snapshot<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot")
             .field("id", &self.id)
@@ -199,7 +204,7 @@ impl<R: Room> fmt::Debug for Snapshot<R> {
     }
 }
 
-impl<R: Room> fmt::Debug for View<R> {
+impl<B: Snapshots> fmt::Debug for View<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("View")
             .field("id", &self.id)

@@ -5,8 +5,9 @@ use core::fmt;
 use core::mem;
 use core::ops::Range;
 
+use crate::backend::Sparse;
 use crate::error::{Error, Result};
-use crate::segment::{Room, Segment};
+use crate::segment::Segment;
 use crate::traits::ShMem;
 
 /// Up to here, in bytes, to fill everything is faster than to ask what there is.
@@ -14,9 +15,9 @@ const ASKING_PAYS: usize = 1 << 20;
 
 /// The parts of a segment that have memory, from the first to the last.
 ///
-/// Made by [`Segment::touched_ranges`]. Ends after the first error.
-pub struct TouchedRanges<'a, R: Room> {
-    segment: &'a Segment<R>,
+/// Made by [`Segment::data_ranges`]. Ends after the first error.
+pub struct DataRanges<'a, B: Sparse> {
+    segment: &'a Segment<B>,
     /// Where to go on, in bytes from the start.
     next: usize,
 }
@@ -24,19 +25,19 @@ pub struct TouchedRanges<'a, R: Room> {
 /// The parts of a segment that a copy of it must have: those that have memory, or all of it where
 /// that cannot be told.
 #[derive(Debug)]
-pub(crate) struct Touched<'a, R: Room> {
-    ranges: Option<TouchedRanges<'a, R>>,
+pub(crate) struct DataOrAll<'a, B: Sparse> {
+    ranges: Option<DataRanges<'a, B>>,
 }
 
-impl<'a, R: Room> Touched<'a, R> {
-    pub(crate) fn of(segment: &'a Segment<R>) -> Self {
+impl<'a, B: Sparse> DataOrAll<'a, B> {
+    pub(crate) fn of(segment: &'a Segment<B>) -> Self {
         Self {
-            ranges: Some(segment.touched_ranges()),
+            ranges: Some(segment.data_ranges()),
         }
     }
 }
 
-impl<R: Room> Iterator for Touched<'_, R> {
+impl<B: Sparse> Iterator for DataOrAll<'_, B> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
@@ -51,7 +52,7 @@ impl<R: Room> Iterator for Touched<'_, R> {
     }
 }
 
-impl<R: Room> Segment<R> {
+impl<B: Sparse> Segment<B> {
     /// The parts that have memory, because some process has touched them: whole pages, in bytes from
     /// the start of the segment. All other bytes are zero.
     ///
@@ -75,12 +76,12 @@ impl<R: Room> Segment<R> {
     ///
     /// let mut map = MemfdShMemProvider::new()?.new_shmem(64 << 20)?;
     /// map[20 << 20] = 1;
-    /// let touched: Result<Vec<_>, _> = map.touched_ranges().collect();
+    /// let touched: Result<Vec<_>, _> = map.data_ranges().collect();
     /// assert!(touched?.iter().any(|part| part.contains(&(20 << 20))));
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
-    pub fn touched_ranges(&self) -> TouchedRanges<'_, R> {
-        TouchedRanges {
+    pub fn data_ranges(&self) -> DataRanges<'_, B> {
+        DataRanges {
             segment: self,
             next: 0,
         }
@@ -108,7 +109,7 @@ impl<R: Room> Segment<R> {
         let mut done = 0;
         if len > ASKING_PAYS {
             loop {
-                match self.next_touched(done) {
+                match self.next_data(done) {
                     Ok(Some(range)) => {
                         done = range.end;
                         if let Some(part) = self.get_mut(range) {
@@ -153,7 +154,7 @@ impl<R: Room> Segment<R> {
     /// map.fill(1);
     /// map.trim(1 << 20..64 << 20)?;
     /// assert_eq!((map[0], map[1 << 20]), (1, 0));
-    /// assert_eq!(map.touched_ranges().count(), 1);
+    /// assert_eq!(map.data_ranges().count(), 1);
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
     pub fn trim(&mut self, range: Range<usize>) -> Result<(), crate::Error> {
@@ -171,19 +172,19 @@ impl<R: Room> Segment<R> {
         let Some(handle) = &self.handle else {
             return Err(Error::Released { id: self.id })?;
         };
-        self.room().trim(handle, range)?;
+        self.backend().trim(handle, range)?;
         Ok(())
     }
 
-    fn next_touched(&self, from: usize) -> Result<Option<Range<usize>>> {
+    fn next_data(&self, from: usize) -> Result<Option<Range<usize>>> {
         match &self.handle {
-            Some(handle) => self.room().next_touched(handle, from, self.len()),
+            Some(handle) => self.backend().next_data(handle, from, self.len()),
             None => Ok(None),
         }
     }
 }
 
-impl<R: Room> Iterator for TouchedRanges<'_, R> {
+impl<B: Sparse> Iterator for DataRanges<'_, B> {
     type Item = Result<Range<usize>, crate::Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -191,11 +192,11 @@ impl<R: Room> Iterator for TouchedRanges<'_, R> {
     }
 }
 
-impl<R: Room> TouchedRanges<'_, R> {
+impl<B: Sparse> DataRanges<'_, B> {
     fn next_range(&mut self) -> Result<Option<Range<usize>>, crate::Error> {
         // After an error, and after the last range, there is nothing more.
         let from = mem::replace(&mut self.next, usize::MAX);
-        let found = self.segment.next_touched(from)?;
+        let found = self.segment.next_data(from)?;
         if let Some(range) = &found {
             self.next = range.end;
         }
@@ -203,9 +204,9 @@ impl<R: Room> TouchedRanges<'_, R> {
     }
 }
 
-impl<R: Room> fmt::Debug for TouchedRanges<'_, R> {
+impl<B: Sparse> fmt::Debug for DataRanges<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TouchedRanges")
+        f.debug_struct("DataRanges")
             .field("id", &self.segment.id())
             .field("next", &self.next)
             .finish_non_exhaustive()

@@ -215,7 +215,7 @@ mod reuse {
                 after.step = step;
                 events.push((event, after));
             };
-            let is_alone = state.children.iter().all(Option::is_none);
+            let no_children_alive = state.children.iter().all(Option::is_none);
             let has = |candidate, asked, tried| Step::Has {
                 candidate,
                 asked,
@@ -223,7 +223,9 @@ mod reuse {
             };
             match state.step {
                 Step::Begins => match self.0 {
-                    Asks::BeforeTaking => may(Event::Ask, None, has(None, Some(is_alone), 0)),
+                    Asks::BeforeTaking => {
+                        may(Event::Ask, None, has(None, Some(no_children_alive), 0))
+                    }
                     Asks::Once | Asks::AfterTaking => may(Event::GiveUp, None, has(None, None, 0)),
                 },
                 Step::Has {
@@ -248,7 +250,11 @@ mod reuse {
                     candidate: candidate @ Some(_),
                     asked: None,
                     tried,
-                } => may(Event::Ask, None, has(candidate, Some(is_alone), tried)),
+                } => may(
+                    Event::Ask,
+                    None,
+                    has(candidate, Some(no_children_alive), tried),
+                ),
                 Step::Has {
                     candidate: Some(segment),
                     asked: Some(false),

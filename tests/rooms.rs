@@ -5,7 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The tables; the crate's root may ask as well, because it lists what there is.
-const MAY_ASK: [&str; 4] = ["sys", "providers/mod.rs", "defaults.rs", "lib.rs"];
+const MAY_ASK: [&str; 5] = [
+    "sys",
+    "backends/mod.rs",
+    "platform.rs",
+    "pool/mod.rs",
+    "lib.rs",
+];
 
 /// The words of `cfg` that tell systems apart. Whether there is one at all, `any(unix, windows)`, is no
 /// such question.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use shmem_providers::{MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider};
+use shmem_providers::{
+    MemfdBackend, MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider,
+};
 
 use crate::Result;
 
@@ -31,7 +33,7 @@ pub(crate) trait Life {
     }
 }
 
-type Served = ServedShMemProvider<MemfdShMemProvider>;
+type Served = ServedShMemProvider<MemfdBackend>;
 
 /// Two providers of the crate.
 pub(crate) struct Ours<P: ShMemProvider> {

@@ -11,18 +11,24 @@
 
 use rustix::fd::OwnedFd;
 
-use super::memfd::Memfd;
+use super::memfd::MemfdBackend;
+use crate::backend::{
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+};
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::memory::size::mapped_len;
+use crate::options::{OptionReport, UNSUPPORTED};
+use crate::provider::Provider;
+use crate::segment::Segment;
 use crate::sys::{self, ashmem};
 
 /// Makes segments with `ASharedMemory_create`, or `/dev/ashmem`, or on Android `memfd_create`:
 /// whichever the system has.
 ///
 /// They have the empty id, which opens nothing: they are for this process and those it forks. To
-/// share them by ids, use `ServedShMemProvider<AshmemShMemProvider>`, which is the default on
+/// share them by ids, use `ServedShMemProvider<AshmemBackend>`, which is the default on
 /// Android.
 ///
 /// # Lifetime
@@ -53,42 +59,49 @@ use crate::sys::{self, ashmem};
 /// }
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub type AshmemShMemProvider = Provider<Ashmem>;
+pub type AshmemShMemProvider = Provider<AshmemBackend>;
 
 /// A segment of [`AshmemShMemProvider`].
-pub type AshmemShMem = Segment<Ashmem>;
+pub type AshmemShMem = Segment<AshmemBackend>;
 
-/// The mechanism.
+/// The backend of [`AshmemShMemProvider`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ashmem;
+pub struct AshmemBackend;
 
-impl Room for Ashmem {
+impl Backend for AshmemBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
+    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
+        let report = request.options.refused(&UNSUPPORTED)?;
         let id = ShMemId::default();
-        match ashmem::create(size) {
+        let created = match ashmem::create(request.size) {
             Err(error) if ashmem::OR_MEMFD && ashmem::is_missing(&error) => {
-                let fresh = Memfd.create(size)?;
-                Ok(Fresh { id, ..fresh })
+                let created = MemfdBackend.create(Request::zeroed(request.size))?;
+                Created {
+                    id,
+                    report,
+                    ..created
+                }
             }
             made => {
                 let handle = made?;
-                Ok(Fresh {
+                Created {
                     id,
-                    mapping: sys::map_fd(&handle, size)?,
+                    mapping: sys::map_fd(&handle, request.size)?,
                     handle,
-                    end: End::WithLastHolder,
-                })
+                    cleanup: Cleanup::Kernel,
+                    report,
+                }
             }
-        }
+        };
+        Ok(created.filled_with(request.content))
     }
 
-    fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
+    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedFd> {
         match id.as_str() {
             "" => Err(Error::Unsupported {
                 what: "an id alone does not open an ashmem segment: share it through the service, \
-                       with ServedShMemProvider<AshmemShMemProvider>",
+                       with ServedShMemProvider<AshmemBackend>",
             }),
             _ => Err(id.invalid("an ashmem segment's id is empty")),
         }
@@ -99,14 +112,24 @@ impl Room for Ashmem {
     }
 
     /// What is no region of ashmem has to be a memfd that cannot shrink.
-    fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
-        match ashmem::size(handle) {
-            Some(size) => sys::map_fd(handle, crate::memory::size::extent(size, len)?),
-            None => Memfd.map(handle, len),
-        }
+    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        let report = attach.options.refused(&UNSUPPORTED)?;
+        let mapping = match ashmem::size(handle) {
+            Some(size) => sys::map_fd(handle, mapped_len(size, attach.len)?)?,
+            None => MemfdBackend.map(handle, Attach::plain(attach.len))?.0,
+        };
+        Ok((mapping, report))
     }
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
         Ok(())
     }
 }
+
+impl Lifecycle for AshmemBackend {}
+
+impl Exclusive for AshmemBackend {}
+
+impl Sparse for AshmemBackend {}
+
+impl Snapshots for AshmemBackend {}

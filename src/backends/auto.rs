@@ -11,14 +11,19 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::io::Errno;
 
-use super::memfd::{self, Memfd};
-use super::posix::Posix;
-use super::sysv::SystemV;
+use super::memfd::{self, MemfdBackend};
+use super::posix::PosixBackend;
+use super::sysv::SystemVBackend;
+use crate::backend::{
+    Attach, Backend, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request, Snapshots,
+    Sparse,
+};
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::options::{CANNOT, Grants, ShMemOptions};
-use crate::segment::{Expected, Fresh, Provider, Room, Seclusion, Segment};
+use crate::options::{OptionReport, UNSUPPORTED};
+use crate::provider::Provider;
+use crate::segment::Segment;
 
 /// Makes segments by the best mechanism that works where the program runs: memfd, or else System V,
 /// or else POSIX. It opens segments of all three.
@@ -43,14 +48,14 @@ use crate::segment::{Expected, Fresh, Provider, Room, Seclusion, Segment};
 /// assert_eq!(&provider.shmem_from_description(segment.description())?[..5], b"hello");
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub type StdShMemProvider = Provider<Ladder>;
+pub type StdShMemProvider = Provider<AutoBackend>;
 
 /// A segment of [`StdShMemProvider`].
-pub type StdShMem = Segment<Ladder>;
+pub type StdShMem = Segment<AutoBackend>;
 
-/// The ladder: all rungs, or one of them.
+/// The backend of [`StdShMemProvider`] on Linux: the best of several, or one that was chosen.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ladder {
+pub struct AutoBackend {
     only: Option<Mechanism>,
 }
 
@@ -70,14 +75,14 @@ pub enum Mechanism {
 #[derive(Debug)]
 pub enum Handle {
     /// Of memfd.
-    Memfd(<Memfd as Room>::Handle),
+    Memfd(<MemfdBackend as Backend>::Handle),
     /// Of System V.
-    SystemV(<SystemV as Room>::Handle),
+    SystemV(<SystemVBackend as Backend>::Handle),
     /// Of POSIX.
-    Posix(<Posix as Room>::Handle),
+    Posix(<PosixBackend as Backend>::Handle),
 }
 
-const RUNGS: [Mechanism; 3] = [Mechanism::Memfd, Mechanism::SystemV, Mechanism::Posix];
+const CANDIDATES: [Mechanism; 3] = [Mechanism::Memfd, Mechanism::SystemV, Mechanism::Posix];
 
 /// A bit for each rung that this system turned out not to have.
 static MISSING: AtomicU8 = AtomicU8::new(0);
@@ -88,7 +93,9 @@ impl StdShMemProvider {
     #[must_use]
     pub fn with_mechanism(mechanism: Mechanism) -> Self {
         Self {
-            room: Ladder::just(mechanism),
+            backend: AutoBackend {
+                only: Some(mechanism),
+            },
         }
     }
 }
@@ -105,235 +112,191 @@ impl StdShMem {
     }
 }
 
-impl Room for Ladder {
+impl Backend for AutoBackend {
     type Handle = Handle;
 
-    fn create(&self, size: usize) -> Result<Fresh<Handle>> {
-        self.climb(|rung| match rung {
-            Mechanism::Memfd => Memfd.create(size).and_then(findable),
-            Mechanism::SystemV => Ok(SystemV.create(size)?.with_handle(Handle::SystemV)),
-            Mechanism::Posix => Ok(Posix.create(size)?.with_handle(Handle::Posix)),
-        })
-    }
-
-    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<Handle>, Grants)> {
-        let by_rung = |rung| match rung {
-            Mechanism::Memfd => {
-                let (fresh, grants) = Memfd.create_with(size, options)?;
-                Ok((findable(fresh)?, grants))
-            }
-            Mechanism::SystemV => {
-                let (fresh, grants) = SystemV.create_with(size, options)?;
-                Ok((fresh.with_handle(Handle::SystemV), grants))
-            }
-            Mechanism::Posix => {
-                let (fresh, grants) = Posix.create_with(size, options)?;
-                Ok((fresh.with_handle(Handle::Posix), grants))
-            }
+    fn create(&self, request: Request<'_>) -> Result<Created<Handle>> {
+        let create = |candidate| match candidate {
+            Mechanism::Memfd => MemfdBackend.create(request).and_then(if_reachable),
+            Mechanism::SystemV => Ok(SystemVBackend.create(request)?.map_handle(Handle::SystemV)),
+            Mechanism::Posix => Ok(PosixBackend.create(request)?.map_handle(Handle::Posix)),
         };
-        if !options.requires_something() {
-            return self.climb(by_rung);
+        if request.options.requires_something() {
+            self.first_that_grants(create)
+        } else {
+            self.first_working(create)
         }
-        // That a rung lacks what is required says nothing about the rung.
-        let rungs = RUNGS
-            .into_iter()
-            .filter(|rung| self.only.is_none_or(|only| only == *rung));
-        let mut told = None;
-        for rung in rungs {
-            match by_rung(rung) {
-                Ok(fresh) => return Ok(fresh),
-                Err(error) => told = told.or(Some(error)),
-            }
-        }
-        Err(told.unwrap_or(CANNOT))
     }
 
-    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<Handle>> {
-        self.climb(|rung| match rung {
-            Mechanism::Memfd => Memfd.create_from(bytes).and_then(findable),
-            Mechanism::SystemV => Ok(SystemV.create_from(bytes)?.with_handle(Handle::SystemV)),
-            Mechanism::Posix => Ok(Posix.create_from(bytes)?.with_handle(Handle::Posix)),
-        })
-    }
-
-    fn open(&self, id: &ShMemId) -> Result<Handle> {
+    fn open(&self, id: &ShMemId, expected: Expected) -> Result<Handle> {
         match id.as_array()[0] {
-            b'm' => Memfd.open(id).map(Handle::Memfd),
-            b'0'..=b'9' => SystemV.open(id).map(Handle::SystemV),
-            b'/' => Posix.open(id).map(Handle::Posix),
+            b'm' => MemfdBackend.open(id, expected).map(Handle::Memfd),
+            b'0'..=b'9' => SystemVBackend.open(id, expected).map(Handle::SystemV),
+            b'/' => PosixBackend.open(id, expected).map(Handle::Posix),
             _ => Err(id.invalid("an id starts with `m`, a digit, or a slash")),
-        }
-    }
-
-    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<Handle> {
-        match id.as_array()[0] {
-            b'm' => Memfd.open_expecting(id, expected).map(Handle::Memfd),
-            _ => self.open(id),
         }
     }
 
     fn duplicate(&self, handle: &Handle) -> Result<Handle> {
         match handle {
-            Handle::Memfd(handle) => Memfd.duplicate(handle).map(Handle::Memfd),
-            Handle::SystemV(handle) => SystemV.duplicate(handle).map(Handle::SystemV),
-            Handle::Posix(handle) => Posix.duplicate(handle).map(Handle::Posix),
+            Handle::Memfd(handle) => MemfdBackend.duplicate(handle).map(Handle::Memfd),
+            Handle::SystemV(handle) => SystemVBackend.duplicate(handle).map(Handle::SystemV),
+            Handle::Posix(handle) => PosixBackend.duplicate(handle).map(Handle::Posix),
         }
     }
 
-    fn map(&self, handle: &Handle, len: Option<usize>) -> Result<Mapping> {
+    fn map(&self, handle: &Handle, attach: Attach) -> Result<(Mapping, OptionReport)> {
         match handle {
-            Handle::Memfd(handle) => Memfd.map(handle, len),
-            Handle::SystemV(handle) => SystemV.map(handle, len),
-            Handle::Posix(handle) => Posix.map(handle, len),
-        }
-    }
-
-    fn map_with(
-        &self,
-        handle: &Handle,
-        len: Option<usize>,
-        options: ShMemOptions,
-    ) -> Result<(Mapping, Grants)> {
-        match handle {
-            Handle::Memfd(handle) => Memfd.map_with(handle, len, options),
-            Handle::SystemV(handle) => SystemV.map_with(handle, len, options),
-            Handle::Posix(handle) => Posix.map_with(handle, len, options),
-        }
-    }
-
-    fn next_touched(
-        &self,
-        handle: &Handle,
-        from: usize,
-        len: usize,
-    ) -> Result<Option<Range<usize>>> {
-        match handle {
-            Handle::Memfd(handle) => Memfd.next_touched(handle, from, len),
-            Handle::SystemV(handle) => SystemV.next_touched(handle, from, len),
-            Handle::Posix(handle) => Posix.next_touched(handle, from, len),
-        }
-    }
-
-    fn trim(&self, handle: &Handle, range: Range<usize>) -> Result<()> {
-        match handle {
-            Handle::Memfd(handle) => Memfd.trim(handle, range),
-            Handle::SystemV(handle) => SystemV.trim(handle, range),
-            Handle::Posix(handle) => Posix.trim(handle, range),
-        }
-    }
-
-    fn create_image(
-        &self,
-        bytes: &[u8],
-        ranges: impl Iterator<Item = Range<usize>>,
-    ) -> Result<(Handle, ShMemId)> {
-        // The other rungs cannot.
-        if self.only.unwrap_or(Mechanism::Memfd) != Mechanism::Memfd {
-            return Err(CANNOT);
-        }
-        let (handle, id) = Memfd.create_image(bytes, ranges)?;
-        Ok((Handle::Memfd(handle), id))
-    }
-
-    fn map_private(&self, handle: &Handle) -> Result<Mapping> {
-        match handle {
-            Handle::Memfd(handle) => Memfd.map_private(handle),
-            Handle::SystemV(_) | Handle::Posix(_) => Err(CANNOT),
-        }
-    }
-
-    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
-        Memfd.reset(mapping)
-    }
-
-    fn create_countable(&self, size: usize) -> Result<Fresh<Handle>> {
-        self.climb(|rung| match rung {
-            Mechanism::Memfd => Memfd.create_countable(size).and_then(findable),
-            rung => Self::just(rung).create(size),
-        })
-    }
-
-    fn is_countable(&self, handle: &Handle) -> bool {
-        match handle {
-            Handle::Memfd(handle) => Memfd.is_countable(handle),
-            Handle::SystemV(handle) => SystemV.is_countable(handle),
-            Handle::Posix(handle) => Posix.is_countable(handle),
-        }
-    }
-
-    fn seclude(&self, handle: &Handle) -> Option<Seclusion> {
-        match handle {
-            Handle::Memfd(handle) => Memfd.seclude(handle),
-            Handle::SystemV(handle) => SystemV.seclude(handle),
-            Handle::Posix(handle) => Posix.seclude(handle),
-        }
-    }
-
-    fn end_seclusion(&self, handle: &Handle, since: Seclusion) -> bool {
-        match handle {
-            Handle::Memfd(handle) => Memfd.end_seclusion(handle, since),
-            Handle::SystemV(handle) => SystemV.end_seclusion(handle, since),
-            Handle::Posix(handle) => Posix.end_seclusion(handle, since),
+            Handle::Memfd(handle) => MemfdBackend.map(handle, attach),
+            Handle::SystemV(handle) => SystemVBackend.map(handle, attach),
+            Handle::Posix(handle) => PosixBackend.map(handle, attach),
         }
     }
 
     fn unlink(&self, handle: &Handle, id: &ShMemId) -> Result<()> {
         match handle {
-            Handle::Memfd(handle) => Memfd.unlink(handle, id),
-            Handle::SystemV(handle) => SystemV.unlink(handle, id),
-            Handle::Posix(handle) => Posix.unlink(handle, id),
+            Handle::Memfd(handle) => MemfdBackend.unlink(handle, id),
+            Handle::SystemV(handle) => SystemVBackend.unlink(handle, id),
+            Handle::Posix(handle) => PosixBackend.unlink(handle, id),
         }
     }
 }
 
-impl Ladder {
-    /// One rung.
-    fn just(rung: Mechanism) -> Self {
-        Self { only: Some(rung) }
+impl Lifecycle for AutoBackend {}
+
+impl Sparse for AutoBackend {
+    fn next_data(&self, handle: &Handle, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+        match handle {
+            Handle::Memfd(handle) => MemfdBackend.next_data(handle, from, len),
+            Handle::SystemV(handle) => SystemVBackend.next_data(handle, from, len),
+            Handle::Posix(handle) => PosixBackend.next_data(handle, from, len),
+        }
     }
 
-    /// The first rung on which this can be done.
-    fn climb<T>(self, by_rung: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
-        if let Some(rung) = self.only {
-            return by_rung(rung);
+    fn trim(&self, handle: &Handle, range: Range<usize>) -> Result<()> {
+        match handle {
+            Handle::Memfd(handle) => MemfdBackend.trim(handle, range),
+            Handle::SystemV(handle) => SystemVBackend.trim(handle, range),
+            Handle::Posix(handle) => PosixBackend.trim(handle, range),
         }
-        // What is said if every rung fails: what stopped the first of those that this system has.
-        let mut told: Option<Error> = None;
-        for rung in RUNGS {
-            if rung.is_missing() {
-                continue;
-            }
-            let error = match by_rung(rung) {
-                Ok(made) => return Ok(made),
+    }
+}
+
+impl Snapshots for AutoBackend {
+    fn create_snapshot(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Handle, ShMemId)> {
+        // The other mechanisms cannot.
+        if self.only.unwrap_or(Mechanism::Memfd) != Mechanism::Memfd {
+            return Err(UNSUPPORTED);
+        }
+        let (handle, id) = MemfdBackend.create_snapshot(bytes, ranges)?;
+        Ok((Handle::Memfd(handle), id))
+    }
+
+    fn map_private(&self, handle: &Handle) -> Result<Mapping> {
+        match handle {
+            Handle::Memfd(handle) => MemfdBackend.map_private(handle),
+            Handle::SystemV(_) | Handle::Posix(_) => Err(UNSUPPORTED),
+        }
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        MemfdBackend.reset(mapping)
+    }
+}
+
+impl Exclusive for AutoBackend {
+    fn supports_exclusive(&self, handle: &Handle) -> bool {
+        match handle {
+            Handle::Memfd(handle) => MemfdBackend.supports_exclusive(handle),
+            Handle::SystemV(handle) => SystemVBackend.supports_exclusive(handle),
+            Handle::Posix(handle) => PosixBackend.supports_exclusive(handle),
+        }
+    }
+
+    fn try_lock_exclusive(&self, handle: &Handle) -> Option<ExclusiveLock> {
+        match handle {
+            Handle::Memfd(handle) => MemfdBackend.try_lock_exclusive(handle),
+            Handle::SystemV(handle) => SystemVBackend.try_lock_exclusive(handle),
+            Handle::Posix(handle) => PosixBackend.try_lock_exclusive(handle),
+        }
+    }
+
+    fn unlock_exclusive(&self, handle: &Handle, lock: ExclusiveLock) -> bool {
+        match handle {
+            Handle::Memfd(handle) => MemfdBackend.unlock_exclusive(handle, lock),
+            Handle::SystemV(handle) => SystemVBackend.unlock_exclusive(handle, lock),
+            Handle::Posix(handle) => PosixBackend.unlock_exclusive(handle, lock),
+        }
+    }
+}
+
+impl AutoBackend {
+    /// The mechanisms to try, best first.
+    fn candidates(self) -> impl Iterator<Item = Mechanism> {
+        CANDIDATES
+            .into_iter()
+            .filter(move |&candidate| self.only.is_none_or(|only| only == candidate))
+    }
+
+    /// Creates a segment by the first mechanism that works.
+    fn first_working<T>(self, create: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
+        if let Some(only) = self.only {
+            return create(only);
+        }
+        // Returned if all of them fail: why the first one that this system has did.
+        let mut first_error: Option<Error> = None;
+        for candidate in self
+            .candidates()
+            .filter(|candidate| !candidate.is_missing())
+        {
+            let error = match create(candidate) {
+                Ok(created) => return Ok(created),
                 Err(error) => error,
             };
-            match verdict(&error) {
-                Verdict::Missing => rung.remember_missing(&error),
-                Verdict::RunOut => {}
-                Verdict::Hopeless => return Err(told.unwrap_or(error)),
+            match fallback(&error) {
+                Fallback::NeverAgain => candidate.remember_missing(&error),
+                Fallback::TryNext => {}
+                Fallback::Stop => return Err(first_error.unwrap_or(error)),
             }
-            told = match told {
+            first_error = match first_error {
                 None | Some(Error::Unsupported { .. }) => Some(error),
-                told => told,
+                first => first,
             };
         }
-        Err(told.unwrap_or(Error::Unsupported {
-            what: "neither memfd nor System V nor POSIX shared memory is to be had here",
+        Err(first_error.unwrap_or(Error::Unsupported {
+            what: "memfd, System V and POSIX shared memory are all unavailable here",
         }))
     }
-}
 
-/// A memfd, if others can open it.
-fn findable(fresh: Fresh<<Memfd as Room>::Handle>) -> Result<Fresh<Handle>> {
-    if memfd::can_be_found(&fresh.id) {
-        Ok(fresh.with_handle(Handle::Memfd))
-    } else {
-        Err(NOT_FINDABLE)
+    /// Creates a segment by the first mechanism that has what is required. A mechanism that lacks it
+    /// may still work for other segments.
+    fn first_that_grants<T>(self, create: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
+        let mut first_error = None;
+        for candidate in self.candidates() {
+            match create(candidate) {
+                Ok(created) => return Ok(created),
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.unwrap_or(UNSUPPORTED))
     }
 }
 
-/// Why a memfd is not taken although it can be made. The process can change all of it.
-const NOT_FINDABLE: Error = Error::Unsupported {
+/// Returns the memfd if other processes can open it.
+fn if_reachable(created: Created<<MemfdBackend as Backend>::Handle>) -> Result<Created<Handle>> {
+    if memfd::is_reachable(&created.id) {
+        Ok(created.map_handle(Handle::Memfd))
+    } else {
+        Err(UNREACHABLE)
+    }
+}
+
+/// Why a memfd is not used although it could be created. The process can change each of these.
+const UNREACHABLE: Error = Error::Unsupported {
     what: "no other process could open a memfd of this one: /proc is not mounted, or the process is \
            undumpable (PR_SET_DUMPABLE, a change of its user or group), or it has capabilities that \
            other processes of its user lack",
@@ -346,7 +309,7 @@ impl Mechanism {
 
     fn remember_missing(self, error: &Error) {
         if MISSING.fetch_or(self.bit(), Relaxed) & self.bit() == 0 {
-            tell_missing(self, error);
+            log_missing(self, error);
         }
     }
 
@@ -369,26 +332,26 @@ impl fmt::Display for Mechanism {
     }
 }
 
-/// What an error says about going on.
-enum Verdict {
-    /// This system does not have the mechanism, and will not get it.
-    Missing,
-    /// The mechanism has run out of something that the next one may not need.
-    RunOut,
-    /// The next one would fail as well.
-    Hopeless,
+/// What to do after a mechanism has failed.
+enum Fallback {
+    /// Try the next one. This system lacks the mechanism, and will not get it.
+    NeverAgain,
+    /// Try the next one, which may not need what the mechanism has run out of.
+    TryNext,
+    /// Return the error. The next one would fail as well.
+    Stop,
 }
 
-fn verdict(error: &Error) -> Verdict {
+fn fallback(error: &Error) -> Fallback {
     let Some(errno) = error.raw_os_error() else {
         return match error {
-            Error::Unsupported { .. } => Verdict::RunOut,
-            _ => Verdict::Hopeless,
+            Error::Unsupported { .. } => Fallback::TryNext,
+            _ => Fallback::Stop,
         };
     };
     match Errno::from_raw_os_error(errno) {
         // The kernel lacks the call, or a seccomp profile forbids it.
-        Errno::NOSYS | Errno::PERM => Verdict::Missing,
+        Errno::NOSYS | Errno::PERM => Fallback::NeverAgain,
         // `/dev/shm` is missing or closed to this process, which a mount or another user can change; the
         // next mechanism may need less; INVAL is how `shmget` says that `kernel.shmmax` is less.
         Errno::ACCESS
@@ -398,15 +361,15 @@ fn verdict(error: &Error) -> Verdict {
         | Errno::NFILE
         | Errno::NOSPC
         | Errno::FBIG
-        | Errno::INVAL => Verdict::RunOut,
-        _ => Verdict::Hopeless,
+        | Errno::INVAL => Fallback::TryNext,
+        _ => Fallback::Stop,
     }
 }
 
 #[cfg(feature = "log")]
-fn tell_missing(rung: Mechanism, error: &Error) {
-    log::debug!("no {rung} segments here from now on: {error}");
+fn log_missing(mechanism: Mechanism, error: &Error) {
+    log::debug!("{mechanism} is unavailable and will not be tried again: {error}");
 }
 
 #[cfg(not(feature = "log"))]
-fn tell_missing(_rung: Mechanism, _error: &Error) {}
+fn log_missing(_mechanism: Mechanism, _error: &Error) {}

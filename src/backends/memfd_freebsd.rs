@@ -7,11 +7,16 @@
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, MemfdFlags, SealFlags};
 
+use crate::backend::{
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::segment::{End, Fresh, Provider, Room, Segment};
-use crate::sys::{self, Facts, failed};
+use crate::options::{OptionReport, UNSUPPORTED};
+use crate::provider::Provider;
+use crate::segment::Segment;
+use crate::sys::{self, FileInfo, failed};
 
 /// Makes segments with `memfd_create(2)`, to be shared through the service: the memory of the default.
 ///
@@ -29,22 +34,24 @@ use crate::sys::{self, Facts, failed};
 /// FreeBSD 13 and later. An id alone opens nothing: take
 /// [`ServedShMemProvider`](crate::ServedShMemProvider) over this one, which is
 /// [`StdShMemProvider`](crate::StdShMemProvider). On Linux, a provider of this name needs no service.
-pub type MemfdShMemProvider = Provider<Memfd>;
+pub type MemfdShMemProvider = Provider<MemfdBackend>;
 
 /// A segment of [`MemfdShMemProvider`].
-pub type MemfdShMem = Segment<Memfd>;
+pub type MemfdShMem = Segment<MemfdBackend>;
 
-/// The mechanism.
+/// The backend of [`MemfdShMemProvider`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Memfd;
+pub struct MemfdBackend;
 
 /// What it must have before it is mapped.
 const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
-impl Room for Memfd {
+impl Backend for MemfdBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
+    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
+        let report = request.options.refused(&UNSUPPORTED)?;
+        let size = request.size;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let handle = fs::memfd_create("shmem", flags)
             .map_err(|errno| failed("memfd_create", errno, Subject::Nothing))
@@ -52,15 +59,17 @@ impl Room for Memfd {
         sys::reserve(&handle, size)?;
         fs::fcntl_add_seals(&handle, NEEDED.union(SealFlags::SEAL))
             .map_err(|errno| failed("fcntl(F_ADD_SEALS)", errno, Subject::Nothing))?;
-        Ok(Fresh {
+        let created = Created {
             mapping: sys::map_fd(&handle, size)?,
             id: ShMemId::default(),
             handle,
-            end: End::WithLastHolder,
-        })
+            cleanup: Cleanup::Kernel,
+            report,
+        };
+        Ok(created.filled_with(request.content))
     }
 
-    fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
+    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedFd> {
         match id.as_str() {
             "" => Err(Error::Unsupported {
                 what: "an id alone does not open a memfd here: share it through the service, with \
@@ -74,12 +83,16 @@ impl Room for Memfd {
         sys::duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
-        let facts = Facts::of(handle)?;
+    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        let report = attach.options.refused(&UNSUPPORTED)?;
+        let facts = FileInfo::of(handle)?;
         sys::check_owner(facts.owner)?;
         // What is no memfd has no seals, and says so with EINVAL.
         match fs::fcntl_get_seals(handle) {
-            Ok(seals) if seals.contains(NEEDED) => sys::map_fd(handle, facts.extent(len)?),
+            Ok(seals) if seals.contains(NEEDED) => {
+                let mapping = sys::map_fd(handle, facts.mapped_len(attach.len)?)?;
+                Ok((mapping, report))
+            }
             _ => Err(Error::Foreign {
                 found: "it is not sealed against shrinking",
             }),
@@ -90,3 +103,11 @@ impl Room for Memfd {
         Ok(())
     }
 }
+
+impl Lifecycle for MemfdBackend {}
+
+impl Exclusive for MemfdBackend {}
+
+impl Sparse for MemfdBackend {}
+
+impl Snapshots for MemfdBackend {}

@@ -1,7 +1,7 @@
-//! Which mechanism exists where. The first of the two tables of platforms; the other is
-//! `defaults.rs`.
+//! The backends: one file for each mechanism, and this table of the systems that have it.
 //!
-//! Adding a mechanism is one file here and one row.
+//! The other table of platforms is `platform.rs`, which selects the defaults. A new backend is one
+//! file here and one row in the table.
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod ashmem;
@@ -11,34 +11,34 @@ mod ashmem;
 ))]
 pub(crate) mod auto;
 #[cfg(any(target_os = "android", target_os = "linux"))]
-mod memfd;
+pub(crate) mod memfd;
 #[cfg(any(target_os = "freebsd", shmem_freebsd_rules))]
 pub(crate) mod memfd_freebsd;
 #[cfg(all(unix, not(target_os = "android")))]
-mod posix;
+pub(crate) mod posix;
 #[cfg(all(unix, feature = "std"))]
-mod served;
+pub(crate) mod served;
 #[cfg(all(unix, not(any(target_os = "android", target_os = "haiku"))))]
 pub(crate) mod sysv;
 #[cfg(windows)]
 mod win32;
 
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub use self::ashmem::{AshmemShMem, AshmemShMemProvider};
+pub use self::ashmem::{AshmemBackend, AshmemShMem, AshmemShMemProvider};
 #[cfg(all(
     target_os = "linux",
     not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
 ))]
-pub use self::auto::Mechanism;
+pub use self::auto::{AutoBackend, Mechanism};
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub use self::memfd::{MemfdShMem, MemfdShMemProvider};
+pub use self::memfd::{MemfdBackend, MemfdShMem, MemfdShMemProvider};
 #[cfg(target_os = "freebsd")]
-pub use self::memfd_freebsd::{MemfdShMem, MemfdShMemProvider};
+pub use self::memfd_freebsd::{MemfdBackend, MemfdShMem, MemfdShMemProvider};
 #[cfg(all(unix, not(target_os = "android")))]
-pub use self::posix::{MmapShMem, MmapShMemProvider};
+pub use self::posix::{MmapShMem, MmapShMemProvider, PosixBackend};
 #[cfg(all(unix, feature = "std"))]
-pub use self::served::{DescriptorBacked, ServedShMem, ServedShMemProvider};
+pub use self::served::{ServedBackend, ServedShMem, ServedShMemProvider};
 #[cfg(all(unix, not(any(target_os = "android", target_os = "haiku"))))]
-pub use self::sysv::{CommonUnixShMem, CommonUnixShMemProvider};
+pub use self::sysv::{CommonUnixShMem, CommonUnixShMemProvider, SystemVBackend};
 #[cfg(windows)]
-pub use self::win32::{Win32ShMem, Win32ShMemProvider};
+pub use self::win32::{Win32Backend, Win32ShMem, Win32ShMemProvider};

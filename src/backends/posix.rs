@@ -20,12 +20,16 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
+use crate::backend::{
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::options::{CANNOT, Grants, ShMemOptions};
-use crate::segment::{End, Fresh, Provider, Room, Segment};
-use crate::sys::{self, Facts, failed, shm_names};
+use crate::options::{OptionReport, UNSUPPORTED};
+use crate::provider::Provider;
+use crate::segment::Segment;
+use crate::sys::{self, FileInfo, failed, shm_names};
 use crate::util::base64;
 use crate::util::fixed_str::Text;
 
@@ -83,14 +87,14 @@ use crate::util::fixed_str::Text;
 /// assert_eq!(provider.shmem_from_id(segment.id())?.len(), 4096);
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub type MmapShMemProvider = Provider<Posix>;
+pub type MmapShMemProvider = Provider<PosixBackend>;
 
 /// A segment of [`MmapShMemProvider`].
-pub type MmapShMem = Segment<Posix>;
+pub type MmapShMem = Segment<PosixBackend>;
 
-/// The mechanism.
+/// The backend of [`MmapShMemProvider`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Posix;
+pub struct PosixBackend;
 
 /// How many random names are tried. None of 64 bits exists; but a process that cleans up can take each
 /// of them before the file is locked, which happens only if both run at the same moment.
@@ -146,8 +150,8 @@ impl MmapShMemProvider {
         let size = crate::memory::size::check_size(map_size)?;
         let path = id_path.as_ref().to_str().unwrap_or_default();
         let id = ShMemId::from_string(&std::format!("/{}", path.strip_prefix('/').unwrap_or(path)));
-        let fresh = create_named(id, size, |fd| sys::reserve(fd, size))?;
-        Ok(self.adopt(fresh))
+        let created = create_named(id, size, |fd| sys::reserve(fd, size))?;
+        Ok(Segment::from_created(created, &self.backend))
     }
 
     /// Removes the name of a segment that nobody will remove otherwise: because it was
@@ -239,45 +243,26 @@ impl MmapShMem {
     }
 }
 
-impl Room for Posix {
+impl Backend for PosixBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        create_anew(size, |fd| sys::reserve(fd, size))
+    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
+        let Request { size, options, .. } = request;
+        let mut report = options.refused(&UNSUPPORTED)?;
+        let mut created = match request.content {
+            None => create_unique(size, |fd| sys::reserve(fd, size)),
+            // Writing reserves the memory as well.
+            Some(content) => create_unique(size, |fd| {
+                sys::limits::check_file_size(size)?;
+                sys::write_at(fd, 0, content)
+            }),
+        }?;
+        let options = options.without_huge_pages();
+        sys::apply_options(&mut created.mapping, options, &mut report);
+        Ok(Created { report, ..created })
     }
 
-    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<OwnedFd>, Grants)> {
-        let mut grants = options.refused(&CANNOT)?;
-        let mut fresh = self.create(size)?;
-        sys::tune(
-            &mut fresh.mapping,
-            options.without_huge_pages(),
-            &mut grants,
-        );
-        Ok((fresh, grants))
-    }
-
-    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<OwnedFd>> {
-        // To write reserves as well.
-        create_anew(bytes.len(), |fd| {
-            sys::limits::check_file_size(bytes.len())?;
-            sys::write_at(fd, 0, bytes)
-        })
-    }
-
-    fn map_with(
-        &self,
-        handle: &OwnedFd,
-        len: Option<usize>,
-        options: ShMemOptions,
-    ) -> Result<(Mapping, Grants)> {
-        let mut grants = options.refused(&CANNOT)?;
-        let mut mapping = self.map(handle, len)?;
-        sys::tune(&mut mapping, options.without_huge_pages(), &mut grants);
-        Ok((mapping, grants))
-    }
-
-    fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
+    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedFd> {
         shm_names::open(name(id)?, id)
     }
 
@@ -285,22 +270,17 @@ impl Room for Posix {
         sys::duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
-        let facts = Facts::of(handle)?;
+    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        let mut report = attach.options.refused(&UNSUPPORTED)?;
+        let facts = FileInfo::of(handle)?;
         sys::check_owner(facts.owner)?;
-        let len = facts.extent(len)?;
+        let len = facts.mapped_len(attach.len)?;
         sys::refuse_huge_pages(handle, &facts)?;
         sys::reserve_existing(handle, len)?;
-        sys::map_fd(handle, len)
-    }
-
-    fn next_touched(
-        &self,
-        handle: &OwnedFd,
-        from: usize,
-        len: usize,
-    ) -> Result<Option<Range<usize>>> {
-        sys::next_touched(handle, from, len)
+        let mut mapping = sys::map_fd(handle, len)?;
+        let options = attach.options.without_huge_pages();
+        sys::apply_options(&mut mapping, options, &mut report);
+        Ok((mapping, report))
     }
 
     fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {
@@ -308,10 +288,22 @@ impl Room for Posix {
     }
 }
 
+impl Lifecycle for PosixBackend {}
+
+impl Exclusive for PosixBackend {}
+
+impl Sparse for PosixBackend {
+    fn next_data(&self, handle: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+        sys::next_data(handle, from, len)
+    }
+}
+
+impl Snapshots for PosixBackend {}
+
 /// A segment under a new name, whose object `fill` gives that size and the memory for it.
 ///
 /// Once per process, and when there is no room left, what nobody has open is removed before.
-fn create_anew(size: usize, fill: impl Fn(&OwnedFd) -> Result<()>) -> Result<Fresh<OwnedFd>> {
+fn create_unique(size: usize, fill: impl Fn(&OwnedFd) -> Result<()>) -> Result<Created<OwnedFd>> {
     static CLEANED: AtomicBool = AtomicBool::new(false);
 
     if !CLEANED.swap(true, Relaxed) {
@@ -342,7 +334,7 @@ fn create_named(
     id: ShMemId,
     size: usize,
     fill: impl Fn(&OwnedFd) -> Result<()>,
-) -> Result<Fresh<OwnedFd>> {
+) -> Result<Created<OwnedFd>> {
     match create(id, size, &fill) {
         Err(error) if is(&error, Errno::EXIST) && shm_names::remove_if_unused(name(&id)?) => {
             create(id, size, fill)
@@ -356,16 +348,17 @@ fn create(
     id: ShMemId,
     size: usize,
     fill: impl Fn(&OwnedFd) -> Result<()>,
-) -> Result<Fresh<OwnedFd>> {
+) -> Result<Created<OwnedFd>> {
     let name = name(&id)?;
     let fd = shm_names::create(name).map_err(|errno| failed("shm_open", errno, Subject::Id(id)))?;
     let mapping = fill(&fd).and_then(|()| sys::map_fd(&fd, size));
     match mapping {
-        Ok(mapping) => Ok(Fresh {
+        Ok(mapping) => Ok(Created {
             handle: fd,
             id,
             mapping,
-            end: End::Unlinked,
+            cleanup: Cleanup::Unlink,
+            report: OptionReport::default(),
         }),
         Err(error) => {
             // The first error is the one to tell.

@@ -13,12 +13,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
 
+use crate::backend::{
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+};
 use crate::error::Result;
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::memory::size::extent;
-use crate::options::{Grants, ShMemOptions};
-use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::memory::size::mapped_len;
+use crate::options::OptionReport;
+use crate::provider::Provider;
+use crate::segment::Segment;
 use crate::service::client::{Client, Held};
 use crate::util::base64;
 
@@ -65,39 +69,27 @@ use crate::util::base64;
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let address = folder.path().join("service");
-/// let mut provider = ServedShMemProvider::<MemfdShMemProvider>::at(&address);
+/// let mut provider = ServedShMemProvider::<MemfdBackend>::at(&address);
 /// let mut segment = provider.new_shmem(100)?;
 /// segment[0] = 1;
 /// // In any process of this user that uses the same address:
-/// let mut provider = ServedShMemProvider::<MemfdShMemProvider>::at(&address);
+/// let mut provider = ServedShMemProvider::<MemfdBackend>::at(&address);
 /// assert_eq!(provider.shmem_from_id(segment.id())?[0], 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub type ServedShMemProvider<P> = Provider<Served<<P as DescriptorBacked>::Room>>;
+pub type ServedShMemProvider<B> = Provider<ServedBackend<B>>;
 
 /// A segment of [`ServedShMemProvider`].
-pub type ServedShMem<P> = Segment<Served<<P as DescriptorBacked>::Room>>;
+pub type ServedShMem<B> = Segment<ServedBackend<B>>;
 
-/// The providers whose segments are descriptors, which can be passed on:
-/// [`MemfdShMemProvider`](crate::MemfdShMemProvider) and
-/// [`MmapShMemProvider`](crate::MmapShMemProvider).
-pub trait DescriptorBacked {
-    /// Its mechanism.
-    type Room: Room<Handle = OwnedFd>;
-}
-
-impl<R: Room<Handle = OwnedFd>> DescriptorBacked for Provider<R> {
-    type Room = R;
-}
-
-/// The mechanism, over another one.
+/// The backend of [`ServedShMemProvider`], over the backend that provides the memory.
 #[derive(Clone, Debug, Default)]
-pub struct Served<R> {
-    memory: R,
+pub struct ServedBackend<B> {
+    memory: B,
     client: Arc<Client>,
 }
 
-impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
+impl<B: Backend<Handle = OwnedFd>> Provider<ServedBackend<B>> {
     /// A provider that uses the service at this address, the path of a socket, and hosts it if
     /// nobody does. It connects when it has to. A relative path is made absolute now.
     ///
@@ -106,8 +98,8 @@ impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     #[must_use]
     pub fn at(address: impl AsRef<Path>) -> Self {
         Self {
-            room: Served {
-                memory: R::default(),
+            backend: ServedBackend {
+                memory: B::default(),
                 client: Arc::new(Client::at(address.as_ref())),
             },
         }
@@ -121,46 +113,41 @@ impl<R: Room<Handle = OwnedFd>> Provider<Served<R>> {
     ///
     /// [`Error::Service`](crate::Error::Service) if it cannot be one.
     pub fn address(&self) -> Result<PathBuf, crate::Error> {
-        let path = self.room.client.address()?;
+        let path = self.backend.client.address()?;
         Ok(path)
     }
 }
 
-impl<R: Room<Handle = OwnedFd>> Served<R> {
+impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
     /// Hands what the memory's room has made to the service.
-    fn register(&self, fresh: Fresh<OwnedFd>) -> Result<Fresh<Held>> {
-        if fresh.end == End::Unlinked {
-            self.memory.unlink(&fresh.handle, &fresh.id)?;
+    fn register(&self, created: Created<OwnedFd>) -> Result<Created<Held>> {
+        if created.cleanup == Cleanup::Unlink {
+            self.memory.unlink(&created.handle, &created.id)?;
         }
-        let handle = self.client.register(fresh.mapping.len(), fresh.handle)?;
-        Ok(Fresh {
+        let handle = self
+            .client
+            .register(created.mapping.len(), created.handle)?;
+        Ok(Created {
             id: handle.id(),
             handle,
-            mapping: fresh.mapping,
-            end: End::WithLastHolder,
+            mapping: created.mapping,
+            cleanup: Cleanup::Kernel,
+            report: created.report,
         })
     }
 }
 
-/// What can be done to the memory can be done to a served segment, but that nobody can tell who else holds
-/// it: the service always does.
-impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
+impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
     type Handle = Held;
 
-    fn create(&self, size: usize) -> Result<Fresh<Held>> {
-        self.register(self.memory.create(size)?)
+    fn create(&self, request: Request<'_>) -> Result<Created<Held>> {
+        self.register(self.memory.create(Request {
+            exclusive_check: false,
+            ..request
+        })?)
     }
 
-    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<Held>, Grants)> {
-        let (fresh, grants) = self.memory.create_with(size, options)?;
-        Ok((self.register(fresh)?, grants))
-    }
-
-    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<Held>> {
-        self.register(self.memory.create_from(bytes)?)
-    }
-
-    fn open(&self, id: &ShMemId) -> Result<Held> {
+    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<Held> {
         let text = id.as_str();
         let random = text.strip_prefix('s').unwrap_or_default();
         if !base64::is_digits::<18>(random) {
@@ -174,53 +161,22 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
         self.client.hold_again(handle)
     }
 
-    fn map(&self, handle: &Held, len: Option<usize>) -> Result<Mapping> {
-        // Some systems make sizes whole pages, and tell them so.
-        let len = extent(handle.size(), len)?;
-        self.memory.map(handle.fd(), Some(len))
-    }
-
-    fn map_with(
-        &self,
-        handle: &Held,
-        len: Option<usize>,
-        options: ShMemOptions,
-    ) -> Result<(Mapping, Grants)> {
-        let len = extent(handle.size(), len)?;
-        self.memory.map_with(handle.fd(), Some(len), options)
-    }
-
-    fn next_touched(&self, handle: &Held, from: usize, len: usize) -> Result<Option<Range<usize>>> {
-        self.memory.next_touched(handle.fd(), from, len)
-    }
-
-    fn trim(&self, handle: &Held, range: Range<usize>) -> Result<()> {
-        self.memory.trim(handle.fd(), range)
-    }
-
-    fn create_image(
-        &self,
-        bytes: &[u8],
-        ranges: impl Iterator<Item = Range<usize>>,
-    ) -> Result<(Held, ShMemId)> {
-        let (image, _) = self.memory.create_image(bytes, ranges)?;
-        let handle = self.client.register(bytes.len(), image)?;
-        let id = handle.id();
-        Ok((handle, id))
-    }
-
-    fn map_private(&self, handle: &Held) -> Result<Mapping> {
-        self.memory.map_private(handle.fd())
-    }
-
-    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
-        self.memory.reset(mapping)
+    fn map(&self, handle: &Held, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        // The size that the service knows, because some systems round it up to whole pages.
+        let len = mapped_len(handle.size(), attach.len)?;
+        let attach = Attach {
+            len: Some(len),
+            ..attach
+        };
+        self.memory.map(handle.fd(), attach)
     }
 
     fn unlink(&self, _handle: &Held, _id: &ShMemId) -> Result<()> {
         Ok(())
     }
+}
 
+impl<B: Backend<Handle = OwnedFd>> Lifecycle for ServedBackend<B> {
     fn start(&self) -> Result<()> {
         self.client.connect()
     }
@@ -231,5 +187,39 @@ impl<R: Room<Handle = OwnedFd>> Room for Served<R> {
 
     fn post_fork(&self, is_child: bool) -> Result<()> {
         self.client.post_fork(is_child)
+    }
+}
+
+/// The service always holds the segment too.
+impl<B: Backend<Handle = OwnedFd>> Exclusive for ServedBackend<B> {}
+
+impl<B: Sparse<Handle = OwnedFd>> Sparse for ServedBackend<B> {
+    fn next_data(&self, handle: &Held, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+        self.memory.next_data(handle.fd(), from, len)
+    }
+
+    fn trim(&self, handle: &Held, range: Range<usize>) -> Result<()> {
+        self.memory.trim(handle.fd(), range)
+    }
+}
+
+impl<B: Snapshots<Handle = OwnedFd>> Snapshots for ServedBackend<B> {
+    fn create_snapshot(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Held, ShMemId)> {
+        let (snapshot, _) = self.memory.create_snapshot(bytes, ranges)?;
+        let handle = self.client.register(bytes.len(), snapshot)?;
+        let id = handle.id();
+        Ok((handle, id))
+    }
+
+    fn map_private(&self, handle: &Held) -> Result<Mapping> {
+        self.memory.map_private(handle.fd())
+    }
+
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        self.memory.reset(mapping)
     }
 }

@@ -16,12 +16,17 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::io::Errno;
 
+use crate::backend::{
+    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
+    Snapshots, Sparse,
+};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::options::{CANNOT, Grant, Grants, Need, ShMemOptions};
-use crate::segment::{End, Fresh, Provider, Room, Seclusion, Segment};
-use crate::sys::{self, Facts, attachments, failed, last_errno, sysv};
+use crate::options::{OptionReport, OptionStatus, Priority, UNSUPPORTED};
+use crate::provider::Provider;
+use crate::segment::Segment;
+use crate::sys::{self, FileInfo, attachments, failed, last_errno, sysv};
 
 /// Makes segments with `shmget(2)`.
 ///
@@ -78,14 +83,14 @@ use crate::sys::{self, Facts, attachments, failed, last_errno, sysv};
 /// assert_eq!(provider.shmem_from_id(map.id())?.len(), 65536);
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub type CommonUnixShMemProvider = Provider<SystemV>;
+pub type CommonUnixShMemProvider = Provider<SystemVBackend>;
 
 /// A segment of [`CommonUnixShMemProvider`].
-pub type CommonUnixShMem = Segment<SystemV>;
+pub type CommonUnixShMem = Segment<SystemVBackend>;
 
-/// The mechanism.
+/// The backend of [`CommonUnixShMemProvider`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemV;
+pub struct SystemVBackend;
 
 /// The number of a segment. It keeps nothing alive; being attached does.
 #[derive(Clone, Copy, Debug)]
@@ -99,56 +104,41 @@ impl Shmid {
 }
 
 /// The system removes a segment that is marked while attached once nobody is attached any more.
-pub(crate) const END: End = if sysv::REMOVED_BUT_OPEN {
-    End::WithLastHolder
+pub(crate) const CLEANUP: Cleanup = if sysv::REMOVED_BUT_OPEN {
+    Cleanup::Kernel
 } else {
-    End::Unlinked
+    Cleanup::Unlink
 };
 
-impl Room for SystemV {
+impl Backend for SystemVBackend {
     type Handle = Shmid;
 
-    fn create(&self, size: usize) -> Result<Fresh<Shmid>> {
-        fresh(get_after_cleaning(size)?, size)
-    }
-
-    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<Shmid>, Grants)> {
-        let mut grants = options.without_required().refused(&CANNOT)?;
-        let huge = options.huge_pages.map(|(pages, need)| {
-            let made = sysv::huge(pages).and_then(|flags| fresh(get(size, flags)?, size));
-            (made, need)
+    fn create(&self, request: Request<'_>) -> Result<Created<Shmid>> {
+        let Request { size, options, .. } = request;
+        let mut report = options.without_required().refused(&UNSUPPORTED)?;
+        let huge = options.huge_pages.map(|(pages, priority)| {
+            let made = sysv::huge(pages).and_then(|flags| created(get(size, flags)?, size));
+            (made, priority)
         });
-        let mut fresh = match huge {
-            Some((Ok(fresh), _)) => {
-                grants.huge_pages = Grant::Granted;
-                fresh
+        let made = match huge {
+            Some((Ok(made), _)) => {
+                report.huge_pages = OptionStatus::Granted;
+                made
             }
-            Some((Err(error), Need::Require)) => return Err(error),
-            Some((Err(error), Need::Try)) => {
-                grants.huge_pages = Grant::Refused(error);
-                self.create(size)?
+            Some((Err(error), Priority::Required)) => return Err(error),
+            Some((Err(error), Priority::BestEffort)) => {
+                report.huge_pages = OptionStatus::Refused(error);
+                created(get_after_cleaning(size)?, size)?
             }
-            None => self.create(size)?,
+            None => created(get_after_cleaning(size)?, size)?,
         };
+        let mut made = made.filled_with(request.content);
         let options = options.without_huge_pages();
-        sys::tune(&mut fresh.mapping, options, &mut grants);
-        Ok((fresh, grants))
+        sys::apply_options(&mut made.mapping, options, &mut report);
+        Ok(Created { report, ..made })
     }
 
-    fn map_with(
-        &self,
-        handle: &Shmid,
-        len: Option<usize>,
-        options: ShMemOptions,
-    ) -> Result<(Mapping, Grants)> {
-        let mut grants = options.refused(&CANNOT)?;
-        let mut mapping = self.map(handle, len)?;
-        let options = options.without_huge_pages();
-        sys::tune(&mut mapping, options, &mut grants);
-        Ok((mapping, grants))
-    }
-
-    fn open(&self, id: &ShMemId) -> Result<Shmid> {
+    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<Shmid> {
         match id.as_int() {
             Some(number) if number >= 0 => Ok(Shmid(number)),
             _ => Err(id.invalid("a System V segment's id is a number in decimal digits")),
@@ -159,33 +149,21 @@ impl Room for SystemV {
         Ok(*handle)
     }
 
-    fn map(&self, handle: &Shmid, len: Option<usize>) -> Result<Mapping> {
+    fn map(&self, handle: &Shmid, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        let mut report = attach.options.refused(&UNSUPPORTED)?;
         let id = ShMemId::from_int(handle.0);
         // Another user's segment is not even attached to.
         facts(*handle, id)?;
-        let mapping = attach(*handle, Subject::Id(id))?;
+        let mapping = shmat(*handle, Subject::Id(id))?;
         // The number could have been given to another segment since. Now that one of that number is
         // attached, it keeps the number until it is detached, so this is what the facts are of.
-        let len = facts(*handle, id)?.extent(len)?;
+        let len = facts(*handle, id)?.mapped_len(attach.len)?;
         // SAFETY: the segment that is attached has at least `len` bytes, and `detach` asks for none.
-        let mapping = unsafe { mapping.with_len(len) };
+        let mut mapping = unsafe { mapping.with_len(len) };
         sys::populate_or_refuse(&mapping)?;
-        Ok(mapping)
-    }
-
-    fn is_countable(&self, _handle: &Shmid) -> bool {
-        END == End::WithLastHolder
-    }
-
-    fn seclude(&self, handle: &Shmid) -> Option<Seclusion> {
-        if END != End::WithLastHolder {
-            return None;
-        }
-        attachments::exclusive(handle.0).map(Seclusion)
-    }
-
-    fn end_seclusion(&self, handle: &Shmid, since: Seclusion) -> bool {
-        attachments::were_exclusive_since(handle.0, since.0)
+        let options = attach.options.without_huge_pages();
+        sys::apply_options(&mut mapping, options, &mut report);
+        Ok((mapping, report))
     }
 
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
@@ -200,10 +178,33 @@ impl Room for SystemV {
     }
 }
 
+impl Lifecycle for SystemVBackend {}
+
+impl Exclusive for SystemVBackend {
+    fn supports_exclusive(&self, _handle: &Shmid) -> bool {
+        CLEANUP == Cleanup::Kernel
+    }
+
+    fn try_lock_exclusive(&self, handle: &Shmid) -> Option<ExclusiveLock> {
+        if CLEANUP != Cleanup::Kernel {
+            return None;
+        }
+        attachments::exclusive(handle.0).map(ExclusiveLock)
+    }
+
+    fn unlock_exclusive(&self, handle: &Shmid, lock: ExclusiveLock) -> bool {
+        attachments::were_exclusive_since(handle.0, lock.0)
+    }
+}
+
+impl Sparse for SystemVBackend {}
+
+impl Snapshots for SystemVBackend {}
+
 /// Attaches a segment that has just been made, and marks it for removal where that leaves it open.
-fn fresh(shmid: Shmid, size: usize) -> Result<Fresh<Shmid>> {
-    let attached = attach(shmid, Subject::Bytes(size));
-    if END == End::WithLastHolder || attached.is_err() {
+fn created(shmid: Shmid, size: usize) -> Result<Created<Shmid>> {
+    let attached = shmat(shmid, Subject::Bytes(size));
+    if CLEANUP == Cleanup::Kernel || attached.is_err() {
         let removed = sysv::remove(shmid.0);
         // Dropping what is attached frees it if the removal went through, and it always does for
         // who has just made it.
@@ -212,11 +213,12 @@ fn fresh(shmid: Shmid, size: usize) -> Result<Fresh<Shmid>> {
     // SAFETY: the kernel has made the segment with at least `size` bytes, and `detach` asks for
     // none.
     let mapping = unsafe { attached?.with_len(size) };
-    Ok(Fresh {
+    Ok(Created {
         handle: shmid,
         id: ShMemId::from_int(shmid.0),
         mapping,
-        end: END,
+        cleanup: CLEANUP,
+        report: OptionReport::default(),
     })
 }
 
@@ -249,7 +251,7 @@ fn get(size: usize, flags: c_int) -> Result<Shmid> {
 }
 
 /// Attaches, with a length of zero until the caller knows better.
-fn attach(shmid: Shmid, subject: Subject) -> Result<Mapping> {
+fn shmat(shmid: Shmid, subject: Subject) -> Result<Mapping> {
     // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
     let base = unsafe { libc::shmat(shmid.0, ptr::null(), 0) };
     match NonNull::new(base.cast::<u8>()) {
@@ -264,7 +266,7 @@ fn attach(shmid: Shmid, subject: Subject) -> Result<Mapping> {
     }
 }
 
-/// Gives back what [`attach`] got.
+/// Gives back what [`shmat`] got.
 ///
 /// # Safety
 ///
@@ -277,11 +279,11 @@ unsafe fn detach(base: NonNull<u8>, _len: usize) {
 }
 
 /// What the system says of a segment, if it belongs to this user alone.
-fn facts(shmid: Shmid, id: ShMemId) -> Result<Facts> {
+fn facts(shmid: Shmid, id: ShMemId) -> Result<FileInfo> {
     let (_, stat) = sysv::ask(shmid.0, sysv::IPC_STAT)
         .map_err(|errno| refused("shmctl(IPC_STAT)", errno, id))?;
     sysv::check_access(&stat)?;
-    Ok(Facts {
+    Ok(FileInfo {
         #[allow(
             clippy::useless_conversion,
             reason = "the type differs from system to system"

@@ -24,12 +24,17 @@ use windows_sys::Win32::System::Memory::{
     PAGE_READWRITE, UnmapViewOfFile, VirtualQuery,
 };
 
+use crate::backend::{
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+};
 use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::memory::size::{check_size, extent};
-use crate::segment::{End, Fresh, Provider, Room, Segment};
+use crate::memory::size::{check_size, mapped_len};
+use crate::options::{OptionReport, UNSUPPORTED};
+use crate::provider::Provider;
+use crate::segment::Segment;
 use crate::sys::{self, OwnedHandle, failed, last_error};
 use crate::util::base64;
 use crate::util::fixed_str::Text;
@@ -76,14 +81,14 @@ use crate::util::fixed_str::Text;
 /// assert_eq!((again[0], again.len()), (1, 65536));
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub type Win32ShMemProvider = Provider<Win32>;
+pub type Win32ShMemProvider = Provider<Win32Backend>;
 
 /// A segment of [`Win32ShMemProvider`].
-pub type Win32ShMem = Segment<Win32>;
+pub type Win32ShMem = Segment<Win32Backend>;
 
-/// The mechanism.
+/// The backend of [`Win32ShMemProvider`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Win32;
+pub struct Win32Backend;
 
 /// How many random names are tried. A single one of 108 bits that exists means that something is
 /// wrong.
@@ -132,15 +137,17 @@ impl Win32ShMemProvider {
         map_size: usize,
         name: &str,
     ) -> Result<Win32ShMem, crate::Error> {
-        let fresh = create(ShMemId::from_string(name), check_size(map_size)?)?;
-        Ok(self.adopt(fresh))
+        let created = create(ShMemId::from_string(name), check_size(map_size)?)?;
+        Ok(Segment::from_created(created, &self.backend))
     }
 }
 
-impl Room for Win32 {
+impl Backend for Win32Backend {
     type Handle = OwnedHandle;
 
-    fn create(&self, size: usize) -> Result<Fresh<OwnedHandle>> {
+    fn create(&self, request: Request<'_>) -> Result<Created<OwnedHandle>> {
+        let report = request.options.refused(&UNSUPPORTED)?;
+        let size = request.size;
         let mut taken = failed(
             "CreateFileMapping",
             ERROR_ALREADY_EXISTS,
@@ -151,13 +158,16 @@ impl Room for Win32 {
                 Err(error) if error.raw_os_error() == Some(sys::errno(ERROR_ALREADY_EXISTS)) => {
                     taken = error;
                 }
-                done => return done,
+                done => {
+                    let created = Created { report, ..done? };
+                    return Ok(created.filled_with(request.content));
+                }
             }
         }
         Err(taken)
     }
 
-    fn open(&self, id: &ShMemId) -> Result<OwnedHandle> {
+    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedHandle> {
         let name = Name::of(id)?;
         // SAFETY: the name ends with a zero.
         let raw = unsafe { OpenFileMappingA(READ_WRITE | READ_CONTROL, 0, name.as_ptr()) };
@@ -184,11 +194,13 @@ impl Room for Win32 {
         handle.duplicate()
     }
 
-    fn map(&self, handle: &OwnedHandle, len: Option<usize>) -> Result<Mapping> {
+    fn map(&self, handle: &OwnedHandle, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        let report = attach.options.refused(&UNSUPPORTED)?;
         let (mapping, size) = map_all(handle, Subject::Nothing)?;
-        let len = extent(size as u64, len)?;
+        let len = mapped_len(size as u64, attach.len)?;
         // SAFETY: as many bytes are mapped, and `unmap` asks for no length.
-        Ok(unsafe { mapping.with_len(len) })
+        let mapping = unsafe { mapping.with_len(len) };
+        Ok((mapping, report))
     }
 
     fn unlink(&self, _handle: &OwnedHandle, _id: &ShMemId) -> Result<()> {
@@ -196,8 +208,16 @@ impl Room for Win32 {
     }
 }
 
+impl Lifecycle for Win32Backend {}
+
+impl Exclusive for Win32Backend {}
+
+impl Sparse for Win32Backend {}
+
+impl Snapshots for Win32Backend {}
+
 /// A segment with this id. After an error there is none, unless there was one before.
-fn create(id: ShMemId, size: usize) -> Result<Fresh<OwnedHandle>> {
+fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
     let name = Name::of(&id)?;
     let [high, low] = [(size as u64) >> 32, (size as u64) & u64::from(u32::MAX)]
         .map(|half| u32::try_from(half).unwrap_or(u32::MAX));
@@ -224,11 +244,12 @@ fn create(id: ShMemId, size: usize) -> Result<Fresh<OwnedHandle>> {
     // SAFETY: the kernel has made the section with at least `size` bytes, and `unmap` asks for no
     // length.
     let mapping = unsafe { mapping.with_len(size) };
-    Ok(Fresh {
+    Ok(Created {
         handle,
         id,
         mapping,
-        end: End::WithLastHolder,
+        cleanup: Cleanup::Kernel,
+        report: OptionReport::default(),
     })
 }
 
@@ -323,7 +344,7 @@ impl Name {
             (None, Some(random)) if base64::is_digits::<18>(random) => LOCAL,
             (None, _) => {
                 return Err(id.invalid(
-                    "a Win32 segment's id is `w` and 18 characters of base64url, or a name in \
+                    "a Win32Backend segment's id is `w` and 18 characters of base64url, or a name in \
                      Local\\ or Global\\",
                 ));
             }

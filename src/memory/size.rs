@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// The length of every mapping of an existing segment is decided here, whatever the mechanism.
 /// `actual` is what the operating system says, which on 32 bits can be more than a `usize` can hold,
 /// or a slice can have, if a process of 64 bits has made the segment.
-pub(crate) fn extent(actual: u64, asked: Option<usize>) -> Result<usize> {
+pub(crate) fn mapped_len(actual: u64, asked: Option<usize>) -> Result<usize> {
     let saturated = usize::try_from(actual).unwrap_or(usize::MAX);
     match asked {
         Some(asked) if check_size(asked)? as u64 > actual => Err(Error::TooLarge {
@@ -33,7 +33,7 @@ pub(crate) fn check_size(size: usize) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::extent;
+    use super::mapped_len;
     use crate::error::Error;
 
     const MOST: usize = isize::MAX as usize;
@@ -44,28 +44,34 @@ mod tests {
         let none = Err(Error::Foreign {
             found: "it has no bytes",
         });
-        assert_eq!(extent(0, None), none);
-        assert_eq!(extent(0, Some(0)), invalid(0));
-        assert_eq!(extent(5, Some(0)), invalid(0));
-        assert_eq!(extent(5, None), Ok(5));
-        assert_eq!(extent(5, Some(5)), Ok(5));
+        assert_eq!(mapped_len(0, None), none);
+        assert_eq!(mapped_len(0, Some(0)), invalid(0));
+        assert_eq!(mapped_len(5, Some(0)), invalid(0));
+        assert_eq!(mapped_len(5, None), Ok(5));
+        assert_eq!(mapped_len(5, Some(5)), Ok(5));
         let (asked, actual) = (6, 5);
-        assert_eq!(extent(5, Some(6)), Err(Error::TooLarge { asked, actual }));
+        assert_eq!(
+            mapped_len(5, Some(6)),
+            Err(Error::TooLarge { asked, actual })
+        );
 
         // What this process cannot have, another one can.
-        assert_eq!(extent(MOST as u64, None), Ok(MOST));
-        assert_eq!(extent(MOST as u64 + 1, None), invalid(MOST + 1));
-        assert_eq!(extent(MOST as u64 + 1, Some(MOST)), Ok(MOST));
-        assert_eq!(extent(MOST as u64 + 1, Some(MOST + 1)), invalid(MOST + 1));
-        assert_eq!(extent(u64::MAX, None), invalid(usize::MAX));
-        assert_eq!(extent(u64::MAX, Some(1)), Ok(1));
-        assert_eq!(extent(u64::MAX, Some(usize::MAX)), invalid(usize::MAX));
+        assert_eq!(mapped_len(MOST as u64, None), Ok(MOST));
+        assert_eq!(mapped_len(MOST as u64 + 1, None), invalid(MOST + 1));
+        assert_eq!(mapped_len(MOST as u64 + 1, Some(MOST)), Ok(MOST));
+        assert_eq!(
+            mapped_len(MOST as u64 + 1, Some(MOST + 1)),
+            invalid(MOST + 1)
+        );
+        assert_eq!(mapped_len(u64::MAX, None), invalid(usize::MAX));
+        assert_eq!(mapped_len(u64::MAX, Some(1)), Ok(1));
+        assert_eq!(mapped_len(u64::MAX, Some(usize::MAX)), invalid(usize::MAX));
         #[cfg(target_pointer_width = "32")]
         {
-            assert_eq!(extent(0x9800_0000, None), invalid(0x9800_0000));
+            assert_eq!(mapped_len(0x9800_0000, None), invalid(0x9800_0000));
             // The lower half says 4096.
-            assert_eq!(extent((1 << 32) + 4096, None), invalid(usize::MAX));
-            assert_eq!(extent((1 << 32) + 4096, Some(8192)), Ok(8192));
+            assert_eq!(mapped_len((1 << 32) + 4096, None), invalid(usize::MAX));
+            assert_eq!(mapped_len((1 << 32) + 4096, Some(8192)), Ok(8192));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! [`Kin`]: whether children that were forked by this process are about.
+//! [`ForkWitness`]: whether children that were forked by this process are about.
 //!
 //! A child inherits every mapping and descriptor, and nothing tells its parent. But it inherits what
 //! is attached of System V shared memory as well, and there the kernel counts
@@ -10,33 +10,35 @@
 //! for. While a `fork()` copies the memory, the child is counted before it can run, and a thread
 //! of the parent that writes what was copied already waits until all of it is.
 
-use crate::backends::sysv::{self, SystemV};
-use crate::segment::{End, Fresh, Room};
+use crate::backend::{Backend, Cleanup, Created, Request};
+use crate::backends::sysv::{self, SystemVBackend};
 use crate::sys::attachments::{Identity, identify};
 
 /// Knows of the children that were forked since it was made.
 #[derive(Debug)]
-pub(crate) struct Kin {
-    mark: Fresh<sysv::Shmid>,
+pub(crate) struct ForkWitness {
+    mark: Created<sysv::Shmid>,
     /// In another IPC namespace, to which this process may move, the number of the mark is that of
     /// another segment, which says nothing about children.
     identity: Identity,
 }
 
-impl Kin {
+impl ForkWitness {
     /// `None` if there is no System V shared memory to be had, or if it does not end by itself.
     pub(crate) fn new() -> Option<Self> {
         /// As large as the smallest page, so that the size costs nothing and can be anything.
         const LARGEST: u64 = 4096;
 
         let size = 1 + crate::sys::nonce().ok()? % LARGEST;
-        let mark = SystemV.create(usize::try_from(size).ok()?).ok()?;
+        let mark = SystemVBackend
+            .create(Request::zeroed(usize::try_from(size).ok()?))
+            .ok()?;
         let (identity, _) = identify(mark.handle.number())?;
-        (sysv::END == End::WithLastHolder).then_some(Self { mark, identity })
+        (sysv::CLEANUP == Cleanup::Kernel).then_some(Self { mark, identity })
     }
 
     /// Whether no such child has its parent's memory at this moment.
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(crate) fn no_children_alive(&self) -> bool {
         identify(self.mark.handle.number()) == Some((self.identity, 1))
     }
 }

@@ -1,15 +1,15 @@
-//! [`Kin`] where there is no System V shared memory: nothing is known of forked children.
+//! [`ForkWitness`] where there is no System V shared memory: nothing is known of forked children.
 
 /// Cannot be made.
 #[derive(Debug)]
-pub(crate) enum Kin {}
+pub(crate) enum ForkWitness {}
 
-impl Kin {
+impl ForkWitness {
     pub(crate) fn new() -> Option<Self> {
         None
     }
 
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(crate) fn no_children_alive(&self) -> bool {
         match *self {}
     }
 }

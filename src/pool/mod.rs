@@ -2,7 +2,7 @@
 //!
 //! What has been dropped is handed out again, zeroed, if it can be proved that nobody else has it. Who
 //! could? A process that was told the id has opened the file anew, and the kernel knows: `sys/lease.rs`.
-//! A child that was forked has inherited it, and the kernel knows as well: `sys/kin.rs`. Nothing else
+//! A child that was forked has inherited it, and the kernel knows as well: `sys/witness.rs`. Nothing else
 //! of this crate passes a segment on. System V segments are counted by the kernel outright. What
 //! cannot be proved is not assumed: then a segment is made anew.
 
@@ -27,19 +27,21 @@ use core::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::Error;
+use crate::backend::{Exclusive, Request, Sparse};
 use crate::error::Result;
 use crate::id::ShMemId;
 use crate::memory::access::Access;
 use crate::memory::size::check_size;
-use crate::pool::fork_witness::Kin;
+use crate::pool::fork_witness::ForkWitness;
 use crate::process::Owner;
-use crate::segment::{Provider, Room, Segment};
+use crate::provider::Provider;
+use crate::segment::Segment;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
 
 /// Makes the segments of another provider, and uses those again that were dropped.
 ///
-/// To make a segment and to write all of it costs a page fault and a fresh page for every 4 KiB; to
+/// To make a segment and to write all of it costs a page fault and a created page for every 4 KiB; to
 /// use one again costs setting it to zero, and six system calls, however large it is. It pays
 /// where segments of the same size come and go, as the inputs and maps of a fuzzer do. It hurts
 /// where they do not come again: what is kept takes memory and a descriptor each.
@@ -73,7 +75,7 @@ use crate::traits::ShMemProvider;
 /// ```
 /// use shmem_providers::{ShMem, ShMemPool, ShMemProvider, StdShMemProvider};
 ///
-/// let mut pool = ShMemPool::<StdShMemProvider>::new()?;
+/// let mut pool = StdShMemPool::new()?;
 /// for round in 0..100 {
 ///     let mut input = pool.new_shmem(65536)?; // made once
 ///     assert_eq!(input[0], 0);
@@ -81,66 +83,50 @@ use crate::traits::ShMemProvider;
 /// }
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub type ShMemPool<P> = Pool<<P as OverMechanism>::Room>;
-
-/// A segment of [`ShMemPool`].
-pub type PooledShMem<P> = Pooled<<P as OverMechanism>::Room>;
-
-/// The providers over a mechanism of the operating system: all but those that only wrap another one.
-pub trait OverMechanism {
-    /// The mechanism.
-    type Room: Room;
+pub struct ShMemPool<B: Exclusive + Sparse> {
+    shared: Arc<Shared<B>>,
 }
 
-impl<R: Room> OverMechanism for Provider<R> {
-    type Room = R;
-}
-
-/// What [`ShMemPool`] is, by its mechanism.
-pub struct Pool<R: Room> {
-    shared: Arc<Shared<R>>,
-}
-
-/// What [`PooledShMem`] is, by its mechanism.
-pub struct Pooled<R: Room> {
-    segment: Segment<R>,
+/// A segment of a [`ShMemPool`].
+pub struct PooledShMem<B: Exclusive + Sparse> {
+    segment: Segment<B>,
     /// Whether the pool has made it, in this process.
     returns: bool,
-    shared: Arc<Shared<R>>,
+    shared: Arc<Shared<B>>,
 }
 
-struct Shared<R: Room> {
-    provider: Provider<R>,
+struct Shared<B: Exclusive + Sparse> {
+    provider: Provider<B>,
     owner: Owner,
     most_segments: usize,
     most_bytes: usize,
     /// `None` if it cannot be known. Made before the first segment is, so that who inherits a segment
     /// inherits this.
-    kin: OnceLock<Option<Kin>>,
-    idle: Mutex<Idle<R>>,
+    witness: OnceLock<Option<ForkWitness>>,
+    idle: Mutex<Idle<B>>,
 }
 
 /// What nobody uses, the last dropped last.
-struct Idle<R: Room> {
-    segments: Vec<Segment<R>>,
+struct Idle<B: Exclusive + Sparse> {
+    segments: Vec<Segment<B>>,
     bytes: usize,
 }
 
 /// How many segments are looked at, before one is made.
 const TRIES: usize = 4;
 
-impl<R: Room> Pool<R> {
+impl<B: Exclusive + Sparse> ShMemPool<B> {
     /// A pool over this provider that keeps so many segments at most, and so many bytes in all, of
     /// what is not in use.
     #[must_use]
-    pub fn over(provider: Provider<R>, most_segments: usize, most_bytes: usize) -> Self {
+    pub fn over(provider: Provider<B>, most_segments: usize, most_bytes: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
                 provider,
                 owner: Owner::current(),
                 most_segments,
                 most_bytes,
-                kin: OnceLock::new(),
+                witness: OnceLock::new(),
                 idle: Mutex::new(Idle {
                     segments: Vec::new(),
                     bytes: 0,
@@ -155,8 +141,8 @@ impl<R: Room> Pool<R> {
         self.shared.idle(|idle| idle.segments.len()).unwrap_or(0)
     }
 
-    fn holding(&self, segment: Segment<R>, returns: bool) -> Pooled<R> {
-        Pooled {
+    fn holding(&self, segment: Segment<B>, returns: bool) -> PooledShMem<B> {
+        PooledShMem {
             segment,
             returns,
             shared: Arc::clone(&self.shared),
@@ -164,15 +150,15 @@ impl<R: Room> Pool<R> {
     }
 }
 
-impl<R: Room> Shared<R> {
+impl<B: Exclusive + Sparse> Shared<B> {
     /// What `work` says of what is idle; `None` in a child that was forked, to which none of it
     /// belongs, and in which the lock may be held by a thread that does not exist.
-    fn idle<T>(&self, work: impl FnOnce(&mut Idle<R>) -> T) -> Option<T> {
+    fn idle<T>(&self, work: impl FnOnce(&mut Idle<B>) -> T) -> Option<T> {
         self.owner.is_current().then(|| work(&mut self.lock()))
     }
 
     /// For the owner.
-    fn lock(&self) -> MutexGuard<'_, Idle<R>> {
+    fn lock(&self) -> MutexGuard<'_, Idle<B>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,19 +166,19 @@ impl<R: Room> Shared<R> {
     ///
     /// The order is what makes it safe. Once a candidate is taken, nobody in this process uses it, so
     /// a child that is forked from then on has no use of it either. Whoever was forked before, while
-    /// it was in use, is counted when `is_alone` asks. An answer from before it was taken says nothing:
+    /// it was in use, is counted when `no_children_alive` asks. An answer from before it was taken says nothing:
     /// another thread may have forked and dropped it since. `tests/model.rs` goes through all orders
     /// of events.
-    fn reuse(&self, size: usize, kin: &Kin) -> Option<Segment<R>> {
+    fn reuse(&self, size: usize, witness: &ForkWitness) -> Option<Segment<B>> {
         for _ in 0..TRIES {
             let mut segment = self.lock().take(size)?;
-            let is_alone = kin.is_alone();
-            if is_alone && segment.is_secluded_while(Segment::clear) {
+            let no_children_alive = witness.no_children_alive();
+            if no_children_alive && segment.with_exclusive(Segment::clear) {
                 return Some(segment);
             }
             // One that somebody else has goes to the end, so that it is not asked for each time.
             self.keep(segment, |idle, segment| idle.segments.insert(0, segment));
-            if !is_alone {
+            if !no_children_alive {
                 return None;
             }
         }
@@ -201,7 +187,7 @@ impl<R: Room> Shared<R> {
 
     /// Keeps a segment that nobody uses any more, if there is room for it; not in a child that was
     /// forked.
-    fn keep(&self, segment: Segment<R>, put: impl FnOnce(&mut Idle<R>, Segment<R>)) {
+    fn keep(&self, segment: Segment<B>, put: impl FnOnce(&mut Idle<B>, Segment<B>)) {
         let mut segment = Some(segment);
         self.idle(|idle| {
             let len = segment.as_ref().map_or(0, ShMem::len);
@@ -218,46 +204,54 @@ impl<R: Room> Shared<R> {
     }
 }
 
-impl<R: Room> Idle<R> {
-    fn take(&mut self, size: usize) -> Option<Segment<R>> {
+impl<B: Exclusive + Sparse> Idle<B> {
+    fn take(&mut self, size: usize) -> Option<Segment<B>> {
         let place = self.segments.iter().rposition(|s| s.len() == size)?;
         self.bytes = self.bytes.saturating_sub(size);
         Some(self.segments.remove(place))
     }
 }
 
-impl<R: Room> ShMemProvider for Pool<R> {
-    type ShMem = Pooled<R>;
+impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
+    type ShMem = PooledShMem<B>;
 
     /// A pool that keeps up to 32 segments and 64 MiB of what is not in use.
     fn new() -> Result<Self, Error> {
         Ok(Self::over(Provider::new()?, 32, 64 << 20))
     }
 
-    fn new_shmem(&mut self, map_size: usize) -> Result<Pooled<R>, Error> {
+    fn new_shmem(&mut self, map_size: usize) -> Result<PooledShMem<B>, Error> {
         let size = check_size(map_size)?;
-        let kin = if self.shared.owner.is_current() {
-            self.shared.kin.get_or_init(Kin::new).as_ref()
+        let witness = if self.shared.owner.is_current() {
+            self.shared.witness.get_or_init(ForkWitness::new).as_ref()
         } else {
             None
         };
-        let Some(kin) = kin else {
+        let Some(witness) = witness else {
             let segment = self.shared.provider.clone().new_shmem(size)?;
             return Ok(self.holding(segment, false));
         };
-        if let Some(segment) = self.shared.reuse(size, kin) {
+        if let Some(segment) = self.shared.reuse(size, witness) {
             return Ok(self.holding(segment, true));
         }
-        let fresh = self.shared.provider.room.create_countable(size)?;
-        Ok(self.holding(self.shared.provider.adopt(fresh), true))
+        let backend = &self.shared.provider.backend;
+        let created = backend.create(Request {
+            exclusive_check: true,
+            ..Request::zeroed(size)
+        })?;
+        Ok(self.holding(Segment::from_created(created, backend), true))
     }
 
-    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Pooled<R>, Error> {
+    fn shmem_from_id(&mut self, id: ShMemId) -> Result<PooledShMem<B>, Error> {
         let segment = self.shared.provider.clone().shmem_from_id(id)?;
         Ok(self.holding(segment, false))
     }
 
-    fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Pooled<R>, Error> {
+    fn shmem_from_id_and_size(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<PooledShMem<B>, Error> {
         let segment = self
             .shared
             .provider
@@ -277,15 +271,15 @@ impl<R: Room> ShMemProvider for Pool<R> {
         self.shared.provider.clone().post_fork(is_child)
     }
 
-    fn release_shmem(&mut self, shmem: &mut Pooled<R>) {
+    fn release_shmem(&mut self, shmem: &mut PooledShMem<B>) {
         shmem.release();
     }
 }
 
-impl<R: Room> Pooled<R> {
+impl<B: Exclusive + Sparse> PooledShMem<B> {
     fn release(&mut self) {
         let segment = self.segment.take();
-        if !self.returns || !segment.is_countable() {
+        if !self.returns || !segment.supports_exclusive() {
             return;
         }
         self.shared
@@ -293,7 +287,7 @@ impl<R: Room> Pooled<R> {
     }
 }
 
-impl<R: Room> Drop for Pooled<R> {
+impl<B: Exclusive + Sparse> Drop for PooledShMem<B> {
     fn drop(&mut self) {
         self.release();
     }
@@ -301,7 +295,7 @@ impl<R: Room> Drop for Pooled<R> {
 
 // SAFETY: everything is left to a segment that keeps the contract.
 #[allow(unsafe_code)]
-unsafe impl<R: Room> ShMem for Pooled<R> {
+unsafe impl<B: Exclusive + Sparse> ShMem for PooledShMem<B> {
     fn id(&self) -> ShMemId {
         self.segment.id()
     }
@@ -323,7 +317,7 @@ unsafe impl<R: Room> ShMem for Pooled<R> {
     }
 }
 
-impl<R: Room> Deref for Pooled<R> {
+impl<B: Exclusive + Sparse> Deref for PooledShMem<B> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -331,13 +325,13 @@ impl<R: Room> Deref for Pooled<R> {
     }
 }
 
-impl<R: Room> DerefMut for Pooled<R> {
+impl<B: Exclusive + Sparse> DerefMut for PooledShMem<B> {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.segment
     }
 }
 
-impl<R: Room> Clone for Pool<R> {
+impl<B: Exclusive + Sparse> Clone for ShMemPool<B> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -346,22 +340,22 @@ impl<R: Room> Clone for Pool<R> {
 }
 
 /// As [`new`](ShMemProvider::new).
-impl<R: Room> Default for Pool<R> {
+impl<B: Exclusive + Sparse> Default for ShMemPool<B> {
     fn default() -> Self {
         Self::over(Provider::default(), 32, 64 << 20)
     }
 }
 
-impl<R: Room> fmt::Debug for Pool<R> {
+impl<B: Exclusive + Sparse> fmt::Debug for ShMemPool<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool")
+        f.debug_struct("ShMemPool")
             .field("provider", &self.shared.provider)
             .finish_non_exhaustive()
     }
 }
 
-impl<R: Room> fmt::Debug for Pooled<R> {
+impl<B: Exclusive + Sparse> fmt::Debug for PooledShMem<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Pooled").field(&self.segment).finish()
+        f.debug_tuple("PooledShMem").field(&self.segment).finish()
     }
 }

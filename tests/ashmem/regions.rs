@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use shmem_providers::{
-    AshmemShMemProvider, Error, ServedShMem, ServedShMemProvider, ShMem, ShMemId, ShMemProvider,
+    AshmemBackend, AshmemShMemProvider, Error, ServedShMem, ServedShMemProvider, ShMem, ShMemId,
+    ShMemProvider,
 };
 
 use crate::process::Peer;
 use crate::support::{DONE, Outcome, lacking, open_files, skip};
 
-type Provider = ServedShMemProvider<AshmemShMemProvider>;
+type Provider = ServedShMemProvider<AshmemBackend>;
 
 /// Why there is nothing to be tested here, as the outcome of a test.
 fn here() -> Result<AshmemShMemProvider, Outcome> {
@@ -47,7 +48,7 @@ pub(crate) fn serve() {
 
 fn obey(
     provider: &mut Provider,
-    segments: &mut Vec<ServedShMem<AshmemShMemProvider>>,
+    segments: &mut Vec<ServedShMem<AshmemBackend>>,
     order: &[&str],
 ) -> Result<String, Box<dyn AnyError>> {
     let newest = segments.last_mut().ok_or("no segment");

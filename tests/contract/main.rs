@@ -14,13 +14,21 @@ use std::{fs, process, thread};
 
 use libtest_mimic::{Arguments, Trial};
 #[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_freebsd_rules))))]
+use shmem_providers::AshmemBackend;
+#[cfg(shmem_android_rules)]
 use shmem_providers::AshmemShMemProvider;
 #[cfg(all(target_os = "linux", not(shmem_freebsd_rules)))]
+use shmem_providers::MemfdBackend;
+#[cfg(all(
+    target_os = "linux",
+    not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
+))]
 use shmem_providers::MemfdShMemProvider;
 use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
 #[cfg(unix)]
 use shmem_providers::{
-    MmapShMemProvider, ServedShMemProvider, ShMemService, StdServedShMemProvider, UnixShMemProvider,
+    MmapShMemProvider, PosixBackend, ServedShMemProvider, ShMemService, StdServedShMemProvider,
+    UnixShMemProvider,
 };
 
 use crate::contract::Rules;
@@ -103,9 +111,9 @@ fn trials() -> Vec<Trial> {
         "memfd", KEPT => MemfdShMemProvider::new();
         "system_v", KEPT => UnixShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
-        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
-        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
-        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
+        "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();
         "counted", KEPT => RcShMemProvider::<StdShMemProvider>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
         "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
@@ -125,8 +133,8 @@ fn trials() -> Vec<Trial> {
         "default", KEPT => StdShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
         "system_v", KEPT => UnixShMemProvider::new();
-        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
-        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
+        "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
     trials
@@ -144,7 +152,7 @@ fn trials() -> Vec<Trial> {
         "default", KEPT => StdShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
         "system_v", KEPT => UnixShMemProvider::new();
-        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
     trials
@@ -171,7 +179,7 @@ fn trials() -> Vec<Trial> {
         "default", KEPT => StdShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
         "system_v", removed => UnixShMemProvider::new();
-        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
+        "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
     trials
@@ -183,10 +191,9 @@ fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     contracts! { trials:
         "default", KEPT => StdShMemProvider::new();
-        "served_memfd", KEPT => ServedShMemProvider::<MemfdShMemProvider>::new();
-        "served_posix", KEPT => ServedShMemProvider::<MmapShMemProvider>::new();
-        "served_unix", KEPT => ServedShMemProvider::<UnixShMemProvider>::new();
-        "served_ashmem", KEPT => ServedShMemProvider::<AshmemShMemProvider>::new();
+        "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
+        "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
+        "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
     trials.push(Trial::ignorable_test("android::what_the_memory_is", || {

@@ -31,8 +31,7 @@ use std::{fs, thread};
 use rustix::fs::OFlags;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use shmem_providers::{
-    MemfdShMemProvider, ServedShMem, ServedShMemProvider, ShMem, ShMemId, ShMemProvider,
-    ShMemService,
+    MemfdBackend, ServedShMem, ServedShMemProvider, ShMem, ShMemId, ShMemProvider, ShMemService,
 };
 
 use super::attack::attackers::attack;
@@ -44,8 +43,8 @@ use super::{fork, start};
 /// What a command comes to.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
 
-pub(crate) type Provider = ServedShMemProvider<MemfdShMemProvider>;
-pub(crate) type Segment = ServedShMem<MemfdShMemProvider>;
+pub(crate) type Provider = ServedShMemProvider<MemfdBackend>;
+pub(crate) type Segment = ServedShMem<MemfdBackend>;
 
 /// What a peer has.
 #[derive(Default)]

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use shmem_providers::{
-    Access, Error, MemfdShMemProvider, MmapShMemProvider, NopShMemProvider, RcShMem,
-    RcShMemProvider, ServedShMem, ServedShMemProvider, ShMem, ShMemId, ShMemProvider, ShMemService,
-    StdServedShMemProvider, StdShMemProvider, UnixShMemProvider,
+    Access, Error, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, NopShMemProvider,
+    PosixBackend, RcShMem, RcShMemProvider, ServedShMem, ServedShMemProvider, ShMem, ShMemId,
+    ShMemProvider, ShMemService, StdServedShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::lifetime::Place;
@@ -22,8 +22,8 @@ const _: () = {
     may_go_to_other_threads::<RcShMemProvider<StdServedShMemProvider>>();
     may_go_to_other_threads::<RcShMem<StdServedShMemProvider>>();
     may_go_to_other_threads::<RcShMem<NopShMemProvider>>();
-    may_go_to_other_threads::<ServedShMemProvider<MemfdShMemProvider>>();
-    may_go_to_other_threads::<ServedShMem<MmapShMemProvider>>();
+    may_go_to_other_threads::<ServedShMemProvider<MemfdBackend>>();
+    may_go_to_other_threads::<ServedShMem<PosixBackend>>();
     may_go_to_other_threads::<ShMemService>();
 };
 
@@ -105,7 +105,7 @@ pub(crate) fn counted_providers_of_every_kind() -> Outcome {
     check(UnixShMemProvider::new()?)?;
     check(MmapShMemProvider::new()?)?;
     check(Provider::at(&place.address))?;
-    check(ServedShMemProvider::<MmapShMemProvider>::at(&place.address))?;
+    check(ServedShMemProvider::<PosixBackend>::at(&place.address))?;
     check(RcShMemProvider::<StdShMemProvider>::new()?)?;
     place.assert_nothing_left();
     DONE

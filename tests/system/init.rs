@@ -18,8 +18,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use shmem_providers::pipes::Pipe;
 use shmem_providers::{
-    MemfdShMemProvider, NopShMem, NopShMemProvider, RcShMemProvider, ServedShMemProvider, ShMem,
-    ShMemId, ShMemPool, ShMemProvider, Slab, StdShMemProvider,
+    MemfdBackend, NopShMem, NopShMemProvider, RcShMemProvider, ServedShMemProvider, ShMem, ShMemId,
+    ShMemProvider, Slab, StdShMemPool, StdShMemProvider,
 };
 
 use super::peer::{Answer, Peer, State, assert_nothing_left, can_start_by, here};
@@ -154,7 +154,7 @@ fn slab() -> Answer {
 }
 
 fn pool() -> Answer {
-    let mut pool = ShMemPool::<StdShMemProvider>::new()?;
+    let mut pool = StdShMemPool::new()?;
     drop(pool.new_shmem(4096)?);
     let kept = pool.idle();
     let mut theirs = pool.clone();
@@ -175,7 +175,7 @@ fn pool() -> Answer {
 }
 
 fn served(place: &Path, announced: bool) -> Answer {
-    let inner = ServedShMemProvider::<MemfdShMemProvider>::at(place);
+    let inner = ServedShMemProvider::<MemfdBackend>::at(place);
     let mut provider = RcShMemProvider::from(inner);
     let kept = provider.new_shmem(100)?;
     if announced {
@@ -211,7 +211,7 @@ fn served(place: &Path, announced: bool) -> Answer {
     // The parent's connection is what it was, and the child's has ended with the child.
     let made = ShMemId::from_string(&made);
     let end = Instant::now() + Duration::from_secs(20);
-    let mut other = ServedShMemProvider::<MemfdShMemProvider>::at(place);
+    let mut other = ServedShMemProvider::<MemfdBackend>::at(place);
     while other.shmem_from_id(made).is_ok() {
         check(
             Instant::now() < end,

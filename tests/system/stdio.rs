@@ -8,8 +8,7 @@ use std::path::Path;
 
 use shmem_providers::pipes::Pipe;
 use shmem_providers::{
-    MmapShMemProvider, ServedShMemProvider, ShMem, ShMemId, ShMemPool, ShMemProvider,
-    StdShMemProvider,
+    PosixBackend, ServedShMemProvider, ShMem, ShMemId, ShMemProvider, StdShMemPool,
 };
 
 use super::peer::{Answer, Peer, here, provider};
@@ -121,7 +120,7 @@ fn segments(mechanism: &str, id: ShMemId) -> Answer {
 }
 
 fn pool() -> Answer {
-    let mut pool = ShMemPool::<StdShMemProvider>::new()?;
+    let mut pool = StdShMemPool::new()?;
     let first = pool.new_shmem(4096)?;
     drop(pool.new_shmem(4096)?);
     let second = pool.new_shmem(4096)?;
@@ -131,8 +130,8 @@ fn pool() -> Answer {
 }
 
 fn served(place: &Path) -> Answer {
-    let mut host = ServedShMemProvider::<MmapShMemProvider>::at(place);
-    let mut client = ServedShMemProvider::<MmapShMemProvider>::at(place);
+    let mut host = ServedShMemProvider::<PosixBackend>::at(place);
+    let mut client = ServedShMemProvider::<PosixBackend>::at(place);
     let mut made = host.new_shmem(100)?;
     let opened = client.shmem_from_id(made.id())?;
     let clone = client.clone_ref(&opened)?;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use shmem_providers::{
-    CommonUnixShMemProvider, Error, Grants, MemfdShMemProvider, MmapShMemProvider,
-    ServedShMemProvider, ShMemId, ShMemOptions, ShMemProvider, StdShMemProvider,
+    CommonUnixShMemProvider, Error, MemfdBackend, MemfdShMemProvider, MmapShMemProvider,
+    OptionReport, ServedShMemProvider, ShMemId, ShMemOptions, ShMemProvider, StdShMemProvider,
 };
 
 /// A provider over a mechanism.
@@ -13,14 +13,14 @@ pub(crate) trait Tuned: ShMemProvider {
         &mut self,
         size: usize,
         options: ShMemOptions,
-    ) -> Result<(Self::ShMem, Grants), Error>;
+    ) -> Result<(Self::ShMem, OptionReport), Error>;
 
     fn shmem_from_id_with(
         &mut self,
         id: ShMemId,
         size: Option<usize>,
         options: ShMemOptions,
-    ) -> Result<(Self::ShMem, Grants), Error>;
+    ) -> Result<(Self::ShMem, OptionReport), Error>;
 
     fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Self::ShMem, Error>;
 
@@ -38,7 +38,7 @@ macro_rules! tuned {
                 &mut self,
                 size: usize,
                 options: ShMemOptions,
-            ) -> Result<(Self::ShMem, Grants), Error> {
+            ) -> Result<(Self::ShMem, OptionReport), Error> {
                 <$provider>::new_shmem_with(self, size, options)
             }
 
@@ -47,7 +47,7 @@ macro_rules! tuned {
                 id: ShMemId,
                 size: Option<usize>,
                 options: ShMemOptions,
-            ) -> Result<(Self::ShMem, Grants), Error> {
+            ) -> Result<(Self::ShMem, OptionReport), Error> {
                 <$provider>::shmem_from_id_with(self, id, size, options)
             }
 
@@ -60,7 +60,7 @@ macro_rules! tuned {
             }
 
             fn touched(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error> {
-                segment.touched_ranges().collect()
+                segment.data_ranges().collect()
             }
 
             fn trim(segment: &mut Self::ShMem, range: Range<usize>) -> Result<(), Error> {
@@ -75,5 +75,5 @@ tuned!(
     MemfdShMemProvider,
     CommonUnixShMemProvider,
     MmapShMemProvider,
-    ServedShMemProvider<MemfdShMemProvider>
+    ServedShMemProvider<MemfdBackend>
 );

@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use shmem_providers::{
-    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem,
-    ShMemProvider, ShMemService, StdShMemProvider, UnixShMemProvider,
+    Error, Mechanism, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider,
+    ShMem, ShMemProvider, ShMemService, StdShMemProvider, UnixShMemProvider,
 };
 
 use self::support::{Outcome, lacking, open_files, skip, system_v_segments};
@@ -45,7 +45,7 @@ macro_rules! over_all {
                 over_all!($module, $test, "posix", MmapShMemProvider::new()),
                 over_all!(
                     $module, $test, "served_memfd",
-                    ServedShMemProvider::<MemfdShMemProvider>::new()
+                    ServedShMemProvider::<MemfdBackend>::new()
                 ),
                 over_all!(
                     $module, $test, "default_by_system_v",

@@ -5,8 +5,8 @@ use std::{fs, io};
 use rustix::fs::FallocateFlags;
 use shmem_providers::error::Limit;
 use shmem_providers::{
-    Error, Grant, Grants, HugePages, MemfdShMem, MemfdShMemProvider, ShMem, ShMemId, ShMemOptions,
-    ShMemProvider, StdShMemProvider, UnixShMemProvider,
+    Error, HugePages, MemfdShMem, MemfdShMemProvider, OptionReport, OptionStatus, ShMem, ShMemId,
+    ShMemOptions, ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::any::Tuned;
@@ -25,14 +25,14 @@ const EVERYTHING: ShMemOptions = ShMemOptions::new()
     .no_dump();
 
 pub(crate) fn what_is_not_asked_for_is_not_granted<P: Tuned>(p: &mut P) -> Outcome {
-    let (segment, grants) = p.new_shmem_with(65536, ShMemOptions::new())?;
-    assert_eq!(grants, Grants::default());
-    assert_eq!(grants.refusals().count(), 0);
+    let (segment, report) = p.new_shmem_with(65536, ShMemOptions::new())?;
+    assert_eq!(report, OptionReport::default());
+    assert_eq!(report.refusals().count(), 0);
     let smaps = Smaps::of(segment.as_ptr());
     assert_eq!(smaps.bytes("Rss"), 0);
     assert!(!smaps.has("lo") && !smaps.has("dd") && !smaps.has("hg"));
-    let (_, grants) = p.shmem_from_id_with(segment.id(), None, ShMemOptions::new())?;
-    assert_eq!(grants, Grants::default());
+    let (_, report) = p.shmem_from_id_with(segment.id(), None, ShMemOptions::new())?;
+    assert_eq!(report, OptionReport::default());
     DONE
 }
 
@@ -41,27 +41,27 @@ pub(crate) fn what_is_granted_is_in_effect<P: Tuned>(p: &mut P) -> Outcome {
         return skipped;
     }
     let size = 1 << 20;
-    let (segment, grants) = p.new_shmem_with(size, ShMemOptions::new().prefault())?;
-    assert_eq!(grants.prefault, Grant::Granted);
+    let (segment, report) = p.new_shmem_with(size, ShMemOptions::new().prefault())?;
+    assert_eq!(report.prefault, OptionStatus::Granted);
     assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), size);
     drop(segment);
 
-    let (segment, grants) = p.new_shmem_with(size, ShMemOptions::new().no_dump())?;
-    assert_eq!(grants.no_dump, Grant::Granted);
+    let (segment, report) = p.new_shmem_with(size, ShMemOptions::new().no_dump())?;
+    assert_eq!(report.no_dump, OptionStatus::Granted);
     let smaps = Smaps::of(segment.as_ptr());
     assert!(smaps.has("dd") && smaps.bytes("Rss") == 0);
     drop(segment);
 
     // 64 KiB may be locked by everybody.
-    let (segment, grants) = p.new_shmem_with(65536, ShMemOptions::new().lock())?;
-    match &grants.lock {
-        Grant::Granted => {
+    let (segment, report) = p.new_shmem_with(65536, ShMemOptions::new().lock())?;
+    match &report.lock {
+        OptionStatus::Granted => {
             let smaps = Smaps::of(segment.as_ptr());
             assert!(smaps.has("lo"));
             assert_eq!(smaps.bytes("Locked"), 65536);
         }
         other => assert!(
-            matches!(other, Grant::Refused(Error::Os { .. })),
+            matches!(other, OptionStatus::Refused(Error::Os { .. })),
             "{other:?}"
         ),
     }
@@ -70,10 +70,10 @@ pub(crate) fn what_is_granted_is_in_effect<P: Tuned>(p: &mut P) -> Outcome {
 
 pub(crate) fn options_change_neither_size_nor_content<P: Tuned>(p: &mut P) -> Outcome {
     for size in [1, 4097, 65536, (2 << 20) + 1, 4 << 20] {
-        let (mut segment, grants) = p.new_shmem_with(size, EVERYTHING)?;
-        assert_ne!(grants.prefault, Grant::NotAsked);
+        let (mut segment, report) = p.new_shmem_with(size, EVERYTHING)?;
+        assert_ne!(report.prefault, OptionStatus::NotAsked);
         assert!(
-            grants
+            report
                 .refusals()
                 .all(|(_, reason)| !reason.to_string().is_empty())
         );
@@ -100,8 +100,8 @@ pub(crate) fn an_attachment_has_options_of_its_own<P: Tuned>(p: &mut P) -> Outco
     let size = 1 << 20;
     let segment = p.new_shmem(size)?;
     let options = ShMemOptions::new().prefault().no_dump();
-    let (attached, grants) = p.shmem_from_id_with(segment.id(), None, options)?;
-    assert!(grants.prefault.is_granted() && grants.no_dump.is_granted());
+    let (attached, report) = p.shmem_from_id_with(segment.id(), None, options)?;
+    assert!(report.prefault.is_granted() && report.no_dump.is_granted());
     let smaps = Smaps::of(attached.as_ptr());
     assert!(smaps.has("dd"));
     assert_eq!(smaps.bytes("Rss"), size);
@@ -149,23 +149,23 @@ pub(crate) fn content_is_there_from_the_start<P: Tuned>(p: &mut P) -> Outcome {
 pub(crate) fn huge_pages_are_huge_or_refused<P: Tuned>(p: &mut P) -> Outcome {
     let size = 4 << 20;
     let options = ShMemOptions::new().try_huge_pages(HugePages::TwoMiB);
-    let (mut segment, grants) = p.new_shmem_with(size, options)?;
+    let (mut segment, report) = p.new_shmem_with(size, options)?;
     segment.fill(1);
     let page = Smaps::of(segment.as_ptr()).bytes("KernelPageSize");
-    let reason = match grants.huge_pages {
-        Grant::Granted => {
+    let reason = match report.huge_pages {
+        OptionStatus::Granted => {
             assert_eq!(page, HugePages::TwoMiB.bytes());
             return DONE;
         }
-        Grant::Refused(reason) => reason,
-        Grant::NotAsked => return Err("it was asked for".into()),
+        OptionStatus::Refused(reason) => reason,
+        OptionStatus::NotAsked => return Err("it was asked for".into()),
     };
     assert_eq!(page, page_size());
     let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
     match &p.new_shmem_with(size, options) {
         Err(error) => assert_eq!(error.raw_os_error(), reason.raw_os_error()),
         // The default has a second mechanism to try.
-        Ok((_, grants)) => assert_eq!(grants.huge_pages, Grant::Granted),
+        Ok((_, report)) => assert_eq!(report.huge_pages, OptionStatus::Granted),
     }
     DONE
 }
@@ -204,9 +204,9 @@ pub(crate) fn a_refusal_names_the_limit() -> Outcome {
 
     if free_huge_pages() == 0 && !may_be_had_on_demand() {
         let options = ShMemOptions::new().try_huge_pages(HugePages::TwoMiB);
-        let (_, grants) = MemfdShMemProvider::new()?.new_shmem_with(2 << 20, options)?;
-        let Grant::Refused(Error::Os { limit, .. }) = grants.huge_pages else {
-            return Err(format!("{grants:?}").into());
+        let (_, report) = MemfdShMemProvider::new()?.new_shmem_with(2 << 20, options)?;
+        let OptionStatus::Refused(Error::Os { limit, .. }) = report.huge_pages else {
+            return Err(format!("{report:?}").into());
         };
         let none_free = Limit::HugePages {
             size: 2 << 20,
@@ -247,8 +247,8 @@ pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
         drop(part);
         assert_eq!(shared_mappings(), before, "{size}");
     }
-    let (whole, grants) = p.shmem_from_id_with(segment.id(), None, options)?;
-    assert!(grants.huge_pages.is_granted());
+    let (whole, report) = p.shmem_from_id_with(segment.id(), None, options)?;
+    assert!(report.huge_pages.is_granted());
     assert_eq!(whole.len(), 4 << 20);
     DONE
 }
@@ -362,8 +362,8 @@ pub(crate) fn transparent_huge_pages_are_aligned() -> Outcome {
     let options = ShMemOptions::new().transparent_huge_pages();
     let files = super::open();
     for size in [2 << 20, (2 << 20) + 1, 8 << 20] {
-        let (segment, grants) = p.new_shmem_with(size, options)?;
-        if let Grant::Refused(reason) = grants.transparent_huge_pages {
+        let (segment, report) = p.new_shmem_with(size, options)?;
+        if let OptionStatus::Refused(reason) = report.transparent_huge_pages {
             return skip(reason);
         }
         assert_eq!(segment.as_ptr().addr() % HugePages::TwoMiB.bytes(), 0);
@@ -373,8 +373,11 @@ pub(crate) fn transparent_huge_pages_are_aligned() -> Outcome {
         drop((segment, attached));
         assert_eq!(super::open(), files);
     }
-    let (_, grants) = p.new_shmem_with((2 << 20) - 1, options)?;
-    assert!(matches!(grants.transparent_huge_pages, Grant::Refused(_)));
+    let (_, report) = p.new_shmem_with((2 << 20) - 1, options)?;
+    assert!(matches!(
+        report.transparent_huge_pages,
+        OptionStatus::Refused(_)
+    ));
     DONE
 }
 

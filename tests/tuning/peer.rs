@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use shmem_providers::{Grant, ShMemOptions, ShMemProvider, StdShMemProvider};
+use shmem_providers::{OptionStatus, ShMemOptions, ShMemProvider, StdShMemProvider};
 
 pub(crate) use super::process::*;
 use super::{pool, slab, snapshot, wake};
@@ -56,9 +56,9 @@ fn lock(size: usize, limit: u64) -> Answer {
         }
     }
     let mut provider = StdShMemProvider::new()?;
-    let (_segment, grants) = provider.new_shmem_with(size, ShMemOptions::new().lock())?;
-    Ok(match grants.lock {
-        Grant::Refused(reason) => reason.to_string(),
+    let (_segment, report) = provider.new_shmem_with(size, ShMemOptions::new().lock())?;
+    Ok(match report.lock {
+        OptionStatus::Refused(reason) => reason.to_string(),
         _ => "granted".into(),
     })
 }

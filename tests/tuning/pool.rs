@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use shmem_providers::{
-    Error, Mechanism, MmapShMemProvider, Pool, ShMem, ShMemId, ShMemPool, ShMemProvider, StdShMem,
-    StdShMemProvider, UnixShMemProvider,
+    Error, Mechanism, PosixBackend, ShMem, ShMemId, ShMemPool, ShMemProvider, StdShMem,
+    StdShMemPool, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::peer::{Answer, Peer};
@@ -15,11 +15,9 @@ use super::support::{DONE, Outcome, fork, open_files, skip};
 
 const SIZE: usize = 65536;
 
-type StdPool = ShMemPool<StdShMemProvider>;
-
 /// A pool over each mechanism that can tell who holds a segment.
-fn pools() -> Vec<StdPool> {
-    let over = |mechanism| Pool::over(StdShMemProvider::with_mechanism(mechanism), 8, 1 << 30);
+fn pools() -> Vec<StdShMemPool> {
+    let over = |mechanism| ShMemPool::over(StdShMemProvider::with_mechanism(mechanism), 8, 1 << 30);
     vec![over(Mechanism::Memfd), over(Mechanism::SystemV)]
 }
 
@@ -32,7 +30,7 @@ fn is_here() -> Result<(), Outcome> {
 }
 
 /// The id of a segment that was made, filled with ones, and dropped.
-fn used(pool: &mut StdPool) -> Result<ShMemId, Error> {
+fn used(pool: &mut StdShMemPool) -> Result<ShMemId, Error> {
     let mut segment = pool.new_shmem(SIZE)?;
     segment.fill(1);
     Ok(segment.id())
@@ -152,7 +150,7 @@ pub(crate) fn what_is_attached_here_is_not() -> Outcome {
 }
 
 pub(crate) fn what_cannot_be_counted_is_made_anew() -> Outcome {
-    let mut pool = match ShMemPool::<MmapShMemProvider>::new() {
+    let mut pool = match ShMemPool::<PosixBackend>::new() {
         Ok(pool) => pool,
         Err(error) => return skip(error),
     };
@@ -167,7 +165,7 @@ pub(crate) fn it_keeps_no_more_than_it_may() -> Outcome {
     if let Err(skipped) = is_here() {
         return skipped;
     }
-    let mut pool = StdPool::over(StdShMemProvider::new()?, 3, 10 * SIZE);
+    let mut pool = StdShMemPool::over(StdShMemProvider::new()?, 3, 10 * SIZE);
     let before = open_files();
     let many: Result<Vec<_>, _> = (0..5).map(|_| pool.new_shmem(SIZE)).collect();
     drop(many?);
@@ -229,7 +227,7 @@ pub(crate) fn who_comes_late_kills_nobody() -> Outcome {
         return skipped;
     }
     let mut peer = Peer::start();
-    let mut pool = StdPool::new()?;
+    let mut pool = StdShMemPool::new()?;
     let mut segment = pool.new_shmem(LARGE)?;
     let id = segment.id();
     segment.fill(1);
@@ -318,7 +316,7 @@ pub(crate) fn moves() -> Answer {
         return Ok(format!("no IPC namespace: {error}"));
     }
     let memfd = StdShMemProvider::with_mechanism(Mechanism::Memfd);
-    let mut pool = Pool::over(memfd, 8, 1 << 30);
+    let mut pool = ShMemPool::over(memfd, 8, 1 << 30);
     let mut segment = pool.new_shmem(SIZE)?;
     segment.fill(1);
     let id = segment.id();

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use shmem_providers::{
-    Error as ShMemError, MemfdShMemProvider, Place, ShMemDescription, ShMemProvider, Slab,
-    SlabObject, StdShMemProvider, UnixShMemProvider,
+    Error as ShMemError, MemfdShMemProvider, ShMemDescription, ShMemProvider, Slab, SlabObject,
+    SlabRef, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::peer::{Answer, Peer};
@@ -33,7 +33,7 @@ pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
         for (mark, object) in (0..).zip(&objects) {
             assert_eq!(bytes(object)?, vec![mark; size]);
         }
-        let places: HashSet<_> = objects.iter().map(SlabObject::place).collect();
+        let places: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
         assert_eq!(places.len(), 100);
         assert!(
             places
@@ -41,10 +41,10 @@ pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
                 .all(|place| place.offset % 64 == 0 && place.len == size)
         );
         // What is free is used again, and zeroed.
-        let freed = objects.swap_remove(50).place();
+        let freed = objects.swap_remove(50).slab_ref();
         assert_eq!(slab.available(), 1);
         let again = slab.allocate().ok_or("there is room for one")?;
-        assert_eq!(again.place(), freed);
+        assert_eq!(again.slab_ref(), freed);
         assert_eq!(bytes(&again)?, vec![0; size]);
         // An object keeps the slab.
         drop((slab, objects));
@@ -59,11 +59,11 @@ pub(crate) fn another_process_finds_an_object() -> Outcome {
     let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
     let mut peer = Peer::start();
     for index in [0, 1, 500, 999] {
-        let Place {
+        let SlabRef {
             segment,
             offset,
             len,
-        } = objects[index].place();
+        } = objects[index].slab_ref();
         objects[index].access().fill(3);
         peer.ask(format!(
             "object {} {} {offset} {len}",
@@ -79,17 +79,17 @@ pub(crate) fn another_process_finds_an_object() -> Outcome {
 
     let mut provider = StdShMemProvider::new()?;
     let mut other = provider.new_shmem(100)?;
-    let wrong = objects[0].place().within(&mut other);
+    let wrong = objects[0].slab_ref().access_in(&mut other);
     assert!(
         matches!(wrong, Err(ShMemError::InvalidId { .. })),
         "{wrong:?}"
     );
     let mut attached = provider.shmem_from_description(slab.segment())?;
-    let lie = Place {
+    let lie = SlabRef {
         offset: usize::MAX,
-        ..objects[0].place()
+        ..objects[0].slab_ref()
     };
-    let wrong = lie.within(&mut attached);
+    let wrong = lie.access_in(&mut attached);
     assert!(
         matches!(wrong, Err(ShMemError::OutOfBounds { .. })),
         "{wrong:?}"
@@ -102,13 +102,13 @@ pub(crate) fn object(place: &[&str]) -> Answer {
     let &[id, size, offset, len] = place else {
         return Err("which object?".into());
     };
-    let place = Place {
+    let place = SlabRef {
         segment: ShMemDescription::from_string_and_size(id, size.parse()?),
         offset: offset.parse()?,
         len: len.parse()?,
     };
     let mut segment = StdShMemProvider::new()?.shmem_from_description(place.segment)?;
-    let bytes = place.within(&mut segment)?;
+    let bytes = place.access_in(&mut segment)?;
     let mut said = vec![0; bytes.len()];
     bytes.read_at(0, &mut said)?;
     if said.iter().any(|&byte| byte != 3) {
@@ -156,7 +156,7 @@ pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
     assert_eq!(slab.available(), count);
     let mut objects: Vec<_> = (0..1000).map_while(|_| slab.allocate()).collect();
     assert_eq!((objects.len(), slab.available()), (1000, count - 1000));
-    let places: HashSet<_> = objects.iter().map(SlabObject::place).collect();
+    let places: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
     assert_eq!(places.len(), 1000);
     // In any order, and the last freed is the first used again.
     objects.swap(3, 700);
@@ -166,7 +166,7 @@ pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
         .map_while(|_| slab.allocate())
         .collect::<Vec<_>>()
         .iter()
-        .map(SlabObject::place)
+        .map(SlabObject::slab_ref)
         .collect();
     assert_eq!(freed.len(), 500);
     assert!(freed.is_subset(&places));
@@ -182,16 +182,16 @@ pub(crate) fn a_part_has_the_objects_that_are_in_it() -> Outcome {
     for len in [1, 99, 100, 128, 227, 228, 1000, 1280] {
         let mut part = p.shmem_from_id_and_size(slab.segment().id, len)?;
         for (index, object) in objects.iter().enumerate() {
-            let is_there = object.place().within(&mut part).is_ok();
+            let is_there = object.slab_ref().access_in(&mut part).is_ok();
             assert_eq!(is_there, 128 * index + 100 <= len, "{index} in {len}");
         }
         for (offset, bytes) in [(0, len + 1), (len, 1), (usize::MAX, 2), (1, usize::MAX)] {
-            let lie = Place {
+            let lie = SlabRef {
                 offset,
                 len: bytes,
-                ..objects[0].place()
+                ..objects[0].slab_ref()
             };
-            let wrong = lie.within(&mut part);
+            let wrong = lie.access_in(&mut part);
             assert!(
                 matches!(wrong, Err(ShMemError::OutOfBounds { .. })),
                 "{wrong:?}"

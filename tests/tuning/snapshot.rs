@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use shmem_providers::{
-    Error, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem, ShMemId,
-    ShMemProvider, StdShMemProvider, UnixShMemProvider,
+    Error, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem,
+    ShMemId, ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::peer::{Answer, Peer};
@@ -34,7 +34,7 @@ pub(crate) fn views_are_of_the_moment_and_private() -> Outcome {
     for round in 0..3 {
         first.fill(round);
         second[SIZE - 1] = 7;
-        let third = first.another()?;
+        let third = first.duplicate()?;
         assert!(is_as_before(&third));
         assert!(first.iter().all(|&byte| byte == round));
         first.reset()?;
@@ -193,9 +193,9 @@ pub(crate) fn what_is_no_snapshot() -> Outcome {
 }
 
 pub(crate) fn through_the_service() -> Outcome {
-    let mut maker = ServedShMemProvider::<MemfdShMemProvider>::new()?;
+    let mut maker = ServedShMemProvider::<MemfdBackend>::new()?;
     // A connection of its own, like another process's.
-    let mut other = ServedShMemProvider::<MemfdShMemProvider>::new()?;
+    let mut other = ServedShMemProvider::<MemfdBackend>::new()?;
     let mut segment = maker.new_shmem(SIZE)?;
     segment[5000..].fill(3);
     let snapshot = maker.snapshot(&segment)?;

@@ -158,7 +158,7 @@ pub(crate) fn what_is_given_back_meanwhile_hides_nothing() -> Outcome {
             Ok(())
         });
         let is_found = |_| {
-            let mut touched = segment.touched_ranges().map_while(Result::ok);
+            let mut touched = segment.data_ranges().map_while(Result::ok);
             touched.any(|part| part.contains(&(50 * page)))
         };
         let missed = (0..200_000).position(|round| !is_found(round));
@@ -188,7 +188,7 @@ pub(crate) fn to_clear_a_large_map_touches_nothing_new() -> Outcome {
     }
     segment.clear();
     assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), 3 * page);
-    assert_eq!(segment.touched_ranges().count(), 2);
+    assert_eq!(segment.data_ranges().count(), 2);
     DONE
 }
 
@@ -199,7 +199,7 @@ pub(crate) fn to_trim_gives_memory_back() -> Outcome {
     assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), LARGE + page);
     segment.trim(page..LARGE + 1)?;
     assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), page);
-    let mut touched = segment.touched_ranges();
+    let mut touched = segment.data_ranges();
     assert_eq!(touched.next(), Some(Ok(0..page)));
     assert_eq!(touched.next(), None);
     DONE

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::mm::MapFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shmem_providers::{
-    HugePages, MemfdShMemProvider, ShMem, ShMemOptions, ShMemPool, ShMemProvider, Slab,
+    HugePages, MemfdShMemProvider, ShMem, ShMemOptions, StdShMemPool, ShMemProvider, Slab,
     StdShMemProvider,
 };
 
@@ -56,7 +56,7 @@ fn creation(table: &mut Table) -> Result {
         },
         || raw::life(SIZE, false),
     );
-    let mut pool = ShMemPool::<StdShMemProvider>::new()?;
+    let mut pool = StdShMemPool::new()?;
     table.row(
         "create + write all + drop, 64 KiB, from the pool",
         "raw memfd",
@@ -68,7 +68,7 @@ fn creation(table: &mut Table) -> Result {
         },
         || raw::life(SIZE, true),
     );
-    let mut pool = ShMemPool::<StdShMemProvider>::new()?;
+    let mut pool = StdShMemPool::new()?;
     table.row(
         "create + write all + drop, 1 MiB, from the pool",
         "raw memfd",
@@ -100,9 +100,9 @@ fn options(table: &mut Table) -> Result {
         let target = Target::AtMost(0.12);
         let probe = p
             .new_shmem_with(64 * MIB, options)
-            .map(|(_, grants)| grants);
+            .map(|(_, report)| report);
         let refused = match &probe {
-            Ok(grants) => grants
+            Ok(report) => report
                 .refusals()
                 .next()
                 .map(|(_, reason)| reason.to_string()),

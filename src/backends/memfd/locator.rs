@@ -10,7 +10,7 @@ use crate::util::base64;
 use crate::util::fixed_str::Text;
 
 /// Whether others can open the segment of this id without looking through all processes.
-pub(in crate::backends) fn can_be_found(id: &ShMemId) -> bool {
+pub(in crate::backends) fn is_reachable(id: &ShMemId) -> bool {
     !id.as_array().starts_with(b"mAAAAAAA")
 }
 

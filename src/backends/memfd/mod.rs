@@ -24,13 +24,18 @@ use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use self::locator::Place;
-pub(super) use self::locator::can_be_found;
+pub(super) use self::locator::is_reachable;
+use crate::backend::{
+    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
+    Snapshots, Sparse,
+};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::options::{Grant, Grants, HugePages, Need, ShMemOptions};
-use crate::segment::{End, Expected, Fresh, Provider, Room, Seclusion, Segment};
-use crate::sys::{self, Facts, PageSize, failed, identity};
+use crate::options::{HugePages, OptionReport, OptionStatus, Priority, ShMemOptions};
+use crate::provider::Provider;
+use crate::segment::Segment;
+use crate::sys::{self, FileInfo, PageSize, failed, identity};
 
 /// Makes segments with `memfd_create(2)`.
 ///
@@ -70,14 +75,14 @@ use crate::sys::{self, Facts, PageSize, failed, identity};
 /// assert_eq!((again[0], again.len()), (1, 65536));
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-pub type MemfdShMemProvider = Provider<Memfd>;
+pub type MemfdShMemProvider = Provider<MemfdBackend>;
 
 /// A segment of [`MemfdShMemProvider`].
-pub type MemfdShMem = Segment<Memfd>;
+pub type MemfdShMem = Segment<MemfdBackend>;
 
-/// The mechanism.
+/// The backend of [`MemfdShMemProvider`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Memfd;
+pub struct MemfdBackend;
 
 /// What every segment gets: nobody can change its size any more, nor add seals that would keep
 /// others from writing.
@@ -120,46 +125,37 @@ impl MemfdShMemProvider {
     }
 }
 
-impl Room for Memfd {
+impl Backend for MemfdBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        let (fd, id) = make(size, MemfdFlags::empty())?;
-        let mapping = sys::map_fd(&fd, size)?;
-        Ok(fresh(fd, id, mapping))
-    }
-
-    fn create_with(&self, size: usize, options: ShMemOptions) -> Result<(Fresh<OwnedFd>, Grants)> {
-        let mut grants = Grants::default();
-        if let Some((pages, need)) = options.huge_pages {
+    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
+        let Request { size, options, .. } = request;
+        let mut report = OptionReport::default();
+        if let Some((pages, priority)) = options.huge_pages {
             match create_huge(size, pages) {
-                Ok(mut fresh) => {
-                    grants.huge_pages = Grant::Granted;
-                    sys::tune(&mut fresh.mapping, options, &mut grants);
-                    return Ok((fresh, grants));
+                Ok(mut created) => {
+                    report.huge_pages = OptionStatus::Granted;
+                    sys::apply_options(&mut created.mapping, options, &mut report);
+                    return Ok(Created { report, ..created }.filled_with(request.content));
                 }
-                Err(error) if need == Need::Require => return Err(error),
-                Err(error) => grants.huge_pages = Grant::Refused(error),
+                Err(error) if priority == Priority::Required => return Err(error),
+                Err(error) => report.huge_pages = OptionStatus::Refused(error),
             }
         }
-        let (fd, id) = make(size, MemfdFlags::empty())?;
+        let (mut fd, id) = make(size, MemfdFlags::empty())?;
+        if request.exclusive_check {
+            // A pool never reuses a segment for which this fails, and loses nothing else.
+            let _ = sys::lease::make_countable(&mut fd);
+        }
+        if let Some(content) = request.content {
+            sys::write_at(&fd, 0, content)?;
+        }
         let mut mapping = map(&fd, size, PageSize::Ordinary, options)?;
-        sys::tune(&mut mapping, options, &mut grants);
-        Ok((fresh(fd, id, mapping), grants))
+        sys::apply_options(&mut mapping, options, &mut report);
+        Ok(created(fd, id, mapping, report))
     }
 
-    fn create_from(&self, bytes: &[u8]) -> Result<Fresh<OwnedFd>> {
-        let (fd, id) = make(bytes.len(), MemfdFlags::empty())?;
-        sys::write_at(&fd, 0, bytes)?;
-        let mapping = sys::map_fd(&fd, bytes.len())?;
-        Ok(fresh(fd, id, mapping))
-    }
-
-    fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
-        self.open_expecting(id, Expected::default())
-    }
-
-    fn open_expecting(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
+    fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
         let place = Place::of(id)
             .ok_or_else(|| id.invalid("a memfd's id is `m` and 18 characters of base64url"))?;
         // What has the name and is not what is expected. It hides no holder, and explains the error if
@@ -182,54 +178,49 @@ impl Room for Memfd {
         sys::duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
+    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        let Attach { len, options } = attach;
         let facts = writable(handle)?;
         let pages = PageSize::of(handle, &facts)?;
-        map_existing(handle, facts.extent(len)?, pages, ShMemOptions::default())
-    }
-
-    fn map_with(
-        &self,
-        handle: &OwnedFd,
-        len: Option<usize>,
-        options: ShMemOptions,
-    ) -> Result<(Mapping, Grants)> {
-        let facts = writable(handle)?;
-        let pages = PageSize::of(handle, &facts)?;
-        let mut grants = Grants::default();
-        if let Some((wanted, need)) = options.huge_pages {
-            grants.huge_pages = match need {
-                _ if pages == PageSize::Huge(wanted) => Grant::Granted,
-                Need::Require => return Err(NOT_HUGE),
-                Need::Try => Grant::Refused(NOT_HUGE),
+        let mut report = OptionReport::default();
+        if let Some((wanted, priority)) = options.huge_pages {
+            report.huge_pages = match priority {
+                _ if pages == PageSize::Huge(wanted) => OptionStatus::Granted,
+                Priority::Required => return Err(NOT_HUGE),
+                Priority::BestEffort => OptionStatus::Refused(NOT_HUGE),
             };
         }
-        let mut mapping = map_existing(handle, facts.extent(len)?, pages, options)?;
-        sys::tune(&mut mapping, options, &mut grants);
-        Ok((mapping, grants))
+        let mut mapping = map_existing(handle, facts.mapped_len(len)?, pages, options)?;
+        sys::apply_options(&mut mapping, options, &mut report);
+        Ok((mapping, report))
     }
 
-    fn next_touched(
-        &self,
-        handle: &OwnedFd,
-        from: usize,
-        len: usize,
-    ) -> Result<Option<Range<usize>>> {
-        sys::next_touched(handle, from, len)
+    fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Lifecycle for MemfdBackend {}
+
+impl Sparse for MemfdBackend {
+    fn next_data(&self, handle: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+        sys::next_data(handle, from, len)
     }
 
     fn trim(&self, handle: &OwnedFd, range: Range<usize>) -> Result<()> {
-        let facts = Facts::of(handle)?;
+        let facts = FileInfo::of(handle)?;
         match PageSize::of(handle, &facts)? {
-            PageSize::Ordinary => sys::punch(handle, range, facts.size),
+            PageSize::Ordinary => sys::punch_hole(handle, range, facts.size),
             // There may be none when the memory is needed again, and that is a SIGBUS.
             PageSize::Huge(_) => Err(Error::Unsupported {
                 what: "huge pages are set aside for the segment, and stay so",
             }),
         }
     }
+}
 
-    fn create_image(
+impl Snapshots for MemfdBackend {
+    fn create_snapshot(
         &self,
         bytes: &[u8],
         ranges: impl Iterator<Item = Range<usize>>,
@@ -247,7 +238,7 @@ impl Room for Memfd {
         match check(handle)? {
             (facts, seals) if seals.contains(SealFlags::WRITE) => {
                 match PageSize::of(handle, &facts)? {
-                    PageSize::Ordinary => sys::map_private(handle, facts.extent(None)?),
+                    PageSize::Ordinary => sys::map_private(handle, facts.mapped_len(None)?),
                     // What is written takes pages that nobody has set aside.
                     PageSize::Huge(_) => Err(Error::Foreign {
                         found: "it consists of huge pages, of which snapshots are not made",
@@ -261,33 +252,23 @@ impl Room for Memfd {
     fn reset(&self, mapping: &mut Mapping) -> Result<()> {
         sys::reset_private(mapping)
     }
+}
 
-    fn create_countable(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        let (mut fd, id) = make(size, MemfdFlags::empty())?;
-        // Without it the segment is never used again, and that is all.
-        let _ = sys::lease::make_countable(&mut fd);
-        let mapping = sys::map_fd(&fd, size)?;
-        Ok(fresh(fd, id, mapping))
-    }
-
-    fn is_countable(&self, _handle: &OwnedFd) -> bool {
+impl Exclusive for MemfdBackend {
+    fn supports_exclusive(&self, _handle: &OwnedFd) -> bool {
         true
     }
 
-    fn seclude(&self, handle: &OwnedFd) -> Option<Seclusion> {
-        sys::lease::take(handle).then_some(Seclusion(0))
+    fn try_lock_exclusive(&self, handle: &OwnedFd) -> Option<ExclusiveLock> {
+        sys::lease::take(handle).then_some(ExclusiveLock(0))
     }
 
-    fn end_seclusion(&self, handle: &OwnedFd, _since: Seclusion) -> bool {
+    fn unlock_exclusive(&self, handle: &OwnedFd, _lock: ExclusiveLock) -> bool {
         sys::lease::give_back(handle)
-    }
-
-    fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
-        Ok(())
     }
 }
 
-/// Why a segment that exists grants no huge pages.
+/// Why a segment that exists report no huge pages.
 const NOT_HUGE: Error = Error::Unsupported {
     what: "the segment was made of pages of another size",
 };
@@ -322,17 +303,23 @@ fn make_open(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
 }
 
 /// What [`make`] has made, once it is mapped.
-fn fresh(handle: OwnedFd, id: ShMemId, mapping: Mapping) -> Fresh<OwnedFd> {
-    Fresh {
+fn created(
+    handle: OwnedFd,
+    id: ShMemId,
+    mapping: Mapping,
+    report: OptionReport,
+) -> Created<OwnedFd> {
+    Created {
         handle,
         id,
         mapping,
-        end: End::WithLastHolder,
+        cleanup: Cleanup::Kernel,
+        report,
     }
 }
 
 /// A segment of pages that were set aside. To map it reserves them, so that none is missing later.
-fn create_huge(size: usize, pages: HugePages) -> Result<Fresh<OwnedFd>> {
+fn create_huge(size: usize, pages: HugePages) -> Result<Created<OwnedFd>> {
     if size % pages.bytes() != 0 {
         return Err(Error::Unsupported {
             what: "the size is not a multiple of the huge page's",
@@ -345,7 +332,7 @@ fn create_huge(size: usize, pages: HugePages) -> Result<Fresh<OwnedFd>> {
     let (fd, id) = make(size, flags)?;
     let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None);
     let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, pages))?;
-    Ok(fresh(fd, id, mapping))
+    Ok(created(fd, id, mapping, OptionReport::default()))
 }
 
 /// Maps a segment that another process may have changed meanwhile: of huge pages, some may be missing.
@@ -388,7 +375,7 @@ fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
 }
 
 /// What is to be known before it is mapped: that it is ours, and cannot shrink.
-fn check(fd: &OwnedFd) -> Result<(Facts, SealFlags)> {
+fn check(fd: &OwnedFd) -> Result<(FileInfo, SealFlags)> {
     // First, because the kernel answers this by itself: what is no file in memory has no seals, and
     // gets EINVAL.
     let seals = match fs::fcntl_get_seals(fd) {
@@ -399,7 +386,7 @@ fn check(fd: &OwnedFd) -> Result<(Facts, SealFlags)> {
             });
         }
     };
-    let facts = Facts::of(fd)?;
+    let facts = FileInfo::of(fd)?;
     sys::check_owner(facts.owner)?;
     Ok((facts, seals))
 }
@@ -407,7 +394,7 @@ fn check(fd: &OwnedFd) -> Result<(Facts, SealFlags)> {
 /// Checks that it is a segment, or a snapshot, with the bytes that are expected.
 fn check_expected(fd: &OwnedFd, expected: Expected) -> Result<()> {
     let (facts, seals) = check(fd)?;
-    facts.extent(expected.len)?;
+    facts.mapped_len(expected.len)?;
     match (expected.is_snapshot, seals.contains(SealFlags::WRITE)) {
         (false, true) => Err(IS_SNAPSHOT),
         (true, false) => Err(IS_SEGMENT),
@@ -426,7 +413,7 @@ const IS_SEGMENT: Error = Error::Foreign {
 };
 
 /// The same of what is to be mapped for writing.
-fn writable(fd: &OwnedFd) -> Result<Facts> {
+fn writable(fd: &OwnedFd) -> Result<FileInfo> {
     match check(fd)? {
         (_, seals) if seals.contains(SealFlags::WRITE) => Err(IS_SNAPSHOT),
         (facts, _) => Ok(facts),

@@ -12,12 +12,12 @@ use crate::error::{Error, Result, Subject};
 use crate::memory::mapping::Mapping;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 use crate::memory::mapping::Unmap;
-use crate::memory::size::extent;
+use crate::memory::size::mapped_len;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 use crate::options::HugePages;
 
 /// What the system says of the object behind a descriptor.
-pub(crate) struct Facts {
+pub(crate) struct FileInfo {
     /// In bytes. It may be more than this process can map, if another one has made it.
     pub(crate) size: u64,
     /// What it prefers to be read in, in bytes: of memory, the size of its pages, or a larger one.
@@ -26,7 +26,7 @@ pub(crate) struct Facts {
     pub(crate) owner: u32,
 }
 
-impl Facts {
+impl FileInfo {
     /// Asks the system.
     pub(crate) fn of(fd: impl AsFd) -> Result<Self> {
         let stat =
@@ -44,8 +44,8 @@ impl Facts {
     }
 
     /// How many bytes to map, if `asked` is how many are wanted: as many as that, or all.
-    pub(crate) fn extent(&self, asked: Option<usize>) -> Result<usize> {
-        extent(self.size, asked)
+    pub(crate) fn mapped_len(&self, asked: Option<usize>) -> Result<usize> {
+        mapped_len(self.size, asked)
     }
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn map_fd(fd: impl AsFd, len: usize) -> Result<Mapping> {
     not(any(target_os = "android", target_os = "linux")),
     allow(clippy::unnecessary_wraps, reason = "on Linux it can fail")
 )]
-pub(crate) fn refuse_huge_pages(fd: impl AsFd, facts: &Facts) -> Result<()> {
+pub(crate) fn refuse_huge_pages(fd: impl AsFd, facts: &FileInfo) -> Result<()> {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     if PageSize::of(&fd, facts)? != PageSize::Ordinary {
         return Err(Error::Foreign {
@@ -98,7 +98,7 @@ pub(crate) enum PageSize {
 #[cfg(any(target_os = "android", target_os = "linux"))]
 impl PageSize {
     /// Of the object of which these are the facts.
-    pub(crate) fn of(fd: impl AsFd, facts: &Facts) -> Result<Self> {
+    pub(crate) fn of(fd: impl AsFd, facts: &FileInfo) -> Result<Self> {
         /// The number of hugetlbfs (`statfs(2)`).
         const HUGETLBFS: u64 = 0x9584_58f6;
 

@@ -6,6 +6,7 @@ mod errno;
 mod fd;
 mod generation;
 pub(crate) mod limits;
+mod options;
 #[cfg(feature = "std")]
 pub(crate) mod path_lock;
 #[cfg(not(target_os = "android"))]
@@ -26,7 +27,6 @@ pub(crate) mod sysv;
 pub(crate) mod thread;
 #[cfg(feature = "std")]
 pub(crate) mod trust;
-mod tune;
 pub(crate) mod user;
 #[cfg(feature = "std")]
 pub(crate) mod watch;
@@ -35,21 +35,22 @@ use rustix::io::Errno;
 
 pub(crate) use self::errno::last_errno;
 pub(crate) use self::fd::{
-    Facts, above_stdio, above_stdio_quietly, duplicate, map_fd, refuse_huge_pages, unmap, write_at,
+    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, refuse_huge_pages, unmap,
+    write_at,
 };
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{Memory, duplicate_quietly};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
 pub(crate) use self::generation::generation;
+pub(crate) use self::options::{apply_options, populate_or_refuse};
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::posix_shm::{reserve, reserve_existing};
 #[cfg(feature = "std")]
 pub(crate) use self::socket_flags::pipe;
-pub(crate) use self::sparse::next_touched;
+pub(crate) use self::sparse::next_data;
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) use self::sparse::punch;
-pub(crate) use self::tune::{populate_or_refuse, tune};
+pub(crate) use self::sparse::punch_hole;
 pub(crate) use self::user::{check_owner, check_user};
 use crate::error::{Error, Result, Subject};
 

@@ -8,7 +8,7 @@ use crate::error::Result;
 
 /// The first part from `from` on that has memory, of an object of `len` bytes.
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn next_touched(fd: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+pub(crate) fn next_data(fd: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
     use crate::error::Subject;
     use crate::sys::{failed, page_size};
     use rustix::fs::{SeekFrom, seek};
@@ -44,7 +44,7 @@ pub(crate) fn next_touched(fd: &OwnedFd, from: usize, len: usize) -> Result<Opti
 /// Nothing else is changed. Only if they end with the object, all of its last page is given back, of
 /// which the rest belongs to nobody.
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn punch(fd: &OwnedFd, range: Range<usize>, size: u64) -> Result<()> {
+pub(crate) fn punch_hole(fd: &OwnedFd, range: Range<usize>, size: u64) -> Result<()> {
     use crate::error::Subject;
     use crate::sys::{failed, page_size};
     use rustix::fs::{FallocateFlags, fallocate};
@@ -71,10 +71,6 @@ pub(crate) fn punch(fd: &OwnedFd, range: Range<usize>, size: u64) -> Result<()> 
 
 /// Elsewhere it is not known.
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
-pub(crate) fn next_touched(
-    _fd: &OwnedFd,
-    _from: usize,
-    _len: usize,
-) -> Result<Option<Range<usize>>> {
-    Err(crate::options::CANNOT)
+pub(crate) fn next_data(_fd: &OwnedFd, _from: usize, _len: usize) -> Result<Option<Range<usize>>> {
+    Err(crate::options::UNSUPPORTED)
 }

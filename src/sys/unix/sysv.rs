@@ -51,7 +51,7 @@ pub(crate) fn huge(pages: HugePages) -> Result<c_int> {
 /// The flags that ask `shmget` for huge pages: elsewhere there are none.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn huge(_pages: HugePages) -> Result<c_int> {
-    Err(crate::options::CANNOT)
+    Err(crate::options::UNSUPPORTED)
 }
 
 /// What `shmctl` returns for a command that asks, and what it fills in.

@@ -13,21 +13,21 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fd::OwnedFd;
 
-use crate::MemfdShMemProvider;
-use crate::Pool;
+use crate::backend::{
+    Attach, Backend, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request, Sparse,
+};
+use crate::backends::memfd::MemfdBackend;
 use crate::error::Result;
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
-use crate::segment::{Fresh, Provider, Room, Seclusion};
+use crate::options::OptionReport;
+use crate::pool::ShMemPool;
+use crate::provider::Provider;
 use crate::sys::attachments::tests::{may_fork, skipped};
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
 
 const SIZE: usize = 65536;
-
-fn memfd() -> impl Room<Handle = OwnedFd> {
-    MemfdShMemProvider::default().room
-}
 
 type Event = Box<dyn FnOnce() + Send>;
 
@@ -43,34 +43,40 @@ impl fmt::Debug for Staged {
     }
 }
 
-impl Room for Staged {
+impl Backend for Staged {
     type Handle = OwnedFd;
 
-    fn create(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        memfd().create(size)
+    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
+        MemfdBackend.create(request)
     }
 
-    fn open(&self, id: &ShMemId) -> Result<OwnedFd> {
-        memfd().open(id)
+    fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
+        MemfdBackend.open(id, expected)
     }
 
     fn duplicate(&self, handle: &OwnedFd) -> Result<OwnedFd> {
-        memfd().duplicate(handle)
+        MemfdBackend.duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, len: Option<usize>) -> Result<Mapping> {
-        memfd().map(handle, len)
+    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
+        MemfdBackend.map(handle, attach)
     }
 
-    fn create_countable(&self, size: usize) -> Result<Fresh<OwnedFd>> {
-        memfd().create_countable(size)
+    fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {
+        MemfdBackend.unlink(handle, id)
+    }
+}
+
+impl Lifecycle for Staged {}
+
+impl Sparse for Staged {}
+
+impl Exclusive for Staged {
+    fn supports_exclusive(&self, handle: &OwnedFd) -> bool {
+        MemfdBackend.supports_exclusive(handle)
     }
 
-    fn is_countable(&self, handle: &OwnedFd) -> bool {
-        memfd().is_countable(handle)
-    }
-
-    fn seclude(&self, handle: &OwnedFd) -> Option<Seclusion> {
+    fn try_lock_exclusive(&self, handle: &OwnedFd) -> Option<ExclusiveLock> {
         let event = self
             .next
             .lock()
@@ -81,16 +87,12 @@ impl Room for Staged {
                 event();
                 None
             }
-            None => memfd().seclude(handle),
+            None => MemfdBackend.try_lock_exclusive(handle),
         }
     }
 
-    fn end_seclusion(&self, handle: &OwnedFd, since: Seclusion) -> bool {
-        memfd().end_seclusion(handle, since)
-    }
-
-    fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {
-        memfd().unlink(handle, id)
+    fn unlock_exclusive(&self, handle: &OwnedFd, lock: ExclusiveLock) -> bool {
+        MemfdBackend.unlock_exclusive(handle, lock)
     }
 }
 
@@ -118,9 +120,9 @@ fn a_child_forked_between_two_candidates_keeps_its_segment() {
     let Some(_alone) = may_fork() else { return };
     let staged = Staged::default();
     let provider = Provider {
-        room: staged.clone(),
+        backend: staged.clone(),
     };
-    let mut pool = Pool::over(provider, 8, 1 << 30);
+    let mut pool = ShMemPool::over(provider, 8, 1 << 30);
     let (Ok(elsewhere), Ok(mut used)) = (pool.new_shmem(SIZE), pool.new_shmem(SIZE)) else {
         skipped("no memfd here");
         return;

@@ -7,8 +7,9 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::backends::sysv::SystemV;
-use crate::segment::{Provider, Segment};
+use crate::backends::sysv::SystemVBackend;
+use crate::provider::Provider;
+use crate::segment::Segment;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
 
@@ -60,7 +61,7 @@ impl Guest {
         unsafe { libc::_exit(0) }
     }
 
-    fn visits(&mut self, segment: &Segment<SystemV>) {
+    fn visits(&mut self, segment: &Segment<SystemVBackend>) {
         let number = segment.id().as_int().expect("a number");
         let told = self.orders.write_all(&number.to_ne_bytes());
         told.expect("it waits for orders");
@@ -88,9 +89,9 @@ fn visit(number: i32) {
 }
 
 /// The guest, before any segment exists, and a segment of four pages.
-fn start() -> Option<(Guest, Provider<SystemV>, Segment<SystemV>)> {
+fn start() -> Option<(Guest, Provider<SystemVBackend>, Segment<SystemVBackend>)> {
     let guest = Guest::start();
-    let mut provider = Provider::<SystemV>::default();
+    let mut provider = Provider::<SystemVBackend>::default();
     match provider.new_shmem(16384) {
         Ok(segment) => Some((guest, provider, segment)),
         Err(error) => {
@@ -108,7 +109,7 @@ fn a_process_that_comes_and_goes_between_two_looks_is_noticed() {
     };
     for round in 0..3 {
         // From the second round on, the guest was the last one before as well.
-        let is_alone = segment.is_secluded_while(|segment| {
+        let is_alone = segment.with_exclusive(|segment| {
             segment.clear();
             guest.visits(segment);
         });
@@ -117,7 +118,7 @@ fn a_process_that_comes_and_goes_between_two_looks_is_noticed() {
     }
     // Who came before is forgotten.
     guest.visits(&segment);
-    assert!(segment.is_secluded_while(Segment::clear));
+    assert!(segment.with_exclusive(Segment::clear));
     assert_eq!(segment[0], 0);
 }
 
@@ -128,7 +129,7 @@ fn a_thread_that_comes_and_goes_between_two_looks_is_noticed() {
         return;
     };
     let id = segment.id();
-    let is_alone = segment.is_secluded_while(|segment| {
+    let is_alone = segment.with_exclusive(|segment| {
         segment.clear();
         guest.visits(segment);
         // It makes this process the last one again.

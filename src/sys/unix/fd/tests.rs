@@ -5,12 +5,12 @@
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 
-use super::{Facts, PageSize, refuse_huge_pages};
-use crate::MemfdShMemProvider;
-use crate::MmapShMemProvider;
+use super::{FileInfo, PageSize, refuse_huge_pages};
+use crate::backend::{Attach, Backend, Snapshots};
+use crate::backends::memfd::MemfdBackend;
+use crate::backends::posix::PosixBackend;
 use crate::error::Error;
 use crate::options::HugePages;
-use crate::segment::Room;
 use crate::sys::attachments::tests::skipped;
 
 /// An object of this kind of page, with these seals.
@@ -32,14 +32,12 @@ fn huge_pages_are_known_for_what_they_are() {
     let Some(fd) = object(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, seals) else {
         return;
     };
-    let facts = Facts::of(&fd).expect("it is open");
+    let facts = FileInfo::of(&fd).expect("it is open");
     let pages = PageSize::of(&fd, &facts);
     assert_eq!(pages, Ok(PageSize::Huge(HugePages::TwoMiB)));
     // Handed in for a POSIX segment, by way of the service.
     assert!(is_foreign(&refuse_huge_pages(&fd, &facts)));
-    assert!(is_foreign(
-        &MmapShMemProvider::default().room.map(&fd, None)
-    ));
+    assert!(is_foreign(&PosixBackend.map(&fd, Attach::plain(None))));
     // A snapshot is never made of them.
     let Some(fd) = object(
         MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
@@ -47,7 +45,7 @@ fn huge_pages_are_known_for_what_they_are() {
     ) else {
         return;
     };
-    let view = MemfdShMemProvider::default().room.map_private(&fd);
+    let view = MemfdBackend.map_private(&fd);
     assert!(is_foreign(&view), "{view:?}");
 }
 
@@ -56,7 +54,7 @@ fn ordinary_pages_are_known_for_what_they_are() {
     let Some(fd) = object(MemfdFlags::empty(), SealFlags::SHRINK | SealFlags::GROW) else {
         return;
     };
-    let facts = Facts::of(&fd).expect("it is open");
+    let facts = FileInfo::of(&fd).expect("it is open");
     assert_eq!(PageSize::of(&fd, &facts), Ok(PageSize::Ordinary));
     assert_eq!(refuse_huge_pages(&fd, &facts), Ok(()));
 }

@@ -2,31 +2,40 @@
 #![cfg_attr(any(target_os = "android", target_os = "linux"), allow(unsafe_code))]
 
 use crate::memory::mapping::Mapping;
-use crate::options::{Grants, ShMemOptions};
+use crate::options::{OptionReport, ShMemOptions};
 
-/// Applies to the mapping what the options ask for, and notes what came of it in the grants, where
+/// Applies to the mapping what the options ask for, and notes what came of it in the report, where
 /// all is refused so far.
 #[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn tune(mapping: &mut Mapping, options: ShMemOptions, grants: &mut Grants) {
-    use crate::options::Grant;
+pub(crate) fn apply_options(
+    mapping: &mut Mapping,
+    options: ShMemOptions,
+    report: &mut OptionReport,
+) {
+    use crate::options::OptionStatus;
 
     if options.transparent_huge_pages {
-        grants.transparent_huge_pages = Grant::of(linux::transparent_huge_pages(mapping));
+        report.transparent_huge_pages = OptionStatus::of(linux::transparent_huge_pages(mapping));
     }
     if options.no_dump {
-        grants.no_dump = Grant::of(linux::no_dump(mapping));
+        report.no_dump = OptionStatus::of(linux::no_dump(mapping));
     }
     if options.prefault {
-        grants.prefault = Grant::of(linux::prefault(mapping));
+        report.prefault = OptionStatus::of(linux::prefault(mapping));
     }
     if options.lock {
-        grants.lock = Grant::of(linux::lock(mapping));
+        report.lock = OptionStatus::of(linux::lock(mapping));
     }
 }
 
 /// Elsewhere nothing is done.
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
-pub(crate) fn tune(_mapping: &mut Mapping, _options: ShMemOptions, _grants: &mut Grants) {}
+pub(crate) fn apply_options(
+    _mapping: &mut Mapping,
+    _options: ShMemOptions,
+    _grants: &mut OptionReport,
+) {
+}
 
 /// Makes sure that every page of an existing segment is there, if it consists of huge pages, which
 /// do not come from the memory of the machine at large: where one is missing and none is free, the

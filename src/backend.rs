@@ -1,0 +1,287 @@
+//! [`Backend`]: what the common code knows of one mechanism of the operating system.
+//!
+//! A backend implements the five methods of [`Backend`]. What only some mechanisms can do is in
+//! [`Exclusive`], [`Sparse`] and [`Snapshots`], whose default methods return
+//! [`Unsupported`](crate::Error::Unsupported); the start and the forks of a connection are in
+//! [`Lifecycle`]. All of these traits are sealed: [`Lifecycle`] cannot be named outside of the crate.
+
+use core::fmt;
+use core::ops::Range;
+
+use crate::error::Result;
+use crate::id::ShMemId;
+use crate::memory::mapping::Mapping;
+use crate::options::{OptionReport, ShMemOptions, UNSUPPORTED};
+
+/// A mechanism of the operating system that provides shared memory.
+///
+/// Use it as a bound in functions that accept the segments or the provider of every mechanism. The
+/// trait is sealed: its methods are internal, and other crates cannot implement it.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{Backend, Provider, Segment, ShMemProvider, StdShMemProvider};
+///
+/// fn filled<B: Backend>(provider: &mut Provider<B>, byte: u8) -> shmem_providers::Result<Segment<B>> {
+///     let mut segment = provider.new_shmem(4096)?;
+///     segment.fill(byte);
+///     Ok(segment)
+/// }
+///
+/// let segment = filled(&mut StdShMemProvider::new()?, 7)?;
+/// assert_eq!(segment[4095], 7);
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
+    /// Keeps the segment alive in this process, besides the mapping, and duplicates it.
+    #[doc(hidden)]
+    type Handle: fmt::Debug;
+
+    /// Creates a segment and maps it. After an error nothing is left behind.
+    #[doc(hidden)]
+    fn create(&self, request: Request<'_>) -> Result<Created<Self::Handle>>;
+
+    /// Opens the object named by `id`. Nothing about it is trusted until [`map`](Self::map) has
+    /// checked it. If several objects could be meant, opens the one that is expected.
+    #[doc(hidden)]
+    fn open(&self, id: &ShMemId, expected: Expected) -> Result<Self::Handle>;
+
+    /// Returns another handle to the same segment.
+    #[doc(hidden)]
+    fn duplicate(&self, handle: &Self::Handle) -> Result<Self::Handle>;
+
+    /// Maps the segment. Before that, checks that it belongs to this user, is large enough, and, where
+    /// the mechanism can promise it, cannot shrink.
+    #[doc(hidden)]
+    fn map(&self, handle: &Self::Handle, attach: Attach) -> Result<(Mapping, OptionReport)>;
+
+    /// Removes the name, so that the segment ends with its last holder.
+    #[doc(hidden)]
+    fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
+}
+
+/// What a backend with a connection does at the start and around a `fork()`. Most do nothing.
+pub trait Lifecycle {
+    /// Checks that what the mechanism needs is available.
+    fn start(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called before this process forks.
+    fn pre_fork(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called after a `fork()`, in the parent and in the child.
+    fn post_fork(&self, is_child: bool) -> Result<()> {
+        let _ = is_child;
+        Ok(())
+    }
+}
+
+/// Backends that can tell whether this process is the only holder of a segment.
+///
+/// By default they cannot. The trait is sealed.
+pub trait Exclusive: Backend {
+    /// Returns `true` if [`try_lock_exclusive`](Self::try_lock_exclusive) can succeed.
+    #[doc(hidden)]
+    fn supports_exclusive(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
+
+    /// Returns a lock if this handle is the only reference to the segment, and blocks new openers
+    /// where the mechanism can. Forked children are not counted. Returns `None` if there are other
+    /// references, or if that is unknown.
+    #[doc(hidden)]
+    fn try_lock_exclusive(&self, handle: &Self::Handle) -> Option<ExclusiveLock> {
+        let _ = handle;
+        None
+    }
+
+    /// Releases the lock. Returns `false` if another process had the segment open meanwhile, even if
+    /// it no longer does.
+    #[doc(hidden)]
+    fn unlock_exclusive(&self, handle: &Self::Handle, lock: ExclusiveLock) -> bool {
+        let _ = (handle, lock);
+        false
+    }
+}
+
+/// Backends that know which parts of a segment have memory.
+///
+/// By default they do not, and return [`Unsupported`](crate::Error::Unsupported). The trait is sealed.
+pub trait Sparse: Backend {
+    /// Returns the first part at or after `from` that has memory, in a segment of `len` bytes.
+    #[doc(hidden)]
+    fn next_data(
+        &self,
+        handle: &Self::Handle,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
+        let _ = (handle, from, len);
+        Err(UNSUPPORTED)
+    }
+
+    /// Frees the memory of these bytes, which become zero.
+    #[doc(hidden)]
+    fn trim(&self, handle: &Self::Handle, range: Range<usize>) -> Result<()> {
+        let _ = (handle, range);
+        Err(UNSUPPORTED)
+    }
+}
+
+/// Backends that can create immutable copies of segments.
+///
+/// By default they cannot, and return [`Unsupported`](crate::Error::Unsupported). The trait is sealed.
+pub trait Snapshots: Sparse {
+    /// Creates an immutable copy of these bytes. Bytes outside of the ranges are zero in the copy.
+    #[doc(hidden)]
+    fn create_snapshot(
+        &self,
+        bytes: &[u8],
+        ranges: impl Iterator<Item = Range<usize>>,
+    ) -> Result<(Self::Handle, ShMemId)> {
+        let _ = (bytes, ranges);
+        Err(UNSUPPORTED)
+    }
+
+    /// Maps a whole snapshot copy-on-write: this process alone sees what it writes.
+    #[doc(hidden)]
+    fn map_private(&self, handle: &Self::Handle) -> Result<Mapping> {
+        let _ = handle;
+        Err(UNSUPPORTED)
+    }
+
+    /// Discards what was written to a mapping of [`map_private`](Self::map_private).
+    #[doc(hidden)]
+    fn reset(&self, mapping: &mut Mapping) -> Result<()> {
+        let _ = mapping;
+        Err(UNSUPPORTED)
+    }
+}
+
+/// What [`Backend::create`] is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// In bytes, at least 1 and at most `isize::MAX`.
+    pub(crate) size: usize,
+    /// What the segment contains, exactly `size` bytes, or zeros.
+    pub(crate) content: Option<&'a [u8]>,
+    pub(crate) options: ShMemOptions,
+    /// Whether [`Exclusive::try_lock_exclusive`] will be called for it. Then its handle must not be
+    /// duplicated.
+    pub(crate) exclusive_check: bool,
+}
+
+impl<'a> Request<'a> {
+    /// A segment of `size` zero bytes, without options.
+    pub(crate) fn zeroed(size: usize) -> Self {
+        Self {
+            size,
+            content: None,
+            options: ShMemOptions::new(),
+            exclusive_check: false,
+        }
+    }
+
+    /// A segment that contains `bytes`, which is not empty.
+    pub(crate) fn with_content(bytes: &'a [u8]) -> Self {
+        Self {
+            content: Some(bytes),
+            ..Self::zeroed(bytes.len())
+        }
+    }
+}
+
+/// What an id is expected to name.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// The least size in bytes, if there is one.
+    pub(crate) len: Option<usize>,
+    /// Whether it is a snapshot, and not a segment.
+    pub(crate) is_snapshot: bool,
+}
+
+impl Expected {
+    /// A segment of at least `len` bytes, or of any size.
+    pub(crate) fn segment(len: Option<usize>) -> Self {
+        Self {
+            len,
+            is_snapshot: false,
+        }
+    }
+
+    /// A snapshot.
+    pub(crate) fn snapshot() -> Self {
+        Self {
+            len: None,
+            is_snapshot: true,
+        }
+    }
+}
+
+/// How [`Backend::map`] maps a segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attach {
+    /// How many bytes from the start, or all.
+    pub(crate) len: Option<usize>,
+    pub(crate) options: ShMemOptions,
+}
+
+impl Attach {
+    /// Maps the first `len` bytes, or all, without options.
+    pub(crate) fn plain(len: Option<usize>) -> Self {
+        Self {
+            len,
+            options: ShMemOptions::new(),
+        }
+    }
+}
+
+/// A segment that [`Backend::create`] has created.
+#[derive(Debug)]
+pub struct Created<Handle> {
+    pub(crate) handle: Handle,
+    pub(crate) id: ShMemId,
+    pub(crate) mapping: Mapping,
+    pub(crate) cleanup: Cleanup,
+    pub(crate) report: OptionReport,
+}
+
+impl<Handle> Created<Handle> {
+    /// Copies `content` into the segment, which has as many bytes and is still private.
+    pub(crate) fn filled_with(mut self, content: Option<&[u8]>) -> Self {
+        if let Some(content) = content {
+            self.mapping.as_mut_slice().copy_from_slice(content);
+        }
+        self
+    }
+
+    /// Converts the handle.
+    pub(crate) fn map_handle<Other>(self, convert: impl FnOnce(Handle) -> Other) -> Created<Other> {
+        Created {
+            handle: convert(self.handle),
+            id: self.id,
+            mapping: self.mapping,
+            cleanup: self.cleanup,
+            report: self.report,
+        }
+    }
+}
+
+/// Who frees a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cleanup {
+    /// The kernel, with the last holder.
+    Kernel,
+    /// The process that created it, by removing its name.
+    Unlink,
+}
+
+/// Proof that no other process held a segment at some moment: what
+/// [`Exclusive::unlock_exclusive`] compares with.
+#[derive(Clone, Copy, Debug)]
+pub struct ExclusiveLock(pub(crate) u32);

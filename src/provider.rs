@@ -1,0 +1,198 @@
+//! [`Provider`]: creates and opens the segments of one backend.
+
+use crate::backend::{Attach, Backend, Expected, Request};
+use crate::error::{Error, Result};
+use crate::id::ShMemId;
+use crate::memory::size::check_size;
+use crate::options::{OptionReport, ShMemOptions};
+use crate::segment::Segment;
+use crate::traits::{ShMem, ShMemProvider};
+
+/// Creates and opens the segments of one backend.
+///
+/// The alias selects the backend: [`StdShMemProvider`](crate::StdShMemProvider),
+/// [`MemfdShMemProvider`](crate::MemfdShMemProvider), [`UnixShMemProvider`](crate::UnixShMemProvider),
+/// [`MmapShMemProvider`](crate::MmapShMemProvider).
+#[derive(Clone, Debug, Default)]
+pub struct Provider<B> {
+    pub(crate) backend: B,
+}
+
+impl<B: Backend> Provider<B> {
+    /// Creates a segment of `map_size` zero bytes with as many of the options as possible, and returns
+    /// a report about each of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`new_shmem`](ShMemProvider::new_shmem). If a required option is not available, returns the
+    /// reason.
+    ///
+    /// # Lifetime
+    ///
+    /// That of any segment of this provider.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{HugePages, ShMem, ShMemOptions, ShMemProvider, StdShMemProvider};
+    ///
+    /// let options = ShMemOptions::new().try_huge_pages(HugePages::TwoMiB).transparent_huge_pages();
+    /// let (segment, report) = StdShMemProvider::new()?.new_shmem_with(8 << 20, options)?;
+    /// for (option, reason) in report.refusals() {
+    ///     eprintln!("no {option}: {reason}");
+    /// }
+    /// # assert_eq!(segment.len(), 8 << 20);
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn new_shmem_with(
+        &mut self,
+        map_size: usize,
+        options: ShMemOptions,
+    ) -> Result<(Segment<B>, OptionReport), crate::Error> {
+        let request = Request {
+            options,
+            ..Request::zeroed(check_size(map_size)?)
+        };
+        let mut created = self.backend.create(request)?;
+        let report = core::mem::take(&mut created.report);
+        Ok((Segment::from_created(created, &self.backend), report))
+    }
+
+    /// Creates a segment that contains `bytes`.
+    ///
+    /// Faster than to create a segment and copy the bytes into it: they are written to the object
+    /// before it is mapped, so that no page is zeroed first and none causes a page fault. Whoever reads
+    /// the segment maps its pages by faults of its own, several pages at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`new_shmem`](ShMemProvider::new_shmem).
+    ///
+    /// # Lifetime
+    ///
+    /// That of any segment of this provider.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{ShMemProvider, StdShMemProvider};
+    ///
+    /// let segment = StdShMemProvider::new()?.shmem_from_bytes(b"a picture")?;
+    /// assert_eq!(segment[..], *b"a picture");
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Segment<B>, crate::Error> {
+        check_size(bytes.len())?;
+        let created = self.backend.create(Request::with_content(bytes))?;
+        Ok(Segment::from_created(created, &self.backend))
+    }
+
+    /// Attaches to the first `size` bytes of a segment, or to all of it, with as many of the options as
+    /// possible, and returns a report about each of them.
+    ///
+    /// An attacher that writes the whole segment gains most from
+    /// [`prefault`](ShMemOptions::prefault): one system call instead of a page fault every 4 KiB. Huge
+    /// pages are a property of the segment: here the report tells whether the segment has them.
+    ///
+    /// # Errors
+    ///
+    /// As [`shmem_from_id_and_size`](ShMemProvider::shmem_from_id_and_size). If a required option is
+    /// not available, returns the reason.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{ShMem, ShMemOptions, ShMemProvider, StdShMemProvider};
+    ///
+    /// let mut provider = StdShMemProvider::new()?;
+    /// let segment = provider.shmem_from_bytes(&[1; 4096])?;
+    /// let prefault = ShMemOptions::new().prefault();
+    /// let (attached, _) = provider.shmem_from_id_with(segment.id(), None, prefault)?;
+    /// assert_eq!(attached[..], [1; 4096]);
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn shmem_from_id_with(
+        &mut self,
+        id: ShMemId,
+        size: Option<usize>,
+        options: ShMemOptions,
+    ) -> Result<(Segment<B>, OptionReport), crate::Error> {
+        let attached = self.attach(id, Attach { len: size, options })?;
+        Ok(attached)
+    }
+
+    fn attach(&self, id: ShMemId, attach: Attach) -> Result<(Segment<B>, OptionReport)> {
+        attach.len.map_or(Ok(0), check_size)?;
+        let handle = self.backend.open(&id, Expected::segment(attach.len))?;
+        self.map(handle, id, attach)
+    }
+
+    fn map(
+        &self,
+        handle: B::Handle,
+        id: ShMemId,
+        attach: Attach,
+    ) -> Result<(Segment<B>, OptionReport)> {
+        let (mapping, report) = self.backend.map(&handle, attach)?;
+        Ok((
+            Segment::attached(handle, id, mapping, &self.backend),
+            report,
+        ))
+    }
+}
+
+impl<B: Backend> ShMemProvider for Provider<B> {
+    type ShMem = Segment<B>;
+
+    fn new() -> Result<Self, crate::Error> {
+        let provider = Self::default();
+        provider.backend.start()?;
+        Ok(provider)
+    }
+
+    fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, crate::Error> {
+        let created = self
+            .backend
+            .create(Request::zeroed(check_size(map_size)?))?;
+        Ok(Segment::from_created(created, &self.backend))
+    }
+
+    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, crate::Error> {
+        let (segment, _) = self.attach(id, Attach::plain(None))?;
+        Ok(segment)
+    }
+
+    fn shmem_from_id_and_size(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<Self::ShMem, crate::Error> {
+        let (segment, _) = self.attach(id, Attach::plain(Some(size)))?;
+        Ok(segment)
+    }
+
+    /// Maps the segment by the handle of `mapping`, so this works even if the id no longer opens it.
+    fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, crate::Error> {
+        let Some(handle) = &mapping.handle else {
+            return Err(Error::Released { id: mapping.id })?;
+        };
+        let handle = self.backend.duplicate(handle)?;
+        let attach = Attach::plain(Some(mapping.len()));
+        let (segment, _) = self.map(handle, mapping.id, attach)?;
+        Ok(segment)
+    }
+
+    fn pre_fork(&mut self) -> Result<(), crate::Error> {
+        self.backend.pre_fork()?;
+        Ok(())
+    }
+
+    fn post_fork(&mut self, is_child: bool) -> Result<(), crate::Error> {
+        self.backend.post_fork(is_child)?;
+        Ok(())
+    }
+
+    fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
+        shmem.release();
+    }
+}
