@@ -1,4 +1,5 @@
 //! Hand-over by environment: `NAME` holds the id, `NAME_SIZE` the size in bytes.
+#![allow(unreachable_pub, reason = "public to the package in libafl/")]
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -9,7 +10,7 @@ use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 
 /// The two variables, with their values.
-pub(crate) fn variables(
+pub fn variables(
     description: ShMemDescription,
     name: &str,
 ) -> Result<[(String, String); 2]> {
@@ -26,7 +27,7 @@ pub(crate) fn variables(
 }
 
 /// What the two variables say. The one for the size may be missing.
-pub(crate) fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
+pub fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
     let id = value(name)?.ok_or_else(|| problem(name, "is not set"))?;
     let size_name = size_name(name);
     let size = match value(&size_name)? {
@@ -40,7 +41,6 @@ pub(crate) fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
 }
 
 /// The error with the variable that led to it.
-#[cfg(not(feature = "libafl"))]
 pub(crate) fn named(name: &str, error: Error) -> Error {
     let name = match error {
         Error::TooLarge { .. } | Error::InvalidSize { .. } => size_name(name),
@@ -50,12 +50,6 @@ pub(crate) fn named(name: &str, error: Error) -> Error {
         name,
         error: error.into(),
     }
-}
-
-/// `LibAFL`'s errors are left as they are: they hold no others.
-#[cfg(feature = "libafl")]
-pub(crate) fn named(_name: &str, error: crate::Error) -> crate::Error {
-    error
 }
 
 fn size_name(name: &str) -> String {

@@ -53,16 +53,16 @@ pub struct NopShMem {
 impl ShMemProvider for NopShMemProvider {
     type ShMem = NopShMem;
 
-    fn new() -> Result<Self, crate::Error> {
+    fn new() -> Result<Self> {
         Ok(Self)
     }
 
-    fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, crate::Error> {
+    fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem> {
         self.shmem_from_id_and_size(ShMemId::default(), map_size)
     }
 
     /// Always an error: there is nobody to ask for the size.
-    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, crate::Error> {
+    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem> {
         Err(Error::Gone { id })?
     }
 
@@ -71,7 +71,7 @@ impl ShMemProvider for NopShMemProvider {
         &mut self,
         id: ShMemId,
         size: usize,
-    ) -> Result<Self::ShMem, crate::Error> {
+    ) -> Result<Self::ShMem> {
         let mapping = allocate(check_size(size)?)?;
         Ok(NopShMem { id, mapping })
     }

@@ -83,6 +83,7 @@ pub mod migration {}
 pub use self::backend::{Backend, Exclusive, Snapshots, Sparse};
 #[cfg(any(unix, windows))]
 pub use self::backends::*;
+pub use self::error::{Error, Result};
 #[cfg(feature = "alloc")]
 pub use self::heap::{NopShMem, NopShMemProvider};
 pub use self::id::ShMemId;
@@ -94,6 +95,13 @@ pub use self::memory::cursor::ShMemCursor;
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 #[cfg(any(unix, windows))]
 pub use self::platform::*;
+/// For the package in `libafl/`, which has traits of its own.
+#[cfg(all(feature = "libafl", feature = "std"))]
+#[doc(hidden)]
+pub mod facade {
+    pub use crate::handover::{read, variables};
+    pub use crate::process::fork_lock::{ForkLock, Guard};
+}
 #[cfg(all(any(unix, windows), feature = "std"))]
 pub use self::pool::{PooledShMem, ShMemPool};
 #[cfg(any(unix, windows))]
@@ -121,9 +129,3 @@ pub use self::sparse::DataRanges;
 #[cfg(any(unix, windows))]
 pub use self::sync::wake;
 pub use self::traits::{ShMem, ShMemProvider};
-
-/// What the functions of this crate return when they fail: [`error::Error`].
-#[cfg(not(feature = "libafl"))]
-pub type Error = error::Error;
-#[cfg(feature = "libafl")]
-pub use libafl_core::Error;

@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 #[cfg(doc)]
-use crate::Error;
-use crate::error::Subject;
+use crate::error::Error;
+use crate::error::{Result, Subject};
 use crate::sys;
 
 /// Both ends of a pipe, each until it is closed.
@@ -43,7 +43,7 @@ impl Pipe {
     /// # Errors
     ///
     /// [`Error::Os`] if there are no descriptors left.
-    pub fn new() -> Result<Self, crate::Error> {
+    pub fn new() -> Result<Self> {
         let (read_end, write_end) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
         Ok(Self {

@@ -48,7 +48,7 @@ impl<B: Backend> Provider<B> {
         &mut self,
         map_size: usize,
         options: ShMemOptions,
-    ) -> Result<(Segment<B>, OptionReport), crate::Error> {
+    ) -> Result<(Segment<B>, OptionReport)> {
         let request = Request {
             options,
             ..Request::zeroed(check_size(map_size)?)
@@ -81,7 +81,7 @@ impl<B: Backend> Provider<B> {
     /// assert_eq!(segment[..], *b"a picture");
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
-    pub fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Segment<B>, crate::Error> {
+    pub fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Segment<B>> {
         check_size(bytes.len())?;
         let created = self.backend.create(Request::with_content(bytes))?;
         Ok(Segment::from_created(created, &self.backend))
@@ -116,9 +116,8 @@ impl<B: Backend> Provider<B> {
         id: ShMemId,
         size: Option<usize>,
         options: ShMemOptions,
-    ) -> Result<(Segment<B>, OptionReport), crate::Error> {
-        let attached = self.attach(id, Attach { len: size, options })?;
-        Ok(attached)
+    ) -> Result<(Segment<B>, OptionReport)> {
+        self.attach(id, Attach { len: size, options })
     }
 
     fn attach(&self, id: ShMemId, attach: Attach) -> Result<(Segment<B>, OptionReport)> {
@@ -144,20 +143,20 @@ impl<B: Backend> Provider<B> {
 impl<B: Backend> ShMemProvider for Provider<B> {
     type ShMem = Segment<B>;
 
-    fn new() -> Result<Self, crate::Error> {
+    fn new() -> Result<Self> {
         let provider = Self::default();
         provider.backend.start()?;
         Ok(provider)
     }
 
-    fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, crate::Error> {
+    fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem> {
         let created = self
             .backend
             .create(Request::zeroed(check_size(map_size)?))?;
         Ok(Segment::from_created(created, &self.backend))
     }
 
-    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, crate::Error> {
+    fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem> {
         let (segment, _) = self.attach(id, Attach::plain(None))?;
         Ok(segment)
     }
@@ -166,13 +165,13 @@ impl<B: Backend> ShMemProvider for Provider<B> {
         &mut self,
         id: ShMemId,
         size: usize,
-    ) -> Result<Self::ShMem, crate::Error> {
+    ) -> Result<Self::ShMem> {
         let (segment, _) = self.attach(id, Attach::plain(Some(size)))?;
         Ok(segment)
     }
 
     /// Maps the segment by the handle of `mapping`, so this works even if the id no longer opens it.
-    fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, crate::Error> {
+    fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem> {
         let Some(handle) = &mapping.handle else {
             return Err(Error::Released { id: mapping.id })?;
         };
@@ -182,12 +181,12 @@ impl<B: Backend> ShMemProvider for Provider<B> {
         Ok(segment)
     }
 
-    fn pre_fork(&mut self) -> Result<(), crate::Error> {
+    fn pre_fork(&mut self) -> Result<()> {
         self.backend.pre_fork()?;
         Ok(())
     }
 
-    fn post_fork(&mut self, is_child: bool) -> Result<(), crate::Error> {
+    fn post_fork(&mut self, is_child: bool) -> Result<()> {
         self.backend.post_fork(is_child)?;
         Ok(())
     }

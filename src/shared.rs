@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use crate::Error;
+use crate::error::Error;
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use crate::Error;
+use crate::error::Error;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::id::description::ShMemDescription;

@@ -80,7 +80,7 @@ impl<B: Snapshots> Provider<B> {
     ///
     /// [`Error::Unsupported`] if the mechanism cannot do it, [`Error::Released`] if the segment was released,
     /// otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
-    pub fn snapshot(&mut self, segment: &Segment<B>) -> Result<Snapshot<B>, crate::Error> {
+    pub fn snapshot(&mut self, segment: &Segment<B>) -> Result<Snapshot<B>> {
         if segment.is_empty() {
             return Err(Error::Released { id: segment.id() })?;
         }
@@ -101,10 +101,9 @@ impl<B: Snapshots> Provider<B> {
     ///
     /// As [`shmem_from_id`](crate::ShMemProvider::shmem_from_id), and [`Error::Foreign`] if it is no
     /// snapshot that the id names, or [`Error::Unsupported`] if the mechanism has none.
-    pub fn view_from_id(&mut self, id: ShMemId) -> Result<View<B>, crate::Error> {
+    pub fn view_from_id(&mut self, id: ShMemId) -> Result<View<B>> {
         let handle = self.backend.open(&id, Expected::snapshot())?;
-        let view = view(&self.backend, handle, id)?;
-        Ok(view)
+        view(&self.backend, handle, id)
     }
 }
 
@@ -141,10 +140,9 @@ impl<B: Snapshots> Snapshot<B> {
     /// # Errors
     ///
     /// [`Error::Os`] if the system refuses.
-    pub fn view(&self) -> Result<View<B>, crate::Error> {
+    pub fn view(&self) -> Result<View<B>> {
         let handle = self.backend.duplicate(&self.handle)?;
-        let view = view(&self.backend, handle, self.id)?;
-        Ok(view)
+        view(&self.backend, handle, self.id)
     }
 }
 
@@ -160,10 +158,9 @@ impl<B: Snapshots> View<B> {
     /// # Errors
     ///
     /// [`Error::Os`] if the system refuses.
-    pub fn duplicate(&self) -> Result<Self, crate::Error> {
+    pub fn duplicate(&self) -> Result<Self> {
         let handle = self.backend.duplicate(&self.handle)?;
-        let view = view(&self.backend, handle, self.id)?;
-        Ok(view)
+        view(&self.backend, handle, self.id)
     }
 
     /// Forgets what was written: the bytes are those of the snapshot again.
@@ -175,7 +172,7 @@ impl<B: Snapshots> View<B> {
     ///
     /// [`Error::Os`] if the system refuses. Then nothing is certain but that the bytes are those of the
     /// snapshot or those written.
-    pub fn reset(&mut self) -> Result<(), crate::Error> {
+    pub fn reset(&mut self) -> Result<()> {
         self.backend.reset(&mut self.mapping)?;
         Ok(())
     }

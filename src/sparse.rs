@@ -157,7 +157,7 @@ impl<B: Sparse> Segment<B> {
     /// assert_eq!(map.data_ranges().count(), 1);
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
-    pub fn trim(&mut self, range: Range<usize>) -> Result<(), crate::Error> {
+    pub fn trim(&mut self, range: Range<usize>) -> Result<()> {
         let len = self.len();
         if self.get(range.clone()).is_none() {
             return Err(Error::OutOfBounds {
@@ -185,7 +185,7 @@ impl<B: Sparse> Segment<B> {
 }
 
 impl<B: Sparse> Iterator for DataRanges<'_, B> {
-    type Item = Result<Range<usize>, crate::Error>;
+    type Item = Result<Range<usize>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.next_range().transpose()
@@ -193,7 +193,7 @@ impl<B: Sparse> Iterator for DataRanges<'_, B> {
 }
 
 impl<B: Sparse> DataRanges<'_, B> {
-    fn next_range(&mut self) -> Result<Option<Range<usize>>, crate::Error> {
+    fn next_range(&mut self) -> Result<Option<Range<usize>>> {
         // After an error, and after the last range, there is nothing more.
         let from = mem::replace(&mut self.next, usize::MAX);
         let found = self.segment.next_data(from)?;

@@ -4,8 +4,7 @@
 use core::fmt::Debug;
 use core::ops::DerefMut;
 
-use crate::Error;
-use crate::error;
+use crate::error::Error;
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;
@@ -103,7 +102,7 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
     fn access(&mut self) -> Access<'_> {
-        Access::of_slice(self)
+        Access::from(&mut **self)
     }
 
     /// The start of the segment as a pointer to `T`, or `None` if `T` does not fit or is not
@@ -216,7 +215,7 @@ pub trait ShMemProvider: Clone + Default + Debug {
     /// [`Error::Unsupported`].
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
         let _ = id;
-        Err(error::Error::Unsupported {
+        Err(Error::Unsupported {
             what: "this provider does not implement shmem_from_id, so it cannot ask for the size of \
                    a segment: attach with shmem_from_id_and_size",
         })?
@@ -267,7 +266,7 @@ pub trait ShMemProvider: Clone + Default + Debug {
             // nobody else knows it.
             Some(place) => unsafe { place.write(value) },
             None => {
-                return Err(error::Error::Misaligned {
+                return Err(Error::Misaligned {
                     align: align_of::<T>(),
                 })?;
             }
@@ -285,7 +284,7 @@ pub trait ShMemProvider: Clone + Default + Debug {
         let segment = self.new_shmem(size_of::<T>())?;
         match segment.as_ptr_of::<T>() {
             Some(_) => Ok(segment),
-            None => Err(error::Error::Misaligned {
+            None => Err(Error::Misaligned {
                 align: align_of::<T>(),
             })?,
         }

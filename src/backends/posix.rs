@@ -146,7 +146,7 @@ impl MmapShMemProvider {
         &mut self,
         map_size: usize,
         id_path: impl AsRef<std::path::Path>,
-    ) -> Result<MmapShMem, crate::Error> {
+    ) -> Result<MmapShMem> {
         let size = crate::memory::size::check_size(map_size)?;
         let path = id_path.as_ref().to_str().unwrap_or_default();
         let id = ShMemId::from_string(&std::format!("/{}", path.strip_prefix('/').unwrap_or(path)));
@@ -164,7 +164,7 @@ impl MmapShMemProvider {
     /// [`Error::InvalidId`] if the id is no name, [`Error::Gone`] if there is no such segment,
     /// [`Error::OtherUser`] if it is another user's, even for root, [`Error::Foreign`] if it is no file
     /// of shared memory.
-    pub fn remove(id: ShMemId) -> Result<(), crate::Error> {
+    pub fn remove(id: ShMemId) -> Result<()> {
         shm_names::unlink_any(name(&id)?, &id)?;
         Ok(())
     }
@@ -211,9 +211,8 @@ impl MmapShMemProvider {
     /// assert_eq!(provider.shmem_from_id(segment.id())?.len(), 4096);
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
-    pub fn remove_orphans() -> Result<usize, crate::Error> {
-        let removed = shm_names::remove_unused(is_random_name, usize::MAX)?;
-        Ok(removed)
+    pub fn remove_orphans() -> Result<usize> {
+        shm_names::remove_unused(is_random_name, usize::MAX)
     }
 }
 
@@ -228,7 +227,7 @@ impl MmapShMem {
     ///
     /// [`Error::Os`] if the system does not let the mark be removed by which the segment would be cleaned
     /// up. Then the segment is dropped.
-    pub fn persist(mut self) -> Result<Self, crate::Error> {
+    pub fn persist(mut self) -> Result<Self> {
         if let Some(handle) = &self.handle {
             shm_names::persist(handle)?;
         }

@@ -112,9 +112,8 @@ impl<B: Backend<Handle = OwnedFd>> Provider<ServedBackend<B>> {
     /// # Errors
     ///
     /// [`Error::Service`](crate::Error::Service) if it cannot be one.
-    pub fn address(&self) -> Result<PathBuf, crate::Error> {
-        let path = self.backend.client.address()?;
-        Ok(path)
+    pub fn address(&self) -> Result<PathBuf> {
+        self.backend.client.address()
     }
 }
 

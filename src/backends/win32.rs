@@ -136,7 +136,7 @@ impl Win32ShMemProvider {
         &mut self,
         map_size: usize,
         name: &str,
-    ) -> Result<Win32ShMem, crate::Error> {
+    ) -> Result<Win32ShMem> {
         let created = create(ShMemId::from_string(name), check_size(map_size)?)?;
         Ok(Segment::from_created(created, &self.backend))
     }

@@ -14,8 +14,8 @@ pub use self::search::{Denial, Search};
 use crate::error::search::CURES;
 use crate::id::ShMemId;
 
-/// What the functions inside the crate return.
-pub(crate) type Result<T, E = Error> = core::result::Result<T, E>;
+/// The result of the functions of this crate.
+pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// Why a segment could not be created, opened or accessed.
 ///

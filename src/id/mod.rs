@@ -5,8 +5,7 @@ pub(crate) mod description;
 use core::fmt;
 use core::ops::Deref;
 
-use crate::Error;
-use crate::error;
+use crate::error::Error;
 use crate::util::fixed_str::Text;
 
 /// How many bytes an id has.
@@ -84,12 +83,12 @@ impl ShMemId {
     /// is not UTF-8.
     pub fn try_from_slice(slice: &[u8]) -> Result<Self, Error> {
         let Some(array) = slice.first_chunk::<LEN>() else {
-            return Err(error::Error::InvalidId {
+            return Err(Error::InvalidId {
                 id: Self::default(),
                 problem: "an id has 20 bytes, and there are fewer",
             })?;
         };
-        let text = Self::parse(array).map_err(|defect| error::Error::InvalidId {
+        let text = Self::parse(array).map_err(|defect| Error::InvalidId {
             id: Self::holding(defect),
             problem: "an id is UTF-8 text of at most 19 bytes, followed by zeros",
         })?;
@@ -150,7 +149,7 @@ impl ShMemId {
 
     /// The error for an id that names no segment: what is wrong with it, or what was wrong with
     /// what it was made from.
-    pub(crate) fn invalid(&self, problem: &'static str) -> error::Error {
+    pub(crate) fn invalid(&self, problem: &'static str) -> Error {
         let problem = match self.as_str() {
             "" => "it is empty",
             defect::TOO_LONG => "it was made from a text of more than 19 bytes",
@@ -159,7 +158,7 @@ impl ShMemId {
             defect::NOT_UTF_8 => "it was made from bytes that are not UTF-8",
             _ => problem,
         };
-        error::Error::InvalidId { id: *self, problem }
+        Error::InvalidId { id: *self, problem }
     }
 
     /// Holds `text`, of which the caller knows that it is UTF-8, shorter than 20 bytes and without

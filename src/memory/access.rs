@@ -16,8 +16,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
 
-use crate::Error;
-use crate::error;
+use crate::error::Error;
 use crate::memory::copy;
 
 /// A view of a segment's bytes that stays sound while other processes write them.
@@ -61,14 +60,6 @@ impl<'a> Access<'a> {
         Self { bytes }
     }
 
-    /// Of memory that is borrowed like this for as long as the access lives.
-    pub(crate) fn of_slice(bytes: &'a mut [u8]) -> Self {
-        let bytes: *const [AtomicU8] = core::ptr::from_mut(bytes) as *const [AtomicU8];
-        // SAFETY: a `u8` has the size and alignment of an `AtomicU8`, the bytes are borrowed
-        // exclusively, and what is borrowed so may be accessed atomically instead.
-        Self::new(unsafe { &*bytes })
-    }
-
     /// How many bytes there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -88,7 +79,7 @@ impl<'a> Access<'a> {
     /// [`Error::OutOfBounds`] if there are not as many.
     pub fn range(&self, offset: usize, len: usize) -> Result<Access<'a>, Error> {
         let bytes = self.bytes.get(offset..).and_then(|rest| rest.get(..len));
-        let bytes = bytes.ok_or(error::Error::OutOfBounds {
+        let bytes = bytes.ok_or(Error::OutOfBounds {
             offset,
             len,
             size: self.len(),
@@ -202,8 +193,7 @@ impl<'a> Access<'a> {
     pub fn try_read<T: zerocopy::TryFromBytes>(&self, offset: usize) -> Result<T, Error> {
         let mut copy = MaybeUninit::<T>::uninit();
         let bytes = &*self.fetch(offset, &mut copy)?;
-        let value = T::try_read_from_bytes(bytes).map_err(|_| error::Error::InvalidValue)?;
-        Ok(value)
+        T::try_read_from_bytes(bytes).map_err(|_| Error::InvalidValue)
     }
 
     /// Copies the value to `offset`. It need not be aligned there.
@@ -247,9 +237,20 @@ impl<'a> Access<'a> {
         if head.is_empty() {
             Ok(values)
         } else {
-            Err(error::Error::Misaligned {
+            Err(Error::Misaligned {
                 align: align_of::<T>(),
             })?
         }
+    }
+}
+
+/// Access to memory of this process: what [`ShMem::access`](crate::ShMem::access) returns for segments
+/// that are nothing but a slice.
+impl<'a> From<&'a mut [u8]> for Access<'a> {
+    fn from(bytes: &'a mut [u8]) -> Self {
+        let bytes: *const [AtomicU8] = core::ptr::from_mut(bytes) as *const [AtomicU8];
+        // SAFETY: a `u8` has the size and alignment of an `AtomicU8`, the bytes are borrowed
+        // exclusively, and what is borrowed so may be accessed atomically instead.
+        Self::new(unsafe { &*bytes })
     }
 }

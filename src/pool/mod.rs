@@ -26,7 +26,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::Error;
+use crate::error::Error;
 use crate::backend::{Exclusive, Request, Sparse};
 use crate::error::Result;
 use crate::id::ShMemId;

@@ -1,5 +1,6 @@
 //! [`ForkLock`]: a lock that gets through `fork()`.
 #![allow(unsafe_code)]
+#![allow(unreachable_pub, reason = "public to the package in libafl/")]
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -29,7 +30,7 @@ use crate::process::{Owner, ThreadNumber};
 /// that thread has ended. Never by time: however long the fork takes, the child finds the value whole.
 /// Other threads wait, but not for ever: after [`PATIENCE`] they get [`Error::ForkPending`] until the
 /// hold ends.
-pub(crate) struct ForkLock<T> {
+pub struct ForkLock<T> {
     /// 0 if it is free; otherwise the number of the [`Owner`] that holds it, times two, and one more
     /// if it is held for a fork, with no guard about.
     word: AtomicUsize,
@@ -48,9 +49,15 @@ pub(crate) struct ForkLock<T> {
 unsafe impl<T: Send> Sync for ForkLock<T> {}
 
 /// Access to the value, until dropped.
-pub(crate) struct Guard<'lock, T> {
+pub struct Guard<'lock, T> {
     lock: &'lock ForkLock<T>,
     owner: Owner,
+}
+
+impl<T> fmt::Debug for Guard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
 }
 
 impl<T> Guard<'_, T> {
@@ -60,7 +67,7 @@ impl<T> Guard<'_, T> {
     }
 
     /// Keeps it locked until this thread locks it, here and in the child that is forked meanwhile.
-    pub(crate) fn hold(self) {
+    pub fn hold(self) {
         let lock = self.lock;
         lock.holder.store(ThreadNumber::enlisted().get(), Relaxed);
         lock.holds.fetch_add(1, Relaxed);
@@ -87,7 +94,7 @@ enum Wait {
 
 impl<T: Default> ForkLock<T> {
     /// The value, unlocked.
-    pub(crate) const fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self {
             word: AtomicUsize::new(0),
             holder: AtomicUsize::new(0),
@@ -98,12 +105,12 @@ impl<T: Default> ForkLock<T> {
     }
 
     /// Waits until no other thread of this process holds it.
-    pub(crate) fn lock(&self) -> Result<Guard<'_, T>> {
+    pub fn lock(&self) -> Result<Guard<'_, T>> {
         self.acquire(Wait::For(PATIENCE)).ok_or(Error::ForkPending)
     }
 
     /// The same for a lock that is never held for a fork, or whose holder does not need it any more.
-    pub(crate) fn lock_now(&self) -> Guard<'_, T> {
+    pub fn lock_now(&self) -> Guard<'_, T> {
         loop {
             if let Some(guard) = self.acquire(Wait::No) {
                 return guard;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::error::Result;
+
 /// Stands in for `ShMemService` where no service is needed, because the default provider opens
 /// segments by their ids alone.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,7 +15,7 @@ impl DummyShMemService {
     /// # Errors
     ///
     /// None.
-    pub fn start() -> Result<Self, crate::Error> {
+    pub fn start() -> Result<Self> {
         Ok(Self)
     }
 
@@ -22,7 +24,7 @@ impl DummyShMemService {
     /// # Errors
     ///
     /// None.
-    pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
+    pub fn start_at(path: impl AsRef<Path>) -> Result<Self> {
         let _ = path;
         Ok(Self)
     }

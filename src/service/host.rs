@@ -179,9 +179,8 @@ impl ShMemService {
     /// # Errors
     ///
     /// As [`start_at`](Self::start_at), and [`Error::Service`] if none of the directories can be used.
-    pub fn start() -> Result<Self, crate::Error> {
-        let service = Self::start_or_fail(&Address::default())?;
-        Ok(service)
+    pub fn start() -> Result<Self> {
+        Self::start_or_fail(&Address::default())
     }
 
     /// Starts the service at this address: the path of a socket, of 103 bytes at most. A relative path is
@@ -218,9 +217,8 @@ impl ShMemService {
     /// has been silent longest; it connects again when it has something to say.
     ///
     /// It starts within three seconds, or not at all: an error.
-    pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {
-        let service = Self::start_or_fail(&Address::chosen(path.as_ref()))?;
-        Ok(service)
+    pub fn start_at(path: impl AsRef<Path>) -> Result<Self> {
+        Self::start_or_fail(&Address::chosen(path.as_ref()))
     }
 
     /// The path of its socket, when it was started.

@@ -40,7 +40,7 @@ use core::hint;
 use core::sync::atomic::{AtomicU32, Ordering::Acquire};
 use core::time::Duration;
 
-use crate::Error;
+use crate::error::Error;
 use crate::sys::futex;
 
 /// How often a word is looked at before a process sleeps, by default: for as long, about, as it
@@ -139,6 +139,5 @@ pub fn one(word: &AtomicU32) -> Result<bool, Error> {
 ///
 /// As [`one`].
 pub fn all(word: &AtomicU32) -> Result<usize, Error> {
-    let woken = futex::wake(word, i32::MAX.unsigned_abs())?;
-    Ok(woken)
+    futex::wake(word, i32::MAX.unsigned_abs())
 }

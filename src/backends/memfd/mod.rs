@@ -119,7 +119,7 @@ impl MemfdShMemProvider {
     /// assert_eq!(said, "hello\n");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn new_file() -> Result<std::fs::File, crate::Error> {
+    pub fn new_file() -> Result<std::fs::File> {
         let fd = create(b"shmem-file", MemfdFlags::CLOEXEC)?;
         Ok(fd.into())
     }
