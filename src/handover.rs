@@ -10,10 +10,7 @@ use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 
 /// The two variables, with their values.
-pub fn variables(
-    description: ShMemDescription,
-    name: &str,
-) -> Result<[(String, String); 2]> {
+pub fn variables(description: ShMemDescription, name: &str) -> Result<[(String, String); 2]> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(problem(
             name,

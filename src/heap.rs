@@ -67,11 +67,7 @@ impl ShMemProvider for NopShMemProvider {
     }
 
     /// A new segment of that size, zeroed. It only bears the id.
-    fn shmem_from_id_and_size(
-        &mut self,
-        id: ShMemId,
-        size: usize,
-    ) -> Result<Self::ShMem> {
+    fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem> {
         let mapping = allocate(check_size(size)?)?;
         Ok(NopShMem { id, mapping })
     }

@@ -83,11 +83,14 @@ pub mod migration {}
 pub use self::backend::{Backend, Exclusive, Snapshots, Sparse};
 #[cfg(any(unix, windows))]
 pub use self::backends::*;
-pub use self::error::{Error, Result};
+pub use self::error::{Error, ErrorKind, Result};
 #[cfg(feature = "alloc")]
 pub use self::heap::{NopShMem, NopShMemProvider};
+#[cfg(feature = "alloc")]
+pub use self::id::ParseIdError;
 pub use self::id::ShMemId;
 pub use self::id::description::ShMemDescription;
+pub use self::id::kind::{IdKind, MemfdLocator};
 pub use self::memory::access::Access;
 #[cfg(feature = "std")]
 pub use self::memory::cursor::ShMemCursor;

@@ -1,43 +1,40 @@
-//! [`Error`] as LibAFL's error: for the package in `libafl/`, which turns this feature on.
-//!
-//! LibAFL's crates return `libafl_core::Error` everywhere and put ours, unconverted, into the same
-//! `Result`. So there the type has to be theirs; inside of this crate it stays the enum.
+//! Our [`Error`] as LibAFL's, for the package in `libafl/`, whose traits return the latter.
 
 #[cfg(feature = "alloc")]
 use alloc::string::{String, ToString};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
-/// Keeps the errno, which theirs can hold, and our text with the limit and the cure.
+/// Keeps the error number, which theirs can hold, and our message.
 impl From<Error> for libafl_core::Error {
     fn from(error: Error) -> Self {
         let text = text(&error);
-        match error {
-            #[cfg(feature = "std")]
-            Error::Os { errno, .. } => {
-                Self::os_error(std::io::Error::from_raw_os_error(errno), text)
+        #[cfg(feature = "std")]
+        if let Error::Os { errno, .. } = error {
+            return Self::os_error(std::io::Error::from_raw_os_error(errno), text);
+        }
+        match error.kind() {
+            ErrorKind::Os
+            | ErrorKind::LimitReached
+            | ErrorKind::PermissionDenied
+            | ErrorKind::AlreadyExists => Self::unknown(text),
+            ErrorKind::Environment => Self::empty(text),
+            ErrorKind::Service | ErrorKind::ForkPending | ErrorKind::InvalidValue => {
+                Self::illegal_state(text)
             }
-            #[cfg(not(feature = "std"))]
-            Error::Os { .. } => Self::unknown(text),
-            #[cfg(feature = "std")]
-            Error::Environment { .. } | Error::FromEnvironment { .. } => Self::empty(text),
-            #[cfg(feature = "std")]
-            Error::Service { .. } | Error::ForkPending => Self::illegal_state(text),
-            #[cfg(feature = "zerocopy")]
-            Error::InvalidValue => Self::illegal_state(text),
-            #[cfg(feature = "std")]
-            Error::NotServed { .. } => Self::key_not_found(text),
-            Error::Gone { .. } | Error::NotFound { .. } => Self::key_not_found(text),
-            Error::Unsupported { .. } => Self::unsupported(text),
-            Error::InvalidSize { .. }
-            | Error::TooLarge { .. }
-            | Error::InvalidId { .. }
-            | Error::Released { .. }
-            | Error::Denied { .. }
-            | Error::OtherUser { .. }
-            | Error::Foreign { .. }
-            | Error::OutOfBounds { .. }
-            | Error::Misaligned { .. } => Self::illegal_argument(text),
+            ErrorKind::Gone | ErrorKind::NotFound | ErrorKind::NotServed => {
+                Self::key_not_found(text)
+            }
+            ErrorKind::Unsupported => Self::unsupported(text),
+            ErrorKind::InvalidSize
+            | ErrorKind::TooLarge
+            | ErrorKind::InvalidId
+            | ErrorKind::Released
+            | ErrorKind::Denied
+            | ErrorKind::OtherUser
+            | ErrorKind::Foreign
+            | ErrorKind::OutOfBounds
+            | ErrorKind::Misaligned => Self::illegal_argument(text),
         }
     }
 }

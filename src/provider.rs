@@ -161,11 +161,7 @@ impl<B: Backend> ShMemProvider for Provider<B> {
         Ok(segment)
     }
 
-    fn shmem_from_id_and_size(
-        &mut self,
-        id: ShMemId,
-        size: usize,
-    ) -> Result<Self::ShMem> {
+    fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem> {
         let (segment, _) = self.attach(id, Attach::plain(Some(size)))?;
         Ok(segment)
     }

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::Error;
 use crate::backend::Backend;
+use crate::error::Error;
 use crate::error::Result;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;

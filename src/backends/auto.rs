@@ -20,6 +20,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
@@ -129,11 +130,11 @@ impl Backend for AutoBackend {
     }
 
     fn open(&self, id: &ShMemId, expected: Expected) -> Result<Handle> {
-        match id.as_array()[0] {
-            b'm' => MemfdBackend.open(id, expected).map(Handle::Memfd),
-            b'0'..=b'9' => SystemVBackend.open(id, expected).map(Handle::SystemV),
-            b'/' => PosixBackend.open(id, expected).map(Handle::Posix),
-            _ => Err(id.invalid("an id starts with `m`, a digit, or a slash")),
+        match id.kind() {
+            IdKind::Memfd(_) => MemfdBackend.open(id, expected).map(Handle::Memfd),
+            IdKind::SystemV { .. } => SystemVBackend.open(id, expected).map(Handle::SystemV),
+            IdKind::Posix => PosixBackend.open(id, expected).map(Handle::Posix),
+            _ => Err(id.invalid("an id of this provider starts with `m`, a digit, or a slash")),
         }
     }
 

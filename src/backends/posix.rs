@@ -25,13 +25,13 @@ use crate::backend::{
 };
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::sys::{self, FileInfo, failed, shm_names};
 use crate::util::base64;
-use crate::util::fixed_str::Text;
 
 /// Makes segments with `shm_open(3)`.
 ///
@@ -371,24 +371,17 @@ fn is(error: &Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
 
-/// The id as a name, if it is one: a slash and one component.
+/// Returns the name that the id is.
 fn name(id: &ShMemId) -> Result<&CStr> {
-    match id.as_str().strip_prefix('/') {
-        None => return Err(id.invalid("a POSIX name starts with a slash")),
-        Some("" | "." | "..") => {
-            return Err(id.invalid("a POSIX name has a component behind its slash"));
-        }
-        Some(component) if component.contains('/') => {
-            return Err(id.invalid("a POSIX name has no second slash"));
-        }
-        Some(_) => {}
+    if id.kind() != IdKind::Posix {
+        return Err(id.invalid("a POSIX name starts with a slash"));
     }
     CStr::from_bytes_until_nul(id.as_array()).map_err(|_| id.invalid("a name ends with a zero"))
 }
 
 fn random_name() -> Result<ShMemId> {
-    let name = Text::<20>::joined(&[PREFIX.as_bytes(), &base64::digits::<11>(sys::nonce()?)]);
-    Ok(ShMemId::holding(name.as_bytes()))
+    let random = base64::digits::<11>(sys::nonce()?);
+    Ok(ShMemId::joined(&[PREFIX.as_bytes(), &random]))
 }
 
 /// Whether the text, with its slash, is a name that [`random_name`] could have made.

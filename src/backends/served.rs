@@ -18,13 +18,13 @@ use crate::backend::{
 };
 use crate::error::Result;
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
 use crate::memory::mapping::Mapping;
 use crate::memory::size::mapped_len;
 use crate::options::OptionReport;
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::service::client::{Client, Held};
-use crate::util::base64;
 
 /// Makes segments of another provider, and shares them through a [service](crate::ShMemService)
 /// instead of by names.
@@ -147,13 +147,12 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
     }
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<Held> {
-        let text = id.as_str();
-        let random = text.strip_prefix('s').unwrap_or_default();
-        if !base64::is_digits::<18>(random) {
-            let problem = "a served segment's id is `s` and 18 characters of base64url";
-            return Err(id.invalid(problem));
+        match id.kind() {
+            IdKind::Served => self.client.open(*id),
+            _ => {
+                Err(id.invalid("the id of a served segment is `s` and 18 characters of base64url"))
+            }
         }
-        self.client.open(*id)
     }
 
     fn duplicate(&self, handle: &Held) -> Result<Held> {

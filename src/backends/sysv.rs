@@ -22,6 +22,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, OptionStatus, Priority, UNSUPPORTED};
 use crate::provider::Provider;
@@ -139,9 +140,9 @@ impl Backend for SystemVBackend {
     }
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<Shmid> {
-        match id.as_int() {
-            Some(number) if number >= 0 => Ok(Shmid(number)),
-            _ => Err(id.invalid("a System V segment's id is a number in decimal digits")),
+        match id.kind() {
+            IdKind::SystemV { shmid } => Ok(Shmid(shmid)),
+            _ => Err(id.invalid("the id of a System V segment is a decimal number")),
         }
     }
 

@@ -30,6 +30,7 @@ use crate::backend::{
 use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
 use crate::memory::mapping::Mapping;
 use crate::memory::size::{check_size, mapped_len};
 use crate::options::{OptionReport, UNSUPPORTED};
@@ -132,11 +133,7 @@ impl Win32ShMemProvider {
     /// assert_eq!(segment.id().as_str(), name);
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
-    pub fn new_shmem_with_id(
-        &mut self,
-        map_size: usize,
-        name: &str,
-    ) -> Result<Win32ShMem> {
+    pub fn new_shmem_with_id(&mut self, map_size: usize, name: &str) -> Result<Win32ShMem> {
         let created = create(ShMemId::from_string(name), check_size(map_size)?)?;
         Ok(Segment::from_created(created, &self.backend))
     }
@@ -333,22 +330,13 @@ struct Name {
 impl Name {
     fn of(id: &ShMemId) -> Result<Self> {
         let text = id.as_str();
-        let chosen = [LOCAL, GLOBAL]
-            .iter()
-            .find_map(|space| text.strip_prefix(space));
-        let space: &str = match (chosen, text.strip_prefix('w')) {
-            (Some(component), _) if !component.is_empty() && !component.contains('\\') => "",
-            (Some(_), _) => {
-                return Err(id.invalid("a name in Local\\ or Global\\ has one component"));
-            }
-            (None, Some(random)) if base64::is_digits::<18>(random) => LOCAL,
-            (None, _) => {
-                return Err(id.invalid(
-                    "a Win32Backend segment's id is `w` and 18 characters of base64url, or a name in \
-                     Local\\ or Global\\",
-                ));
-            }
-        };
+        if id.kind() != IdKind::Section {
+            return Err(id.invalid(
+                "the id of a section is `w` and 18 characters of base64url, or a name in Local\\ or \
+                 Global\\",
+            ));
+        }
+        let space = if text.starts_with('w') { LOCAL } else { "" };
         Ok(Self {
             text: Text::joined(&[space.as_bytes(), text.as_bytes(), b"\0"]),
         })
@@ -363,6 +351,5 @@ impl Name {
 fn random_id() -> Result<ShMemId> {
     let (high, low) = (sys::nonce()?, sys::nonce()?);
     let digits: ([u8; 7], [u8; 11]) = (base64::digits(high), base64::digits(low));
-    let text = Text::<20>::joined(&[b"w", &digits.0, &digits.1]);
-    Ok(ShMemId::holding(text.as_bytes()))
+    Ok(ShMemId::joined(&[b"w", &digits.0, &digits.1]))
 }

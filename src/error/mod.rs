@@ -1,27 +1,28 @@
-//! What can go wrong: one enum that keeps the call, the errno and the limit that was hit.
-//!
-//! Everything inside the crate returns [`Error`] as defined here. Public signatures name
-//! [`crate::Error`], which is an alias of it, or, with the feature `libafl`, that of `LibAFL`, into
-//! which it is converted at the boundary: there `?` converts, and does nothing without the feature.
+//! [`Error`], which keeps the call, the error number and the limit that was reached, and [`ErrorKind`],
+//! by which programs tell errors apart.
 
+pub(crate) mod kind;
 pub(crate) mod limit;
 pub(crate) mod search;
 
 use core::fmt;
 
+pub use self::kind::ErrorKind;
 pub use self::limit::Limit;
 pub use self::search::{Denial, Search};
 use crate::error::search::CURES;
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
 
 /// The result of the functions of this crate.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// Why a segment could not be created, opened or accessed.
 ///
-/// [`Display`](fmt::Display) says which call failed on what, with which errno, which limit was hit,
-/// its value at that moment, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// [`Display`](fmt::Display) tells which call failed on what, the error number, the limit that was reached
+/// and its value at that moment, and what to do about it. [`Debug`](fmt::Debug) prints the same, so that a
+/// `main` that returns an error ends with a readable message. Programs use [`kind`](Self::kind).
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a call.
@@ -320,18 +321,18 @@ impl fmt::Display for Subject {
 /// Says that nothing has the id, as far as its kind reaches.
 fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
     let escaped = Escaped(id);
-    match id.as_str().as_bytes().first() {
-        Some(b'0'..=b'9') => write!(
+    match id.kind() {
+        IdKind::SystemV { .. } => write!(
             f,
             "no System V segment has the number {escaped} in this IPC namespace: its last holder is \
              gone, or it was made in another IPC namespace (container)"
         ),
-        Some(b'/') => write!(
+        IdKind::Posix => write!(
             f,
             "no POSIX segment has the name {escaped} here: its creator has removed it, it was never \
              made, or it was made where another /dev/shm is mounted (container)"
         ),
-        Some(b'w') => write!(
+        IdKind::Section => write!(
             f,
             "no process of this session holds segment {escaped}: its last holder is gone, or it was \
              made in another session"
@@ -346,6 +347,20 @@ struct Escaped<'a>(&'a ShMemId);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0.as_str().escape_debug(), f)
+    }
+}
+
+/// The text of [`Display`](fmt::Display); with `{:#?}` also the [kind](Error::kind).
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            f.debug_struct("Error")
+                .field("kind", &self.kind())
+                .field("message", &format_args!("{self}"))
+                .finish()
+        } else {
+            fmt::Display::fmt(self, f)
+        }
     }
 }
 
@@ -367,37 +382,13 @@ fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
     return write!(f, "os error {errno}");
 }
 
-/// Keeps the text, and the kind that the standard library gives to the same failure.
+/// Keeps the error, with the kind that the standard library gives to the same failure.
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
-        use std::io::ErrorKind;
-        let mut cause = &error;
-        while let Error::FromEnvironment { error, .. } = cause {
-            cause = error;
-        }
-        let kind = match cause {
-            Error::Os { errno, .. } => std::io::Error::from_raw_os_error(*errno).kind(),
-            Error::Gone { .. } | Error::NotFound { .. } => ErrorKind::NotFound,
-            Error::NotServed { .. } => ErrorKind::NotFound,
-            Error::Denied { .. } | Error::OtherUser { .. } => ErrorKind::PermissionDenied,
-            Error::Unsupported { .. } => ErrorKind::Unsupported,
-            Error::Foreign { .. } => ErrorKind::InvalidData,
-            Error::Service {
-                errno: Some(errno), ..
-            } => std::io::Error::from_raw_os_error(*errno).kind(),
-            Error::Service { .. } => ErrorKind::NotConnected,
-            Error::ForkPending => ErrorKind::TimedOut,
-            #[cfg(feature = "zerocopy")]
-            Error::InvalidValue => ErrorKind::InvalidData,
-            Error::InvalidSize { .. }
-            | Error::TooLarge { .. }
-            | Error::InvalidId { .. }
-            | Error::Released { .. }
-            | Error::OutOfBounds { .. }
-            | Error::Misaligned { .. }
-            | Error::Environment { .. }
-            | Error::FromEnvironment { .. } => ErrorKind::InvalidInput,
+        let kind = match error.raw_os_error() {
+            Some(errno) => Self::from_raw_os_error(errno).kind(),
+            None => error.kind().io_kind(),
         };
         Self::new(kind, error)
     }

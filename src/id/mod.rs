@@ -1,18 +1,24 @@
 //! [`ShMemId`]: the name of a segment in every process of the user.
 
 pub(crate) mod description;
+pub(crate) mod kind;
+#[cfg(feature = "serde")]
+mod serde_impls;
 
 use core::fmt;
 use core::ops::Deref;
+#[cfg(feature = "alloc")]
+use core::str::FromStr;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
+use crate::id::kind::IdKind;
 use crate::util::fixed_str::Text;
 
-/// How many bytes an id has.
+/// The size of an id in bytes.
 const LEN: usize = 20;
 
-/// What the text of an id becomes when what it was made from cannot be one. No mechanism makes or
-/// opens an id that starts with a question mark.
+/// The texts of ids that were created from something that cannot be an id. No backend creates or opens an
+/// id that starts with a question mark.
 mod defect {
     pub(super) const TOO_LONG: &str = "?too-long";
     pub(super) const INNER_NUL: &str = "?contains-nul";
@@ -20,85 +26,96 @@ mod defect {
     pub(super) const NOT_UTF_8: &str = "?not-utf-8";
 }
 
-/// Names a segment in every process of the user.
+/// The name of a segment in every process of the user.
 ///
-/// An id is text of at most 19 bytes, followed by zeros: exactly 20 bytes, to be put into
-/// environments, messages and shared pages. All zeros is the empty id, which names nothing.
+/// An id is text of at most 19 bytes, followed by zeros: exactly 20 bytes, which fit into environment
+/// variables, messages and shared pages. All zeros is the empty id, which names nothing.
 ///
-/// | text | means |
+/// # Formats
+///
+/// | text | names |
 /// | --- | --- |
-/// | decimal digits | the shmid of a System V segment |
-/// | `/name` | a POSIX name |
-/// | `m` and 18 characters of base64url | a memfd: the descriptor of a process, and a random number |
-/// | `s` and 18 characters of base64url | a served segment: random |
-/// | `w` and 18 characters of base64url | a section of Windows, in `Local\`: random |
-/// | `Local\name`, `Global\name` | a section of Windows under a chosen name |
+/// | decimal digits | a System V segment, by its `shmid` |
+/// | `/name` | a POSIX shared memory object |
+/// | `m` and 18 characters of base64url | a memfd: 22 bits for the process, 20 for the descriptor, 64 for a random number ([`MemfdLocator`](kind::MemfdLocator)) |
+/// | `s` and 18 characters of base64url | a served segment, by a random number |
+/// | `w` and 18 characters of base64url | a Windows section in `Local\`, by a random number |
+/// | `Local\name`, `Global\name` | a Windows section with a chosen name |
 ///
-/// Every function is total: whatever bytes an id is made from, it is an id, and one that cannot be
-/// understood opens nothing. Such an id says why: its text is `?too-long`, `?contains-nul`,
-/// `?not-terminated` or `?not-utf-8`.
+/// These formats are stable: other programs and languages may create and parse them. [`kind`](Self::kind)
+/// tells which one a text has.
+///
+/// # Invalid ids
+///
+/// [`from_string`](Self::from_string) and [`from_array`](Self::from_array) accept any bytes and never fail:
+/// what cannot be an id becomes one that opens nothing and whose text is the reason, `?too-long`,
+/// `?contains-nul`, `?not-terminated` or `?not-utf-8`. [`str::parse`] and `TryFrom<&str>` return an error
+/// instead.
 ///
 /// # Security
 ///
-/// An id is a name, not a secret: the kernel lets no other user open what it names. It gives no
-/// rights to those who know it.
+/// An id is a name and not a secret: the kernel lets no other user open what it names, and knowing it
+/// grants no rights.
 ///
 /// # Examples
 ///
 /// ```
-/// use shmem_providers::ShMemId;
+/// use shmem_providers::{IdKind, ShMemId};
 ///
-/// let id = ShMemId::from_string("/pictures");
+/// let id: ShMemId = "/pictures".parse()?;
 /// assert_eq!(id.as_str(), "/pictures");
+/// assert_eq!(id.kind(), IdKind::Posix);
 /// assert_eq!(ShMemId::from_array(id.as_array()), id);
-/// assert_eq!(ShMemId::from_string("a text of more than 19 bytes").as_str(), "?too-long");
+///
+/// let error = "a text of more than 19 bytes".parse::<ShMemId>().unwrap_err();
+/// assert_eq!(error.text(), "a text of more than 19 bytes");
+/// assert_eq!(ShMemId::from_string(error.text()).as_str(), "?too-long");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(from = "[u8; 20]", into = "[u8; 20]"))]
 #[repr(transparent)]
 pub struct ShMemId {
-    /// UTF-8, then at least one zero, then zeros only.
+    /// UTF-8, then zeros, at least one.
     bytes: [u8; LEN],
 }
 
 impl ShMemId {
-    /// The id in `array`: text up to the first zero byte. What follows that byte is ignored.
+    /// Returns the id in `array`: the text up to the first zero byte. The bytes after it are ignored.
     ///
-    /// Without a zero byte the result is the id `?not-terminated`, with a text that is not UTF-8 it
-    /// is `?not-utf-8`; neither opens anything.
+    /// Without a zero byte the result is the id `?not-terminated`, for text that is not UTF-8 it is
+    /// `?not-utf-8`. Neither opens anything.
     #[must_use]
     pub fn from_array(array: &[u8; 20]) -> Self {
-        match Self::parse(array) {
+        match Self::text_of(array) {
             Ok(text) => Self::holding(text),
             Err(defect) => Self::holding(defect),
         }
     }
 
-    /// The id in the first 20 bytes of `slice`.
+    /// Returns the id in the first 20 bytes of `slice`.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidId`] if there are fewer than 20 bytes, if none of them is zero, or if the text
     /// is not UTF-8.
-    pub fn try_from_slice(slice: &[u8]) -> Result<Self, Error> {
+    pub fn try_from_slice(slice: &[u8]) -> Result<Self> {
         let Some(array) = slice.first_chunk::<LEN>() else {
             return Err(Error::InvalidId {
                 id: Self::default(),
                 problem: "an id has 20 bytes, and there are fewer",
-            })?;
+            });
         };
-        let text = Self::parse(array).map_err(|defect| Error::InvalidId {
+        let text = Self::text_of(array).map_err(|defect| Error::InvalidId {
             id: Self::holding(defect),
             problem: "an id is UTF-8 text of at most 19 bytes, followed by zeros",
         })?;
         Ok(Self::holding(text))
     }
 
-    /// The id with this text.
+    /// Returns the id with this text.
     ///
-    /// A text of more than 19 bytes makes the id `?too-long`, one that contains a zero byte the id
-    /// `?contains-nul`; neither opens anything.
+    /// For a text of more than 19 bytes that is the id `?too-long`, for one that contains a zero byte
+    /// `?contains-nul`. Neither opens anything.
     #[must_use]
     pub fn from_string(val: &str) -> Self {
         if val.contains('\0') {
@@ -110,25 +127,31 @@ impl ShMemId {
         }
     }
 
-    /// The id with this number, in decimal, as its text: for a shmid, the System V segment.
+    /// Returns the id whose text is this number in decimal. For a `shmid` it names the System V segment.
     #[must_use]
     pub fn from_int(val: i32) -> Self {
         Self::holding(Text::<LEN>::of(format_args!("{val}")).as_bytes())
     }
 
-    /// Whether this is the empty id, which names nothing.
+    /// Returns what the id names, by the form of its text.
+    #[must_use]
+    pub fn kind(&self) -> IdKind {
+        IdKind::of(self.as_str())
+    }
+
+    /// Returns `true` for the empty id, which names nothing.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes[0] == 0
     }
 
-    /// The 20 bytes: the text, then zeros, at least one.
+    /// Returns the 20 bytes: the text, then zeros, at least one.
     #[must_use]
     pub const fn as_array(&self) -> &[u8; 20] {
         &self.bytes
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let text = self
@@ -136,50 +159,144 @@ impl ShMemId {
             .split(|&byte| byte == 0)
             .next()
             .unwrap_or_default();
-        // The constructors let nothing but UTF-8 pass.
+        // The constructors accept UTF-8 only.
         core::str::from_utf8(text).unwrap_or(defect::NOT_UTF_8)
     }
 
-    /// The number, if the text is what [`from_int`](Self::from_int) makes of one.
+    /// Returns the number if the text is what [`from_int`](Self::from_int) creates for it.
     #[must_use]
     pub fn as_int(&self) -> Option<i32> {
         let number = self.as_str().parse().ok()?;
         (Self::from_int(number) == *self).then_some(number)
     }
 
-    /// The error for an id that names no segment: what is wrong with it, or what was wrong with
-    /// what it was made from.
-    pub(crate) fn invalid(&self, problem: &'static str) -> Error {
-        let problem = match self.as_str() {
-            "" => "it is empty",
-            defect::TOO_LONG => "it was made from a text of more than 19 bytes",
-            defect::INNER_NUL => "it was made from a text that contains a zero byte",
-            defect::NO_NUL => "it was made from 20 bytes none of which is zero",
-            defect::NOT_UTF_8 => "it was made from bytes that are not UTF-8",
-            _ => problem,
+    /// Returns the error for an id of another kind than the one that `expected` describes.
+    pub(crate) fn invalid(&self, expected: &'static str) -> Error {
+        let problem = match self.kind() {
+            IdKind::Empty => "it is empty",
+            IdKind::Invalid { problem } => problem,
+            _ => expected,
         };
         Error::InvalidId { id: *self, problem }
     }
 
-    /// Holds `text`, of which the caller knows that it is UTF-8, shorter than 20 bytes and without
-    /// zeros.
+    /// Returns what was wrong with the source of an id whose text starts with a question mark.
+    fn defect_of(text: &str) -> &'static str {
+        match text {
+            defect::TOO_LONG => "it was created from a text of more than 19 bytes",
+            defect::INNER_NUL => "it was created from a text that contains a zero byte",
+            defect::NO_NUL => "it was created from 20 bytes none of which is zero",
+            defect::NOT_UTF_8 => "it was created from bytes that are not UTF-8",
+            _ => "an id does not start with a question mark",
+        }
+    }
+
+    /// Returns the id with this text, which is UTF-8, shorter than 20 bytes and contains no zeros.
     pub(crate) fn holding(text: impl AsRef<[u8]>) -> Self {
         let text = text.as_ref();
-        let (text, _) = text.split_at(text.len().min(LEN - 1));
+        debug_assert!(text.len() < LEN, "the text of an id is cut off");
         let mut bytes = [0; LEN];
-        if let Some(room) = bytes.get_mut(..text.len()) {
-            room.copy_from_slice(text);
+        for (byte, &from) in bytes.iter_mut().take(LEN - 1).zip(text) {
+            *byte = from;
         }
         Self { bytes }
     }
 
-    /// The text in `array`, or which defect it has.
-    fn parse(array: &[u8; LEN]) -> Result<&str, &'static str> {
+    /// Returns the id whose text consists of these parts, under the conditions of
+    /// [`holding`](Self::holding).
+    pub(crate) fn joined(parts: &[&[u8]]) -> Self {
+        Self::holding(Text::<LEN>::joined(parts).as_bytes())
+    }
+
+    /// Returns the text in `array`, or the defect that it has.
+    fn text_of(array: &[u8; LEN]) -> Result<&str, &'static str> {
         let end = array
             .iter()
             .position(|&byte| byte == 0)
             .ok_or(defect::NO_NUL)?;
         core::str::from_utf8(array.get(..end).unwrap_or_default()).map_err(|_| defect::NOT_UTF_8)
+    }
+}
+
+/// A text that is no id: returned by [`str::parse`] and `ShMemId::try_from`.
+#[cfg(feature = "alloc")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseIdError {
+    text: alloc::string::String,
+    problem: &'static str,
+}
+
+#[cfg(feature = "alloc")]
+impl ParseIdError {
+    /// Returns the text that is no id, unchanged.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is not the id of a segment: {}",
+            self.text, self.problem
+        )
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl core::error::Error for ParseIdError {}
+
+/// Loses the text of an error that is about a text of more than 19 bytes.
+#[cfg(feature = "alloc")]
+impl From<ParseIdError> for Error {
+    fn from(error: ParseIdError) -> Self {
+        Self::InvalidId {
+            id: ShMemId::from_string(&error.text),
+            problem: error.problem,
+        }
+    }
+}
+
+/// Accepts the texts that name a segment, and no others: [`kind`](ShMemId::kind) is neither
+/// [`Empty`](IdKind::Empty) nor [`Invalid`](IdKind::Invalid).
+#[cfg(feature = "alloc")]
+impl FromStr for ShMemId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let id = Self::from_string(text);
+        let problem = match id.kind() {
+            IdKind::Empty => "it is empty",
+            // What was too long has become another text.
+            IdKind::Invalid { .. } if text.len() >= LEN => "it has more than 19 bytes",
+            IdKind::Invalid { .. } if text.contains('\0') => "it contains a zero byte",
+            IdKind::Invalid { problem } => problem,
+            _ => return Ok(id),
+        };
+        Err(ParseIdError {
+            text: text.into(),
+            problem,
+        })
+    }
+}
+
+/// As [`FromStr`].
+#[cfg(feature = "alloc")]
+impl TryFrom<&str> for ShMemId {
+    type Error = ParseIdError;
+
+    fn try_from(text: &str) -> Result<Self, ParseIdError> {
+        text.parse()
+    }
+}
+
+/// The text, as [`as_str`](ShMemId::as_str).
+impl AsRef<str> for ShMemId {
+    fn as_ref(&self) -> &str {
+        self.as_str()
     }
 }
 

@@ -26,8 +26,8 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::error::Error;
 use crate::backend::{Exclusive, Request, Sparse};
+use crate::error::Error;
 use crate::error::Result;
 use crate::id::ShMemId;
 use crate::memory::access::Access;

@@ -23,7 +23,6 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use self::locator::Place;
 pub(super) use self::locator::is_reachable;
 use crate::backend::{
     Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
@@ -31,6 +30,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
+use crate::id::kind::{IdKind, MemfdLocator};
 use crate::memory::mapping::Mapping;
 use crate::options::{HugePages, OptionReport, OptionStatus, Priority, ShMemOptions};
 use crate::provider::Provider;
@@ -156,12 +156,13 @@ impl Backend for MemfdBackend {
     }
 
     fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
-        let place = Place::of(id)
-            .ok_or_else(|| id.invalid("a memfd's id is `m` and 18 characters of base64url"))?;
+        let IdKind::Memfd(locator) = id.kind() else {
+            return Err(id.invalid("it is not the id of a memfd"));
+        };
         // What has the name and is not what is expected. It hides no holder, and explains the error if
         // there is none.
         let decoy = Cell::new(None);
-        let opened = place.open(id, &|fd| match check_expected(fd, expected) {
+        let opened = locator::open(locator, id, &|fd| match check_expected(fd, expected) {
             Ok(()) => true,
             Err(error) => {
                 decoy.set(Some(error));
@@ -292,13 +293,13 @@ fn make_open(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
     sys::limits::check_file_size(size)?;
     let nonce = identity::nonce()?;
     let fd = create(
-        locator::name(nonce).as_bytes(),
+        locator::name(MemfdLocator::new(None, nonce)).as_bytes(),
         MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | pages,
     )?;
     fs::ftruncate(&fd, size as u64)
         .map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
     let number = u32::try_from(fd.as_raw_fd()).ok();
-    let id = Place::new(identity::visible_pid().zip(number), nonce).id();
+    let id = MemfdLocator::new(identity::visible_pid().zip(number), nonce).id();
     Ok((fd, id))
 }
 

@@ -18,7 +18,7 @@ pub(crate) const MODE: c_int = 0o610;
 /// The permissions, and the kernel's own bit for what is marked for removal (`SHM_DEST`).
 const MODE_BITS: u32 = 0o1777;
 
-/// FileInfo of the segment at a place in the kernel's table (`shmctl(2)`; the crate libc lacks them).
+/// Information about the segment at a place in the kernel's table (`shmctl(2)`; the crate libc lacks them).
 const SHM_STAT: c_int = 13;
 /// The last place in use.
 const SHM_INFO: c_int = 14;
