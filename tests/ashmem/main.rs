@@ -4,19 +4,6 @@
 //! `SHMEM_TEST_MACHINE` that the whole machine is for this program alone.
 
 #[cfg(target_os = "linux")]
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-#[path = "../support/process.rs"]
-mod process;
-#[cfg(target_os = "linux")]
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-#[path = "../support/mod.rs"]
-mod support;
-#[cfg(target_os = "linux")]
-#[macro_use]
-#[path = "../support/trials.rs"]
-mod trials;
-
-#[cfg(target_os = "linux")]
 mod regions;
 
 #[cfg(target_os = "linux")]
@@ -29,7 +16,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // One of them renames the device.
     arguments.test_threads = Some(1);
-    let trials = trials! {
+    let trials = testkit::trials! {
         regions: [
             an_id_alone_opens_nothing,
             a_region_has_its_size_and_is_close_on_exec,

@@ -10,28 +10,18 @@ use shmem_providers::{
     ShMemProvider,
 };
 
-use crate::process::Peer;
-use crate::support::{DONE, Outcome, lacking, open_files, skip};
+use testkit::peer::Peer;
+use testkit::{Outcome, if_lacking, open_files, skip};
 
 type Provider = ServedShMemProvider<AshmemBackend>;
 
 /// Why there is nothing to be tested here, as the outcome of a test.
-fn here() -> Result<AshmemShMemProvider, Outcome> {
+fn here() -> Outcome<AshmemShMemProvider> {
     let mut provider = AshmemShMemProvider::default();
     match provider.new_shmem(1) {
         Ok(_) => Ok(provider),
-        Err(error) => Err(lacking(&error).map_or_else(|| Err(error.into()), skip)),
+        Err(error) => if_lacking(error),
     }
-}
-
-/// Ends the test if there is no ashmem.
-macro_rules! here {
-    () => {
-        match here() {
-            Ok(provider) => provider,
-            Err(outcome) => return outcome,
-        }
-    };
 }
 
 /// What the second process does: `at PATH`, `make SIZE`, `open ID`, `put OFFSET BYTE`, `get OFFSET`.
@@ -87,7 +77,7 @@ fn peer(address: &Path) -> Peer {
 }
 
 pub(crate) fn an_id_alone_opens_nothing() -> Outcome {
-    let mut provider = here!();
+    let mut provider = here()?;
     let segment = provider.new_shmem(100)?;
     assert!(segment.id().is_empty());
     let error = provider.shmem_from_id(segment.id()).expect_err("no name");
@@ -95,11 +85,11 @@ pub(crate) fn an_id_alone_opens_nothing() -> Outcome {
     let id = ShMemId::from_string("a123456789012345678");
     let error = provider.shmem_from_id(id).expect_err("no id");
     assert!(matches!(error, Error::InvalidId { .. }), "{error:?}");
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_region_has_its_size_and_is_close_on_exec() -> Outcome {
-    let mut provider = here!();
+    let mut provider = here()?;
     let before = open_files();
     for size in [1, 4096, 5000, 1 << 20] {
         let mut made = provider.new_shmem(size)?;
@@ -118,11 +108,11 @@ pub(crate) fn a_region_has_its_size_and_is_close_on_exec() -> Outcome {
     let inherited = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(!inherited.contains("ashmem"), "{inherited}");
     drop(kept);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_child_shares_what_its_parent_made() -> Outcome {
-    let mut made = here!().new_shmem(100)?;
+    let mut made = here()?.new_shmem(100)?;
     // SAFETY: the child does nothing but write to memory and end.
     match unsafe { libc::fork() } {
         0 => {
@@ -137,11 +127,11 @@ pub(crate) fn a_child_shares_what_its_parent_made() -> Outcome {
         }
     }
     assert_eq!(made[7], 9);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
-    let _ = here!();
+    let _ = here()?;
     let folder = tempfile::tempdir()?;
     let address = folder.path().join("service");
     let (mut maker, mut holder) = (peer(&address), peer(&address));
@@ -161,12 +151,12 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     let id = ShMemId::from_string(&id);
     let opened = Provider::at(&address).shmem_from_id(id);
     assert!(opened.is_err_and(|error| error.is_not_found()));
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_region_beyond_31_bits() -> Outcome {
     const SIZE: usize = 5 << 30;
-    let mut provider = here!();
+    let mut provider = here()?;
     let mut made = match provider.new_shmem(SIZE) {
         Ok(made) => made,
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => return skip(error),
@@ -175,11 +165,11 @@ pub(crate) fn a_region_beyond_31_bits() -> Outcome {
     made[SIZE - 1] = 1;
     let clone = provider.clone_ref(&made)?;
     assert_eq!((clone.len(), clone[SIZE - 1]), (SIZE, 1));
-    DONE
+    Ok(())
 }
 
 pub(crate) fn more_than_a_region_has_is_refused() -> Outcome {
-    let _ = here!();
+    let _ = here()?;
     let folder = tempfile::tempdir()?;
     let address = folder.path().join("service");
     let mut maker = peer(&address);
@@ -189,11 +179,11 @@ pub(crate) fn more_than_a_region_has_is_refused() -> Outcome {
         let actual = 5000;
         assert_eq!(opened.err(), Some(Error::TooLarge { asked, actual }));
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn the_name_with_the_id_of_the_boot() -> Outcome {
-    let mut provider = here!();
+    let mut provider = here()?;
     if env::var_os("SHMEM_TEST_MACHINE").is_none() {
         return skip("the device of this machine is not to be renamed");
     }
@@ -205,5 +195,5 @@ pub(crate) fn the_name_with_the_id_of_the_boot() -> Outcome {
     assert_eq!(made?.len(), 4096);
     // A rename back has to be seen as well.
     assert_eq!(provider.new_shmem(4097)?.len(), 4097);
-    DONE
+    Ok(())
 }

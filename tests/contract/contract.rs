@@ -8,7 +8,7 @@ use std::thread;
 
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider};
 
-use crate::support::{DONE, Outcome, lacking, name_exists, skip, too_few_descriptors};
+use testkit::{Outcome, if_lacking, name_exists, skip, too_few_descriptors};
 
 /// In what mechanisms differ.
 #[derive(Clone, Copy)]
@@ -31,7 +31,7 @@ pub(crate) fn a_new_segment_is_zeroed_and_exact<P: ShMemProvider>(p: &mut P, _: 
         assert_eq!(segment.description().id, segment.id());
         assert!(format!("{segment:?}").contains(segment.id().as_str()));
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn an_attachment_sees_the_same_bytes<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
@@ -48,7 +48,7 @@ pub(crate) fn an_attachment_sees_the_same_bytes<P: ShMemProvider>(p: &mut P, _: 
     // A provider holds nothing of its own: any other opens the same.
     let by_another = P::new()?.shmem_from_id(made.id())?;
     assert_eq!(by_another[7], 3);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn less_may_be_attached_and_more_may_not<P: ShMemProvider>(
@@ -70,7 +70,7 @@ pub(crate) fn less_may_be_attached_and_more_may_not<P: ShMemProvider>(
             assert_eq!(attached?.len(), asked);
         }
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn impossible_sizes_are_errors<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
@@ -91,7 +91,7 @@ pub(crate) fn impossible_sizes_are_errors<P: ShMemProvider>(p: &mut P, _: Rules)
         assert!(error.raw_os_error().is_some(), "{error:?}");
         assert!(error.to_string().contains(&size.to_string()), "{error}");
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn ids_that_name_nothing_are_errors<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
@@ -150,7 +150,7 @@ pub(crate) fn ids_that_name_nothing_are_errors<P: ShMemProvider>(p: &mut P, _: R
             "{array:?}: {error:?}"
         );
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn ids_of_the_right_shape_that_name_nothing_are_errors<P: ShMemProvider>(
@@ -176,7 +176,7 @@ pub(crate) fn ids_of_the_right_shape_that_name_nothing_are_errors<P: ShMemProvid
             "{text}: {error:?}"
         );
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_clone_is_another_mapping_and_another_holder<P: ShMemProvider>(
@@ -194,7 +194,7 @@ pub(crate) fn a_clone_is_another_mapping_and_another_holder<P: ShMemProvider>(
     let second = p.clone_ref(&first)?;
     drop(first);
     assert_eq!(second[9], 10);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_released_segment_is_empty_and_gone<P: ShMemProvider>(
@@ -215,7 +215,7 @@ pub(crate) fn a_released_segment_is_empty_and_gone<P: ShMemProvider>(
     let error = refused(p.shmem_from_id(id));
     assert!(error.is_not_found(), "{error:?}");
     assert!(!name_exists(id.as_str()));
-    DONE
+    Ok(())
 }
 
 pub(crate) fn the_last_holder_ends_it<P: ShMemProvider>(p: &mut P, rules: Rules) -> Outcome {
@@ -234,7 +234,7 @@ pub(crate) fn the_last_holder_ends_it<P: ShMemProvider>(p: &mut P, rules: Rules)
     let error = refused(p.shmem_from_id(id));
     assert!(error.is_not_found(), "{error:?}");
     assert!(!name_exists(id.as_str()));
-    DONE
+    Ok(())
 }
 
 pub(crate) fn values_are_placed_and_found<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
@@ -250,7 +250,7 @@ pub(crate) fn values_are_placed_and_found<P: ShMemProvider>(p: &mut P, _: Rules)
     assert!(made.as_mut_ptr_of::<Header>().is_some());
     let room = p.uninit_on_shmem::<[u16; 300]>()?;
     assert_eq!(room.len(), 600);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn values_that_cannot_be_placed_are_errors<P: ShMemProvider>(
@@ -272,9 +272,9 @@ pub(crate) fn values_that_cannot_be_placed_are_errors<P: ShMemProvider>(
         Ok(segment) => assert_eq!(segment.as_ptr().addr() % align_of::<Aligned>(), 0),
         Err(Error::Misaligned { align }) => assert_eq!(align, align_of::<Aligned>()),
         // A container's /dev/shm has 64 MiB, or less.
-        Err(error) => return lacking(&error).map_or_else(|| Err(error.into()), skip),
+        Err(error) => return if_lacking(error),
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn pointers_are_checked_for_size_and_alignment<P: ShMemProvider>(
@@ -299,7 +299,7 @@ pub(crate) fn pointers_are_checked_for_size_and_alignment<P: ShMemProvider>(
         assert!(segment.as_ptr_of::<[Aligned; 0]>().is_none());
         assert!(segment.as_mut_ptr_of::<[Aligned; 0]>().is_none());
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn others_may_write_while_it_is_accessed<P: ShMemProvider>(
@@ -339,7 +339,7 @@ pub(crate) fn others_may_write_while_it_is_accessed<P: ShMemProvider>(
             what: "the other thread panicked",
         }))
     })?;
-    DONE
+    Ok(())
 }
 
 pub(crate) fn segments_may_go_to_other_threads<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome
@@ -362,7 +362,7 @@ where
             scope.spawn(|| assert_eq!(made[3], 4));
         }
     });
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_hundred_segments_have_a_hundred_ids<P: ShMemProvider>(
@@ -389,7 +389,7 @@ pub(crate) fn a_hundred_segments_have_a_hundred_ids<P: ShMemProvider>(
         odd.iter()
             .all(|segment| p.shmem_from_id(segment.id()).is_ok())
     );
-    DONE
+    Ok(())
 }
 
 pub(crate) fn large_and_odd_sizes<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
@@ -397,12 +397,12 @@ pub(crate) fn large_and_odd_sizes<P: ShMemProvider>(p: &mut P, _: Rules) -> Outc
         let mut made = match p.new_shmem(size) {
             Ok(made) => made,
             // A container's /dev/shm has 64 MiB.
-            Err(error) => return lacking(&error).map_or_else(|| Err(error.into()), skip),
+            Err(error) => return if_lacking(error),
         };
         made[size - 1] = 1;
         assert_eq!(p.shmem_from_id(made.id())?[size - 1], 1);
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn an_id_is_text_of_at_most_19_bytes<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
@@ -417,7 +417,7 @@ pub(crate) fn an_id_is_text_of_at_most_19_bytes<P: ShMemProvider>(p: &mut P, _: 
         assert_eq!(ShMemId::from_string(id.as_str()), id);
         assert_eq!(ShMemId::try_from_slice(&id)?, id);
     }
-    DONE
+    Ok(())
 }
 
 /// The error of what must not succeed.

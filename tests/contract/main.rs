@@ -3,10 +3,6 @@
 //! After every test, descriptors, System V segments and mappings are as before.
 #![allow(unsafe_code)]
 
-#[cfg_attr(windows, path = "../support/windows.rs")]
-#[cfg_attr(not(windows), path = "../support/mod.rs")]
-mod support;
-
 mod contract;
 
 use std::time::{Duration, Instant};
@@ -32,12 +28,12 @@ use shmem_providers::{
 };
 
 use crate::contract::Rules;
-use crate::support::{Outcome, lacking, mappings, open_files, skip, system_v_segments};
+use testkit::{Outcome, if_lacking, mappings, open_files, system_v_segments};
 
 /// Runs every rule of the contract over one mechanism.
 macro_rules! contract {
     ($trials:ident, $mechanism:literal, $rules:expr, $provider:expr, [$($rule:ident),* $(,)?]) => {
-        $trials.extend([$(Trial::ignorable_test(
+        $trials.extend([$(testkit::trial(
             concat!($mechanism, "::", stringify!($rule)),
             move || watched($provider, |provider| contract::$rule(provider, $rules)),
         )),*]);
@@ -196,7 +192,7 @@ fn trials() -> Vec<Trial> {
         "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
-    trials.push(Trial::ignorable_test("android::what_the_memory_is", || {
+    trials.push(testkit::trial("android::what_the_memory_is", || {
         // What the links to it start with.
         let Ok(expected) = std::env::var("SHMEM_TEST_MEMORY") else {
             return skip("SHMEM_TEST_MEMORY does not say what it should be");
@@ -207,7 +203,7 @@ fn trials() -> Vec<Trial> {
         let new = now.iter().filter(|link| !before.contains(link));
         let new: Vec<_> = new.map(|link| link.display().to_string()).collect();
         assert!(new.len() == 1 && new[0].starts_with(&expected), "{new:?}");
-        support::DONE
+        Ok(())
     }));
     trials
 }
@@ -236,7 +232,7 @@ fn watched<P: ShMemProvider>(
         .new_shmem(1)
         .and_then(|made| provider.shmem_from_id(made.id()));
     if let Err(error) = probe {
-        return lacking(&error).map_or_else(|| Err(error.into()), skip);
+        return if_lacking(error);
     }
     let open = || {
         (

@@ -4,7 +4,6 @@
 //! its own in a folder of its own, which is empty afterwards.
 
 #[cfg(target_os = "linux")]
-#[path = "linux.rs"]
 mod linux;
 
 #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 
 use crate::peer::Peer;
-use crate::support::{DONE, Outcome};
+use testkit::Outcome;
 
 const NAME: &str = "SHMEM_TEST_MAP";
 
@@ -20,7 +20,7 @@ pub(crate) fn a_command_hands_over_id_and_size() -> Outcome {
     assert_eq!(peer.ask("get 4999")?, "42");
     peer.ask("put 0 7")?;
     assert_eq!(segment[0], 7);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn without_a_size_whole_pages_are_attached() -> Outcome {
@@ -28,7 +28,7 @@ pub(crate) fn without_a_size_whole_pages_are_attached() -> Outcome {
     let mut peer = Peer::started(Peer::command().env(NAME, segment.id().as_str()));
     assert_eq!(peer.ask(format!("env {NAME}"))?, "8192");
     assert_eq!(peer.ask("get 8191")?, "0");
-    DONE
+    Ok(())
 }
 
 pub(crate) fn what_the_environment_may_contain() -> Outcome {
@@ -49,7 +49,7 @@ pub(crate) fn what_the_environment_may_contain() -> Outcome {
     refused(id.as_str(), "-1", "SHMEM_TEST_MAP_SIZE\": is not a number");
     refused("hello", "1", "names no segment");
     refused(&"w".repeat(5000), "1", "more than 19 bytes");
-    DONE
+    Ok(())
 }
 
 pub(crate) fn handles_are_not_inherited() -> Outcome {
@@ -68,7 +68,7 @@ pub(crate) fn handles_are_not_inherited() -> Outcome {
     let _child = Peer::start();
     drop(kept);
     assert_eq!(provider.shmem_from_id(id).err(), Some(Error::Gone { id }));
-    DONE
+    Ok(())
 }
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
@@ -88,7 +88,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     late.kill();
     last.kill();
     assert_gone(&id);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
@@ -105,7 +105,7 @@ pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
     assert_eq!(holder.ask("get 1")?, "1");
     holder.ask("drop")?;
     assert_gone(&id);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn terminated_while_making_segments() -> Outcome {
@@ -121,7 +121,7 @@ pub(crate) fn terminated_while_making_segments() -> Outcome {
     }
     bystander.ask("put 65535 1")?;
     assert_eq!(Peer::start().ask(format!("open {id}"))?, "65536");
-    DONE
+    Ok(())
 }
 
 /// Checks that no section has this id any more.

@@ -4,19 +4,6 @@
 //! child what to do, line by line (`peer.rs`).
 
 #[cfg(windows)]
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-#[path = "../support/process.rs"]
-mod process;
-#[cfg(windows)]
-#[allow(dead_code, reason = "some of it is for the other test programs")]
-#[path = "../support/windows.rs"]
-mod support;
-#[cfg(windows)]
-#[macro_use]
-#[path = "../support/trials.rs"]
-mod trials;
-
-#[cfg(windows)]
 mod holders;
 #[cfg(windows)]
 mod peer;
@@ -30,7 +17,7 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
     }
-    let trials = trials! {
+    let trials = testkit::trials! {
         holders: [
             a_command_hands_over_id_and_size,
             without_a_size_whole_pages_are_attached,

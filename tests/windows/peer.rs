@@ -16,8 +16,8 @@ use std::io;
 
 use shmem_providers::{ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
 
-pub(crate) use crate::process::Peer;
-use crate::support::open_files;
+use testkit::open_files;
+pub(crate) use testkit::peer::Peer;
 
 /// What the second process does until its orders end.
 pub(crate) fn serve() {

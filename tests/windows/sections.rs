@@ -24,7 +24,7 @@ use windows_sys::Win32::System::Memory::{
 use windows_sys::Win32::System::Threading::{CreateMutexA, GetCurrentProcess, OpenProcessToken};
 
 use crate::peer::Peer;
-use crate::support::{DONE, Outcome, lacking, open_files, skip};
+use testkit::{Outcome, lacking, open_files, skip};
 
 /// A name in this space that no other test and no other run has.
 fn name(space: &str, test: char) -> String {
@@ -82,7 +82,7 @@ pub(crate) fn a_name_that_exists_is_an_error() -> Outcome {
     assert_refused(named(100, &name), ERROR_ALREADY_EXISTS);
     peer.kill();
     assert_eq!(named(100, &name)?[0], 0);
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_name_that_something_else_has() -> Outcome {
@@ -96,7 +96,7 @@ pub(crate) fn a_name_that_something_else_has() -> Outcome {
     assert_refused(named(100, &name), ERROR_INVALID_HANDLE);
     let opened = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name));
     assert!(matches!(opened, Err(Error::Foreign { .. })), "{opened:?}");
-    DONE
+    Ok(())
 }
 
 pub(crate) fn names_that_cannot_be() -> Outcome {
@@ -119,7 +119,7 @@ pub(crate) fn names_that_cannot_be() -> Outcome {
             "{name}: {error:?}"
         );
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn names_of_all_sessions() -> Outcome {
@@ -147,7 +147,7 @@ pub(crate) fn names_of_all_sessions() -> Outcome {
     let id = ShMemId::from_string(&local);
     let opened = StdShMemProvider::new()?.shmem_from_id(id);
     assert_eq!(opened.err(), Some(Error::Gone { id }));
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_name_that_is_closed_to_us() -> Outcome {
@@ -181,7 +181,7 @@ pub(crate) fn a_name_that_is_closed_to_us() -> Outcome {
         let names_it = error.contains("SeCreateGlobalPrivilege");
         assert_eq!(names_it, space == "Global", "{error}");
     }
-    DONE
+    Ok(())
 }
 
 /// A section that belongs to this owner, and is open to everybody.
@@ -240,7 +240,7 @@ pub(crate) fn a_section_of_another_owner() -> Outcome {
     }
     assert_eq!(open_files(), before);
     drop(section);
-    DONE
+    Ok(())
 }
 
 /// What this process makes belongs to its user or, with an administrator's rights, to all of them.
@@ -269,7 +269,7 @@ pub(crate) fn a_section_of_our_own() -> Outcome {
         let id = ShMemId::from_string(name.to_str()?);
         assert_eq!(StdShMemProvider::new()?.shmem_from_id(id)?.len(), 4096);
     }
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
@@ -299,7 +299,7 @@ pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
     );
     // SAFETY: it is a view, and nobody refers to it.
     unsafe { UnmapViewOfFile(view) };
-    DONE
+    Ok(())
 }
 
 pub(crate) fn a_section_that_cannot_be_written() -> Outcome {
@@ -309,7 +309,7 @@ pub(crate) fn a_section_that_cannot_be_written() -> Outcome {
         Err(error) => {
             let code = error.raw_os_error().map(i32::unsigned_abs);
             assert_eq!(code, Some(ERROR_ACCESS_DENIED), "{error}");
-            DONE
+            Ok(())
         }
         Ok(mut segment) => {
             segment[0] = 1;
@@ -323,7 +323,7 @@ pub(crate) fn five_gigabytes() -> Outcome {
     const SIZE: usize = 5 << 30;
     let mut made = match StdShMemProvider::new()?.new_shmem(SIZE) {
         Ok(made) => made,
-        Err(error) => return lacking(&error).map_or_else(|| Err(error.into()), skip),
+        Err(error) => return if_lacking(error),
     };
     assert_eq!(made.len(), SIZE);
     made[SIZE - 1] = 3;
@@ -333,7 +333,7 @@ pub(crate) fn five_gigabytes() -> Outcome {
     assert_eq!(peer.ask(format!("get {}", SIZE - 1))?, "3");
     // If half of the size were lost, this would be the byte before.
     assert_eq!(peer.ask(format!("get {}", (1_usize << 30) - 1))?, "0");
-    DONE
+    Ok(())
 }
 
 pub(crate) fn more_than_the_system_can_promise() -> Outcome {
@@ -346,5 +346,5 @@ pub(crate) fn more_than_the_system_can_promise() -> Outcome {
         "{text}"
     );
     assert!(text.contains("the system can promise"), "{text}");
-    DONE
+    Ok(())
 }

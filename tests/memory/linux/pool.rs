@@ -1,0 +1,376 @@
+//! The pool: what it uses again, and above all what not.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use shmem_providers::{
+    Error, Mechanism, PosixBackend, ShMem, ShMemId, ShMemPool, ShMemProvider, StdShMem,
+    StdShMemPool, StdShMemProvider, UnixShMemProvider,
+};
+
+use super::peer::{Answer, Peer};
+use testkit::{Outcome, fork, open_files, skip};
+
+const SIZE: usize = 65536;
+
+/// A pool over each mechanism that can tell who holds a segment.
+fn pools() -> Vec<StdShMemPool> {
+    let over = |mechanism| ShMemPool::over(StdShMemProvider::with_mechanism(mechanism), 8, 1 << 30);
+    vec![over(Mechanism::Memfd), over(Mechanism::SystemV)]
+}
+
+/// Whether segments are used again at all here, or else the outcome of the test.
+fn is_here() -> Outcome {
+    if let Err(error) = UnixShMemProvider::default().new_shmem(1) {
+        return skip(error);
+    }
+    Ok(())
+}
+
+/// The id of a segment that was made, filled with ones, and dropped.
+fn used(pool: &mut StdShMemPool) -> Result<ShMemId, Error> {
+    let mut segment = pool.new_shmem(SIZE)?;
+    segment.fill(1);
+    Ok(segment.id())
+}
+
+pub(crate) fn what_was_dropped_is_used_again() -> Outcome {
+    is_here()?;
+    for mut pool in pools() {
+        let before = open_files();
+        let id = used(&mut pool)?;
+        for _ in 0..100 {
+            let mut segment = pool.new_shmem(SIZE)?;
+            assert_eq!((segment.id(), segment.len(), pool.idle()), (id, SIZE, 0));
+            assert!(segment.iter().all(|&byte| byte == 0));
+            segment.fill(2);
+            let attached = pool.shmem_from_id(id)?;
+            assert_eq!(attached[SIZE - 1], 2);
+        }
+        assert_ne!(pool.new_shmem(SIZE + 1)?.id(), id);
+        // Large ones are cleared where they were touched.
+        let mut large = pool.new_shmem(8 << 20)?;
+        (large[5], large[(8 << 20) - 1]) = (1, 1);
+        let large_id = large.id();
+        pool.release_shmem(&mut large);
+        assert_eq!((large.len(), large.id()), (0, large_id));
+        drop(large);
+        let large = pool.new_shmem(8 << 20)?;
+        assert_eq!(large.id(), large_id);
+        assert!(large.iter().all(|&byte| byte == 0));
+        drop((large, pool));
+        assert_eq!(open_files(), before);
+    }
+    Ok(())
+}
+
+pub(crate) fn what_another_process_holds_is_not() -> Outcome {
+    is_here()?;
+    for mut pool in pools() {
+        let mut segment = pool.new_shmem(SIZE)?;
+        segment.fill(1);
+        let id = segment.id();
+        let (mut killed, mut ended) = (Peer::start(), Peer::start());
+        for peer in [&mut killed, &mut ended] {
+            peer.ask(format!("hold {id}"))?;
+        }
+        drop(segment);
+        for peer in [Some(killed), Some(ended)] {
+            for _ in 0..3 {
+                let other = pool.new_shmem(SIZE)?;
+                assert_ne!(other.id(), id);
+                assert!(other.iter().all(|&byte| byte == 0));
+            }
+            // It has what was written, and not a zeroed segment.
+            let held = pool.shmem_from_id(id)?;
+            assert!(held.iter().all(|&byte| byte == 1));
+            drop(held);
+            peer.map(Peer::kill);
+        }
+        // Whatever way the holders went: now it is free.
+        let all: Result<Vec<_>, _> = (0..2).map(|_| pool.new_shmem(SIZE)).collect();
+        assert!(all?.iter().any(|segment| segment.id() == id));
+    }
+    Ok(())
+}
+
+pub(crate) fn what_a_forked_child_inherited_is_not() -> Outcome {
+    is_here()?;
+    Peer::start().ask("forks")?;
+    Ok(())
+}
+
+/// In another IPC namespace, the numbers of System V segments are those of other segments.
+pub(crate) fn another_namespace_tells_nothing_of_children() -> Outcome {
+    is_here()?;
+    match Peer::start().ask("moves")?.as_str() {
+        "" => Ok(()),
+        reason => skip(reason),
+    }
+}
+
+pub(crate) fn a_forked_child_makes_its_own() -> Outcome {
+    is_here()?;
+    Peer::start().ask("child-makes")?;
+    Ok(())
+}
+
+pub(crate) fn what_is_attached_here_is_not() -> Outcome {
+    is_here()?;
+    for mut pool in pools() {
+        let segment = pool.new_shmem(SIZE)?;
+        let id = segment.id();
+        let clone = pool.clone_ref(&segment)?;
+        let attached = StdShMemProvider::new()?.shmem_from_id(id)?;
+        // Another descriptor of the same open file.
+        let again = StdShMemProvider::new()?.clone_ref(&attached)?;
+        drop((segment, attached));
+        assert_ne!(pool.new_shmem(SIZE)?.id(), id);
+        drop(clone);
+        assert_ne!(pool.new_shmem(SIZE)?.id(), id);
+        drop(again);
+        let all: Result<Vec<_>, _> = (0..2).map(|_| pool.new_shmem(SIZE)).collect();
+        assert!(all?.iter().any(|segment| segment.id() == id));
+    }
+    Ok(())
+}
+
+pub(crate) fn what_cannot_be_counted_is_made_anew() -> Outcome {
+    let mut pool = match ShMemPool::<PosixBackend>::new() {
+        Ok(pool) => pool,
+        Err(error) => return skip(error),
+    };
+    let id = pool.new_shmem(SIZE)?.id();
+    assert_eq!(pool.idle(), 0);
+    assert_ne!(pool.new_shmem(SIZE)?.id(), id);
+    assert!(pool.shmem_from_id(id).is_err());
+    Ok(())
+}
+
+pub(crate) fn it_keeps_no_more_than_it_may() -> Outcome {
+    is_here()?;
+    let mut pool = StdShMemPool::over(StdShMemProvider::new()?, 3, 10 * SIZE);
+    let before = open_files();
+    let many: Result<Vec<_>, _> = (0..5).map(|_| pool.new_shmem(SIZE)).collect();
+    drop(many?);
+    assert_eq!(pool.idle(), 3);
+    drop(pool.new_shmem(11 * SIZE)?);
+    assert_eq!(pool.idle(), 3);
+    let three: Result<Vec<_>, _> = (0..3).map(|_| pool.new_shmem(SIZE)).collect();
+    assert_eq!(pool.idle(), 0);
+    let large = pool.new_shmem(9 * SIZE)?;
+    drop(large);
+    drop(three?);
+    assert_eq!(pool.idle(), 2);
+    // A segment keeps the pool, and the pool what it keeps.
+    let last = pool.new_shmem(1)?;
+    drop(pool);
+    drop(last);
+    assert_eq!(open_files(), before);
+    Ok(())
+}
+
+pub(crate) fn threads_share_it() -> Outcome {
+    is_here()?;
+    for pool in pools() {
+        let work = |mark: u8| {
+            let mut pool = pool.clone();
+            move || -> Result<(), Error> {
+                for _ in 0..300 {
+                    let mut segment = pool.new_shmem(SIZE)?;
+                    assert!(segment.iter().all(|&byte| byte == 0));
+                    segment.fill(mark);
+                    thread::yield_now();
+                    assert!(segment.iter().all(|&byte| byte == mark));
+                }
+                Ok(())
+            }
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (1..=4).map(|mark| scope.spawn(work(mark))).collect();
+            for thread in threads {
+                thread
+                    .join()
+                    .expect("no assertion failed")
+                    .expect("no error");
+            }
+        });
+        assert!((1..=4).contains(&pool.idle()));
+    }
+    Ok(())
+}
+
+/// The one who makes room for a lease is told by a signal, which by default would kill it.
+pub(crate) fn who_comes_late_kills_nobody() -> Outcome {
+    /// So large that it takes a while to set it to zero, which is when nobody may come in.
+    const LARGE: usize = 8 << 20;
+
+    is_here()?;
+    let mut peer = Peer::start();
+    let mut pool = StdShMemPool::new()?;
+    let mut segment = pool.new_shmem(LARGE)?;
+    let id = segment.id();
+    segment.fill(1);
+    drop(segment);
+    peer.tell(&format!("knock {id}"));
+    let mut again = 0;
+    for _ in 0..30 {
+        let mut segment = pool.new_shmem(LARGE)?;
+        assert_eq!(
+            (segment[0], segment[LARGE / 2], segment[LARGE - 1]),
+            (0, 0, 0)
+        );
+        again += u32::from(segment.id() == id);
+        segment.fill(1);
+    }
+    assert!(again > 0);
+    peer.kill();
+    Ok(())
+}
+
+/// What a peer does: holds a segment until it ends.
+pub(crate) fn hold(id: &str) -> Answer {
+    let segment = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(id))?;
+    std::mem::forget(segment);
+    Ok(String::new())
+}
+
+/// What a peer does: attaches and detaches, again and again.
+pub(crate) fn knock(id: &str) -> Answer {
+    let mut provider = StdShMemProvider::new()?;
+    // Should nobody be left to kill it, it ends by itself.
+    let end = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < end {
+        let _: Result<StdShMem, _> = provider.shmem_from_id(ShMemId::from_string(id));
+        // Most of the time it is not there, so that the segment is used again.
+        thread::sleep(Duration::from_micros(300));
+    }
+    Ok(String::new())
+}
+
+/// What a peer does: drops what a child of it has inherited, and looks whether it gets it again.
+pub(crate) fn forks() -> Answer {
+    for mut pool in pools() {
+        let mut segment = pool.new_shmem(SIZE)?;
+        segment.fill(1);
+        let id = segment.id();
+        let (child, mut stream) = forked(|mut stream| {
+            let mut order = [0];
+            stream.read_exact(&mut order)?;
+            let intact = segment.iter().all(|&byte| byte == 1);
+            stream.write_all(&[u8::from(intact)])?;
+            // Until the parent closes its end.
+            stream.read_exact(&mut order)
+        })?;
+        drop(segment);
+        for _ in 0..3 {
+            let other = pool.new_shmem(SIZE)?;
+            if other.id() == id || other.iter().any(|&byte| byte != 0) {
+                return Err("the child's segment was used again".into());
+            }
+        }
+        stream.write_all(&[1])?;
+        let mut intact = [0];
+        stream.read_exact(&mut intact)?;
+        if intact != [1] {
+            return Err("the child's segment was changed".into());
+        }
+        drop(stream);
+        wait(child)?;
+        let all: Result<Vec<_>, _> = (0..4).map(|_| pool.new_shmem(SIZE)).collect();
+        if all?.iter().all(|segment| segment.id() != id) {
+            return Err("the child is gone, and the segment was not used again".into());
+        }
+    }
+    Ok(String::new())
+}
+
+/// What a peer does: moves to another IPC namespace while a child has a segment.
+pub(crate) fn moves() -> Answer {
+    let into_new_namespace = || {
+        // SAFETY: no pointer is passed, and this program has one thread.
+        let moved = unsafe { libc::unshare(libc::CLONE_NEWIPC) } == 0;
+        moved.then_some(()).ok_or_else(io::Error::last_os_error)
+    };
+    if let Err(error) = into_new_namespace() {
+        return Ok(format!("no IPC namespace: {error}"));
+    }
+    let memfd = StdShMemProvider::with_mechanism(Mechanism::Memfd);
+    let mut pool = ShMemPool::over(memfd, 8, 1 << 30);
+    let mut segment = pool.new_shmem(SIZE)?;
+    segment.fill(1);
+    let id = segment.id();
+    let (child, mut stream) = forked(|mut stream| {
+        let mut order = [0];
+        stream.read_exact(&mut order)?;
+        let intact = segment.iter().all(|&byte| byte == 1);
+        stream.write_all(&[u8::from(intact)])
+    })?;
+    drop(segment);
+    into_new_namespace()?;
+    // As in the first one, the first segments have the first numbers. They are larger than what the
+    // pool asks the kernel about.
+    let mut other = UnixShMemProvider::new()?;
+    let others: Result<Vec<_>, _> = (0..4).map(|_| other.new_shmem(SIZE)).collect();
+    let fresh = pool.new_shmem(SIZE)?.id();
+    stream.write_all(&[1])?;
+    let mut intact = [0];
+    stream.read_exact(&mut intact)?;
+    wait(child)?;
+    drop(others?);
+    if fresh == id || intact != [1] {
+        return Err("the child's segment was used again".into());
+    }
+    Ok(String::new())
+}
+
+/// What a peer does: lets a child use the pool that it has inherited.
+pub(crate) fn child_makes() -> Answer {
+    for mut pool in pools() {
+        let id = used(&mut pool)?;
+        let in_use = pool.new_shmem(SIZE / 2)?;
+        let (child, mut stream) = forked(|mut stream| {
+            let fresh = pool.new_shmem(SIZE).map_err(io::Error::from)?;
+            let again = fresh.id() == id;
+            drop((fresh, in_use));
+            let idle = pool.idle();
+            stream.write_all(&[u8::from(again), u8::try_from(idle).unwrap_or(9)])
+        })?;
+        let mut said = [9; 2];
+        stream.read_exact(&mut said)?;
+        if said != [0, 0] {
+            return Err(format!("the child has used its parent's pool: {said:?}").into());
+        }
+        drop(stream);
+        wait(child)?;
+    }
+    Ok(String::new())
+}
+
+/// Forks a child that does this and ends, whatever comes of it.
+pub(crate) fn forked(
+    work: impl FnOnce(UnixStream) -> io::Result<()>,
+) -> io::Result<(libc::pid_t, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    // SAFETY: the other threads of this program, if there are any, change nothing that the child uses.
+    match unsafe { fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(ours);
+            let _ = work(theirs);
+            // SAFETY: it ends the child at once, which has nothing to clean up.
+            unsafe { libc::_exit(0) }
+        }
+        child => Ok((child, ours)),
+    }
+}
+
+pub(crate) fn wait(child: libc::pid_t) -> io::Result<()> {
+    // SAFETY: no pointer is passed but a null one, which is allowed.
+    match unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,145 @@
+//! Segments that another process can map and this one cannot: made by one of 64 bits, opened by one of
+//! 32. On 64 bits the same tests show that these segments are good.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::{fs, io, ptr};
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use shmem_providers::{
+    Error, MemfdShMemProvider, MmapShMemProvider, ShMem, ShMemId, ShMemProvider, UnixShMemProvider,
+};
+
+use testkit::{Outcome, skip};
+
+/// More than the half of 4 GiB, which no slice can have on 32 bits, but a size of 32 bits can say.
+const OVER_HALF: u64 = 0x9800_0000;
+
+/// The lower 32 bits say 4096.
+const OVER_ALL: u64 = (1 << 32) + 4096;
+
+/// Removes what a test has made, also if the test fails.
+struct Left<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Left<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Attaches to all of it, and touches the end, if this process can have as much.
+fn attach_all<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) {
+    let most = isize::MAX as usize;
+    match (p.shmem_from_id(id), usize::try_from(size)) {
+        (Ok(mut segment), Ok(size)) if size <= most => {
+            assert_eq!(segment.len(), size);
+            segment[size - 1] = 1;
+        }
+        (Err(Error::InvalidSize { .. }), size) if !size.is_ok_and(|size| size <= most) => {}
+        (done, size) => panic!("{size:?}: {done:?}"),
+    }
+}
+
+/// Attaches to parts, and to more than there is.
+fn attach_parts<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) -> Outcome {
+    let largest = isize::MAX as usize;
+    for asked in [largest + 1, usize::MAX] {
+        let refused = p.shmem_from_id_and_size(id, asked);
+        assert!(
+            matches!(refused, Err(Error::InvalidSize { .. })),
+            "{refused:?}"
+        );
+    }
+    if let Some(asked) = usize::try_from(size + 1)
+        .ok()
+        .filter(|&size| size <= largest)
+    {
+        let refused = p.shmem_from_id_and_size(id, asked);
+        assert!(
+            matches!(refused, Err(Error::TooLarge { .. })),
+            "{refused:?}"
+        );
+    }
+    for asked in [1, 4096, 8192, 1 << 20] {
+        let mut part = p.shmem_from_id_and_size(id, asked)?;
+        assert_eq!(part.len(), asked);
+        part[asked - 1] = 1;
+    }
+    Ok(())
+}
+
+/// What a program of 64 bits would make: a memfd of this size in the place of a segment's own.
+pub(crate) fn a_memfd_that_32_bits_cannot_map() -> Outcome {
+    let mut p = MemfdShMemProvider::new()?;
+    for size in [OVER_HALF, OVER_ALL] {
+        let segment = p.new_shmem(1)?;
+        let id = segment.id();
+        let own = super::snapshot::path_of(id)?;
+        let link = fs::read_link(&own)?;
+        let name = link.to_string_lossy();
+        let name = name.trim_start_matches("/memfd:");
+        let name = name.trim_end_matches(" (deleted)");
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let large = rustix::fs::memfd_create(name, flags)?;
+        rustix::fs::ftruncate(&large, size)?;
+        rustix::fs::fcntl_add_seals(&large, SealFlags::SHRINK | SealFlags::GROW)?;
+        let number: i32 = own
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default()
+            .parse()?;
+        // SAFETY: the number is that of the segment's descriptor, which is closed by this, and whose
+        // owner closes the new one.
+        if unsafe { libc::dup3(large.as_raw_fd(), number, libc::O_CLOEXEC) } == -1 {
+            return Err(io::Error::last_os_error().into());
+        }
+        // Only what is touched takes memory.
+        attach_all(&mut p, id, size);
+        attach_parts(&mut p, id, size)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
+    let mut p = MmapShMemProvider::new()?;
+    for size in [OVER_HALF, OVER_ALL] {
+        let id = ShMemId::from_string(&format!("/large-{}", std::process::id()));
+        let path = format!("/dev/shm{id}");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let large: OwnedFd = match rustix::fs::open(&path, flags, mode) {
+            Ok(large) => large,
+            Err(error) => return skip(error),
+        };
+        let sized = rustix::fs::ftruncate(&large, size);
+        let _left = Left(|| drop(fs::remove_file(&path)));
+        sized?;
+        // What is attached is reserved.
+        if cfg!(target_pointer_width = "32") {
+            attach_all(&mut p, id, size);
+        }
+        attach_parts(&mut p, id, size)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn a_system_v_segment_that_32_bits_cannot_map() -> Outcome {
+    let mut p = UnixShMemProvider::new()?;
+    // The kernel attaches all of it, for which there may be no addresses: as little as is too much.
+    let size = (1 << 31) + 4096;
+    let flags = libc::IPC_CREAT | libc::SHM_NORESERVE | 0o600;
+    // SAFETY: no pointer is passed.
+    let number = unsafe { libc::shmget(libc::IPC_PRIVATE, size, flags) };
+    if number == -1 {
+        return skip(io::Error::last_os_error());
+    }
+    let _left = Left(|| {
+        // SAFETY: this command reads nothing from the pointer.
+        unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) };
+    });
+    let id = ShMemId::from_int(number);
+    if let Err(error @ Error::Os { .. }) = p.shmem_from_id_and_size(id, 4096) {
+        return skip(error);
+    }
+    attach_all(&mut p, id, size as u64);
+    attach_parts(&mut p, id, size as u64)
+}

@@ -1,0 +1,296 @@
+//! Many small objects in one segment.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::io::{Read, Write};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+
+use shmem_providers::{
+    Error as ShMemError, MemfdShMemProvider, ShMemDescription, ShMemProvider, Slab, SlabObject,
+    SlabRef, StdShMemProvider, UnixShMemProvider,
+};
+
+use super::peer::{Answer, Peer};
+use super::pool::{forked, wait};
+use testkit::{Outcome, natively, skip};
+
+pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
+    for size in [1, 63, 64, 65, 5000] {
+        let slab = Slab::new(&mut StdShMemProvider::new()?, size, 100)?;
+        let mut objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
+        assert_eq!((objects.len(), slab.available()), (100, 0));
+        for (mark, object) in (0..).zip(&objects) {
+            assert_eq!(object.access().len(), size);
+            object.access().fill(mark);
+        }
+        let bytes = |object: &SlabObject<_>| -> Result<_, ShMemError> {
+            let mut copy = vec![0; size];
+            object.access().read_at(0, &mut copy)?;
+            Ok(copy)
+        };
+        for (mark, object) in (0..).zip(&objects) {
+            assert_eq!(bytes(object)?, vec![mark; size]);
+        }
+        let places: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
+        assert_eq!(places.len(), 100);
+        assert!(
+            places
+                .iter()
+                .all(|place| place.offset % 64 == 0 && place.len == size)
+        );
+        // What is free is used again, and zeroed.
+        let freed = objects.swap_remove(50).slab_ref();
+        assert_eq!(slab.available(), 1);
+        let again = slab.allocate().ok_or("there is room for one")?;
+        assert_eq!(again.slab_ref(), freed);
+        assert_eq!(bytes(&again)?, vec![0; size]);
+        // An object keeps the slab.
+        drop((slab, objects));
+        again.access().fill(1);
+        assert_eq!(bytes(&again)?, vec![1; size]);
+    }
+    Ok(())
+}
+
+pub(crate) fn another_process_finds_an_object() -> Outcome {
+    let slab = Slab::new(&mut StdShMemProvider::new()?, 100, 1000)?;
+    let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
+    let mut peer = Peer::start();
+    for index in [0, 1, 500, 999] {
+        let SlabRef {
+            segment,
+            offset,
+            len,
+        } = objects[index].slab_ref();
+        objects[index].access().fill(3);
+        peer.ask(format!(
+            "object {} {} {offset} {len}",
+            segment.id, segment.size
+        ))?;
+        let mut said = [0; 100];
+        objects[index].access().read_at(0, &mut said)?;
+        assert_eq!(said, [4; 100]);
+    }
+    let mut said = [9; 100];
+    objects[2].access().read_at(0, &mut said)?;
+    assert_eq!(said, [0; 100]);
+
+    let mut provider = StdShMemProvider::new()?;
+    let mut other = provider.new_shmem(100)?;
+    let wrong = objects[0].slab_ref().access_in(&mut other);
+    assert!(
+        matches!(wrong, Err(ShMemError::InvalidId { .. })),
+        "{wrong:?}"
+    );
+    let mut attached = provider.shmem_from_description(slab.segment())?;
+    let lie = SlabRef {
+        offset: usize::MAX,
+        ..objects[0].slab_ref()
+    };
+    let wrong = lie.access_in(&mut attached);
+    assert!(
+        matches!(wrong, Err(ShMemError::OutOfBounds { .. })),
+        "{wrong:?}"
+    );
+    Ok(())
+}
+
+/// What a peer does: finds an object full of threes and makes them fours.
+pub(crate) fn object(place: &[&str]) -> Answer {
+    let &[id, size, offset, len] = place else {
+        return Err("which object?".into());
+    };
+    let place = SlabRef {
+        segment: ShMemDescription::from_string_and_size(id, size.parse()?),
+        offset: offset.parse()?,
+        len: len.parse()?,
+    };
+    let mut segment = StdShMemProvider::new()?.shmem_from_description(place.segment)?;
+    let bytes = place.access_in(&mut segment)?;
+    let mut said = vec![0; bytes.len()];
+    bytes.read_at(0, &mut said)?;
+    if said.iter().any(|&byte| byte != 3) {
+        return Err(format!("{said:?}").into());
+    }
+    bytes.fill(4);
+    Ok(String::new())
+}
+
+pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
+    for (size, count) in [
+        (0, 1),
+        (1, 0),
+        (0, 0),
+        (usize::MAX, 1),
+        (usize::MAX / 2, usize::MAX / 2),
+        (64, usize::MAX),
+    ] {
+        for refused in [
+            Slab::new(&mut StdShMemProvider::new()?, size, count).err(),
+            Slab::new(&mut UnixShMemProvider::new()?, size, count).err(),
+        ] {
+            assert!(
+                matches!(refused, Some(ShMemError::InvalidSize { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// To make a slab costs nothing for objects that are never allocated.
+pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
+    let mut p = MemfdShMemProvider::new()?;
+    let (size, count) = if cfg!(target_pointer_width = "64") {
+        (1, 1 << 40)
+    } else {
+        (1, 1 << 23)
+    };
+    let slab = match Slab::new(&mut p, size, count) {
+        Ok(slab) => slab,
+        Err(error @ ShMemError::Os { .. }) => return skip(error),
+        Err(error) => return Err(error.into()),
+    };
+    assert_eq!(slab.available(), count);
+    let mut objects: Vec<_> = (0..1000).map_while(|_| slab.allocate()).collect();
+    assert_eq!((objects.len(), slab.available()), (1000, count - 1000));
+    let places: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
+    assert_eq!(places.len(), 1000);
+    // In any order, and the last freed is the first used again.
+    objects.swap(3, 700);
+    objects.truncate(500);
+    assert_eq!(slab.available(), count - 500);
+    let freed: HashSet<_> = (0..500)
+        .map_while(|_| slab.allocate())
+        .collect::<Vec<_>>()
+        .iter()
+        .map(SlabObject::slab_ref)
+        .collect();
+    assert_eq!(freed.len(), 500);
+    assert!(freed.is_subset(&places));
+    assert_eq!(slab.available(), count - 500);
+    Ok(())
+}
+
+/// What does not fit into the part that was attached is an error, and what fits is there.
+pub(crate) fn a_part_has_the_objects_that_are_in_it() -> Outcome {
+    let mut p = StdShMemProvider::new()?;
+    let slab = Slab::new(&mut p, 100, 10)?;
+    let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
+    for len in [1, 99, 100, 128, 227, 228, 1000, 1280] {
+        let mut part = p.shmem_from_id_and_size(slab.segment().id, len)?;
+        for (index, object) in objects.iter().enumerate() {
+            let is_there = object.slab_ref().access_in(&mut part).is_ok();
+            assert_eq!(is_there, 128 * index + 100 <= len, "{index} in {len}");
+        }
+        for (offset, bytes) in [(0, len + 1), (len, 1), (usize::MAX, 2), (1, usize::MAX)] {
+            let lie = SlabRef {
+                offset,
+                len: bytes,
+                ..objects[0].slab_ref()
+            };
+            let wrong = lie.access_in(&mut part);
+            assert!(
+                matches!(wrong, Err(ShMemError::OutOfBounds { .. })),
+                "{wrong:?}"
+            );
+        }
+    }
+    let more = p.shmem_from_id_and_size(slab.segment().id, 1281);
+    assert!(matches!(more, Err(ShMemError::TooLarge { .. })), "{more:?}");
+    Ok(())
+}
+
+pub(crate) fn a_child_leaves_the_slab_to_its_parent() -> Outcome {
+    natively("which ends by itself when a process with threads forks")?;
+    Peer::start().ask("child-allocates")?;
+    Ok(())
+}
+
+/// What a peer does: forks children, while threads use the slab, that drop what they have inherited and
+/// want objects of their own.
+pub(crate) fn child_allocates() -> Answer {
+    let slab = Slab::new(&mut StdShMemProvider::new()?, 64, 8)?;
+    let stop = AtomicBool::new(false);
+    let allocate_and_drop = || {
+        while !stop.load(Relaxed) {
+            drop(slab.allocate());
+        }
+    };
+    thread::scope(|scope| {
+        let threads = [(); 2].map(|()| scope.spawn(allocate_and_drop));
+        let done = (0..200).try_for_each(|_| -> Result<(), Box<dyn Error>> {
+            let ours = slab.allocate().ok_or("there is room for eight")?;
+            ours.access().fill(1);
+            let mut copied = slab.allocate();
+            if let Some(object) = &copied {
+                object.access().fill(2);
+            }
+            let (child, mut stream) = forked(|mut stream| {
+                // What is shared with the parent stays as it is.
+                drop(copied.take());
+                let theirs = slab.allocate();
+                let said = [
+                    u8::from(theirs.is_some()),
+                    u8::try_from(slab.available()).unwrap_or(9),
+                ];
+                stream.write_all(&said)
+            })?;
+            let mut said = [9; 2];
+            stream.read_exact(&mut said)?;
+            wait(child)?;
+            let copied = copied.as_ref().ok_or("there is room for eight")?;
+            for (object, byte) in [(&ours, 1), (copied, 2)] {
+                let mut bytes = [0; 64];
+                object.access().read_at(0, &mut bytes)?;
+                if bytes != [byte; 64] {
+                    return Err(format!("a child has changed it: {bytes:?}").into());
+                }
+            }
+            if said != [0, 0] {
+                return Err(format!("a child has allocated: {said:?}").into());
+            }
+            Ok(())
+        });
+        stop.store(true, Relaxed);
+        for thread in threads {
+            thread.join().map_err(|_| "a thread has panicked")?;
+        }
+        done.map(|()| String::new())
+    })
+}
+
+pub(crate) fn threads_share_a_slab() -> Outcome {
+    let slab = Slab::new(&mut StdShMemProvider::new()?, 1000, 8)?;
+    let work = |mark: u8| {
+        let slab = slab.clone();
+        move || {
+            for _ in 0..2000 {
+                let Some(object) = slab.allocate() else {
+                    continue;
+                };
+                let mut said = [1; 1000];
+                object
+                    .access()
+                    .read_at(0, &mut said)
+                    .expect("there are as many");
+                assert_eq!(said, [0; 1000]);
+                object.access().fill(mark);
+                object
+                    .access()
+                    .read_at(0, &mut said)
+                    .expect("there are as many");
+                assert_eq!(said, [mark; 1000]);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for mark in 1..=4 {
+            scope.spawn(work(mark));
+        }
+    });
+    assert_eq!(slab.available(), 8);
+    Ok(())
+}

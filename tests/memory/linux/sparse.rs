@@ -1,0 +1,228 @@
+//! Clearing, trimming, and finding what was touched.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+
+use shmem_providers::{Error, HugePages, MemfdShMemProvider, ShMem, ShMemOptions, ShMemProvider};
+
+use super::any::Tuned;
+use super::smaps::Smaps;
+use testkit::{Outcome, page_size, skip};
+
+/// More than what is cleared by filling it.
+const LARGE: usize = 16 << 20;
+
+pub(crate) fn a_cleared_segment_is_zero_everywhere<P: Tuned>(p: &mut P) -> Outcome {
+    let page = page_size();
+    for size in [1, 4097, 1 << 20, (1 << 20) + 1, LARGE + 5] {
+        let mut segment = p.new_shmem(size)?;
+        let mut attached = p.shmem_from_id(segment.id())?;
+        // First, last, the last of a page, the first of one, and some in between.
+        let places = (0..size).step_by(size / 7 + 1).chain([size - 1]);
+        let places = places.chain(
+            [page - 1, page, 3 * page]
+                .into_iter()
+                .filter(|&at| at < size),
+        );
+        for (index, place) in places.enumerate() {
+            let side = if index % 2 == 0 {
+                &mut segment
+            } else {
+                &mut attached
+            };
+            side[place] = 1;
+        }
+        P::clear(&mut segment);
+        assert!(segment.iter().all(|&byte| byte == 0), "{size}");
+        // All of it has memory now, because it was read.
+        attached.fill(255);
+        P::clear(&mut attached);
+        assert!(segment.iter().all(|&byte| byte == 0), "{size}");
+    }
+    Ok(())
+}
+
+pub(crate) fn what_was_touched_is_found<P: Tuned>(p: &mut P) -> Outcome {
+    let page = page_size();
+    let mut segment = p.new_shmem(LARGE + 100)?;
+    match P::touched(&segment) {
+        Ok(touched) => assert!(touched.is_empty(), "{touched:?}"),
+        Err(Error::Unsupported { .. }) => return skip("this mechanism cannot tell"),
+        Err(error) => return Err(error.into()),
+    }
+    let places = [0, 5 * page, 6 * page + 1, 200 * page - 1, LARGE + 99];
+    for place in places {
+        segment[place] = 1;
+    }
+    let touched = P::touched(&segment)?;
+    let expected = [
+        0..page,
+        5 * page..7 * page,
+        199 * page..200 * page,
+        LARGE..LARGE + 100,
+    ];
+    assert_eq!(touched, expected);
+    // Whoever asks.
+    let mut attached = p.shmem_from_id_and_size(segment.id(), 6 * page)?;
+    assert_eq!(P::touched(&attached)?, [0..page, 5 * page..6 * page]);
+    attached[2 * page] = 1;
+    assert_eq!(P::touched(&segment)?[1], 2 * page..3 * page);
+    Ok(())
+}
+
+pub(crate) fn what_is_trimmed_is_zero_for_everybody<P: Tuned>(p: &mut P) -> Outcome {
+    let page = page_size();
+    let size = 10 * page + 10;
+    let mut segment = p.new_shmem(size)?;
+    let attached = p.shmem_from_id(segment.id())?;
+    segment.fill(1);
+    for (start, end) in [(0, size + 1), (size + 1, size + 2), (2, 1)] {
+        let error = P::trim(&mut segment, start..end).expect_err("no such bytes");
+        assert!(matches!(error, Error::OutOfBounds { .. }), "{error:?}");
+    }
+    P::trim(&mut segment, 5..5)?;
+    assert!(attached.iter().all(|&byte| byte == 1));
+    match P::trim(&mut segment, 100..3 * page + 1) {
+        Err(Error::Unsupported { .. }) => {
+            assert!(attached.iter().all(|&byte| byte == 1));
+            return skip("this mechanism cannot");
+        }
+        done => done?,
+    }
+    let trimmed = |at: usize| (100..3 * page + 1).contains(&at);
+    assert!((0..size).all(|at| attached[at] == u8::from(!trimmed(at))));
+    P::trim(&mut segment, 9 * page..size)?;
+    assert_eq!(
+        (
+            attached[9 * page - 1],
+            attached[9 * page],
+            attached[size - 1]
+        ),
+        (1, 0, 0)
+    );
+    segment[size - 1] = 2;
+    assert_eq!(attached[size - 1], 2);
+    Ok(())
+}
+
+/// What is attached is a part: nothing behind it is this holder's to change.
+pub(crate) fn of_a_part_nothing_else_is_trimmed_or_cleared<P: Tuned>(p: &mut P) -> Outcome {
+    let page = page_size();
+    let size = (4 << 20) + 10;
+    let mut segment = p.new_shmem(size)?;
+    // Parts of less and more than what is cleared by filling it; ends within a page, and at one.
+    for len in [
+        1,
+        100,
+        page,
+        page + 1,
+        3 * page + 5,
+        (2 << 20) + 1,
+        size - 1,
+    ] {
+        let mut part = p.shmem_from_id_and_size(segment.id(), len)?;
+        segment.fill(1);
+        P::clear(&mut part);
+        assert!(segment[..len].iter().all(|&byte| byte == 0), "{len}");
+        assert!(segment[len..].iter().all(|&byte| byte == 1), "{len}");
+        segment.fill(1);
+        let start = len / 2;
+        match P::trim(&mut part, start..len) {
+            Err(Error::Unsupported { .. }) => continue,
+            done => done?,
+        }
+        let trimmed = |at: usize| (start..len).contains(&at);
+        let wrong = (0..size).find(|&at| segment[at] != u8::from(!trimmed(at)));
+        assert_eq!(wrong, None, "{start}..{len}");
+        assert!(P::trim(&mut part, start..len + 1).is_err());
+    }
+    Ok(())
+}
+
+/// Somebody gives back the page at which the next part starts, between the two calls that look for it:
+/// the parts behind it are found all the same.
+pub(crate) fn what_is_given_back_meanwhile_hides_nothing() -> Outcome {
+    let page = page_size();
+    let mut p = MemfdShMemProvider::new()?;
+    let mut segment = p.new_shmem(64 * page)?;
+    let mut other = p.shmem_from_id(segment.id())?;
+    segment[50 * page] = 1;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| -> Result<(), Error> {
+            while !stop.load(Relaxed) {
+                other.access().write_at(0, &[1])?;
+                other.trim(0..page)?;
+            }
+            Ok(())
+        });
+        let is_found = |_| {
+            let mut touched = segment.data_ranges().map_while(Result::ok);
+            touched.any(|part| part.contains(&(50 * page)))
+        };
+        let missed = (0..200_000).position(|round| !is_found(round));
+        stop.store(true, Relaxed);
+        thread.join().map_err(|_| "the thread has panicked")??;
+        assert_eq!(missed, None);
+        Ok(())
+    })
+}
+
+pub(crate) fn a_released_segment_has_nothing_to_clear<P: Tuned>(p: &mut P) -> Outcome {
+    let mut segment = p.new_shmem(LARGE)?;
+    let id = segment.id();
+    p.release_shmem(&mut segment);
+    P::clear(&mut segment);
+    assert_eq!(P::touched(&segment), Ok(vec![]));
+    assert_eq!(P::trim(&mut segment, 0..0), Ok(()));
+    assert!(p.shmem_from_id(id).is_err());
+    Ok(())
+}
+
+pub(crate) fn to_clear_a_large_map_touches_nothing_new() -> Outcome {
+    let page = page_size();
+    let mut segment = MemfdShMemProvider::new()?.new_shmem(LARGE)?;
+    for number in [3, 4, 200] {
+        segment[number * page] = 1;
+    }
+    segment.clear();
+    assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), 3 * page);
+    assert_eq!(segment.data_ranges().count(), 2);
+    Ok(())
+}
+
+pub(crate) fn to_trim_gives_memory_back() -> Outcome {
+    let page = page_size();
+    let mut segment = MemfdShMemProvider::new()?.new_shmem(LARGE + 1)?;
+    segment.fill(1);
+    assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), LARGE + page);
+    segment.trim(page..LARGE + 1)?;
+    assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), page);
+    let mut touched = segment.data_ranges();
+    assert_eq!(touched.next(), Some(Ok(0..page)));
+    assert_eq!(touched.next(), None);
+    Ok(())
+}
+
+pub(crate) fn huge_pages_are_not_trimmed() -> Outcome {
+    let _alone = match super::options::huge_pages_alone() {
+        Ok(alone) => alone,
+        Err(error) => return skip(format!("no huge pages: {error}")),
+    };
+    let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
+    let mut segment = match MemfdShMemProvider::new()?.new_shmem_with(4 << 20, options) {
+        Ok((segment, _)) => segment,
+        Err(error) => return skip(format!("no huge pages: {error}")),
+    };
+    segment.fill(1);
+    let refused = segment.trim(0..2 << 20);
+    assert!(
+        matches!(refused, Err(Error::Unsupported { .. })),
+        "{refused:?}"
+    );
+    assert!(segment.iter().all(|&byte| byte == 1));
+    segment.clear();
+    assert!(segment.iter().all(|&byte| byte == 0));
+    Ok(())
+}
