@@ -1,4 +1,4 @@
-//! The two traits: [`ShMem`], a segment, and [`ShMemProvider`], which makes and opens segments.
+//! The two traits: [`ShMem`], a segment, and [`ShMemProvider`], which creates and opens segments.
 #![allow(unsafe_code)]
 
 use core::fmt::Debug;
@@ -13,44 +13,43 @@ use crate::memory::access::Access;
 ///
 /// # The contract of the slice
 ///
-/// A segment dereferences to `[u8]`, because that is what most of its users need: fill it, hand
-/// over the id, wait until the other side is done, read. It is up to you that while a reference
-/// into the slice lives
+/// A segment dereferences to `[u8]`, because most users need just that: fill it, hand over the id, wait
+/// until the peer is done, read. The caller ensures that while a reference into the slice lives
 ///
-/// * no other process, and no other mapping of the same segment in this one, **writes** the bytes
-///   it covers;
+/// * no other process, and no other mapping of the same segment in this process, **writes** the bytes
+///   that it covers;
 /// * if it is a `&mut`, no other process and no other mapping **reads** them either.
 ///
 /// Rust cannot check this across processes, and breaking it is undefined behaviour in the process
 /// that holds the reference: the compiler may read a byte twice and rely on getting the same value.
 /// **Safe code can break it**: two segments of one id in the same process are two `&mut [u8]` to the
-/// same memory, and no call was `unsafe`. The interface of version 0.16, which `LibAFL` is written
-/// against, demands `DerefMut`, so this crate cannot mark it.
-/// So pass bytes back and forth by something that both sides wait for (a pipe, a socket, an exit
-/// status, an atomic in another part of the segment). Where both sides work at once, use
-/// [`access`](Self::access), which is sound whatever the others do: copies in and out, and atomics in
-/// place.
+/// same memory, and no call was `unsafe`. Version 0.16, for which `LibAFL` is written, requires
+/// `DerefMut`, so this crate cannot mark it.
 ///
-/// What no peer can break is the memory itself: a slice of `len()` bytes stays mapped for as long
-/// as the segment lives, and no access to it ends in SIGBUS. There are three exceptions:
+/// Coordinate turns by something that both sides wait for: a pipe, a socket, an exit status, an atomic
+/// in another part of the segment. Where both sides work at the same time, use
+/// [`access`](Self::access), which is sound whatever other processes do: it copies in and out, and has
+/// atomics in place.
 ///
-/// * **POSIX segments**: a peer can shrink the file, or give back a page of it, which is missing then
-///   if `/dev/shm` is full. See [`MmapShMemProvider`](crate::MmapShMemProvider).
-/// * **Huge pages that were set aside** (`ShMemOptions::try_huge_pages`): a peer can give back a page
-///   of such a segment (`FALLOC_FL_PUNCH_HOLE`, `MADV_REMOVE`), and if none is free when it is
-///   accessed next, that is a SIGBUS. Attaching makes sure that every page is there, and is
-///   [`Error::Foreign`] if one is missing. What a peer does later cannot be prevented: the seals that
-///   would prevent it also prevent writing.
+/// No peer can break the memory itself: a slice of `len()` bytes stays mapped for as long as the
+/// segment lives, and no access to it raises SIGBUS. There are three exceptions:
+///
+/// * **POSIX segments**: a peer can shrink the file, or free a page of it while `/dev/shm` is full. See
+///   [`MmapShMemProvider`](crate::MmapShMemProvider).
+/// * **Reserved huge pages** (`ShMemOptions::try_huge_pages`): a peer can free a page of such a segment
+///   (`FALLOC_FL_PUNCH_HOLE`, `MADV_REMOVE`), and the next access raises SIGBUS if no huge page is free.
+///   Attaching checks that every page exists, and returns [`Error::Foreign`] if one is missing. It cannot
+///   prevent what a peer does later: the seals that would also prevent writing.
 /// * **No memory left** in the machine: pages are allocated when they are first touched. Where the
-///   system promises no more than it has (Linux, `vm.overcommit_memory=2`), a page that it cannot
-///   promise is a SIGBUS; elsewhere the kernel ends a process to get memory. `ShMemOptions::prefault`
-///   allocates all pages when a segment is made, and says whether it could.
+///   system does not overcommit memory (Linux, `vm.overcommit_memory=2`), a page that cannot be allocated
+///   raises SIGBUS; elsewhere the kernel kills a process to get memory. `ShMemOptions::prefault` allocates
+///   all pages when a segment is created, and reports whether it could.
 ///
 /// # Safety
 ///
-/// Who implements this trait ensures that `deref` and `deref_mut` lead to the same memory each
-/// time, that its address is a multiple of 8, and that it stays valid for as long as the segment is
-/// borrowed. Others put structures with atomics into it and rely on that.
+/// `deref` and `deref_mut` must return the same memory each time. Its address must be a multiple of 8, and
+/// it must stay valid for as long as the segment is borrowed. Callers place structures with atomics in it
+/// and rely on that.
 ///
 /// # Examples
 ///
@@ -65,20 +64,20 @@ use crate::memory::access::Access;
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
-    /// The id that opens this segment in another process.
+    /// Returns the id that opens this segment in another process.
     fn id(&self) -> ShMemId;
 
-    /// How many bytes the segment has. No reference to them is made.
+    /// Returns the size of the segment in bytes, without creating a reference to them.
     fn len(&self) -> usize {
         (**self).len()
     }
 
-    /// Whether the segment has no bytes, because it was released.
+    /// Returns `true` if the segment has no bytes, because it was released.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Id and size, to be sent to a process that shall attach.
+    /// Returns the id and the size, to send to a process that is to attach.
     fn description(&self) -> ShMemDescription {
         ShMemDescription {
             size: self.len(),
@@ -86,11 +85,11 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
         }
     }
 
-    /// The bytes, to be accessed while other processes write them.
+    /// Returns access to the bytes that is sound while other processes write them.
     ///
     /// # Examples
     ///
-    /// No slice of the same segment can live meanwhile:
+    /// No slice of the same segment can live at the same time:
     ///
     /// ```compile_fail,E0502
     /// use shmem_providers::{NopShMemProvider, ShMem, ShMemProvider};
@@ -105,29 +104,29 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
         Access::from(&mut **self)
     }
 
-    /// The start of the segment as a pointer to `T`, or `None` if `T` does not fit or is not
+    /// Returns the start of the segment as a pointer to `T`, or `None` if `T` does not fit or is not
     /// aligned there.
     fn as_ptr_of<T: Sized>(&self) -> Option<*const T> {
         let start = self.as_ptr().cast::<T>();
         (size_of::<T>() <= self.len() && start.is_aligned()).then_some(start)
     }
 
-    /// The start of the segment as a pointer to `T` for writing, or `None` if `T` does not fit or
+    /// Returns the start of the segment as a pointer to `T` for writing, or `None` if `T` does not fit or
     /// is not aligned there.
     fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
         let start = self.as_mut_ptr().cast::<T>();
         (size_of::<T>() <= self.len() && start.is_aligned()).then_some(start)
     }
 
-    /// Puts the id and the size into the environment of a program that is yet to be started, as the
-    /// variables `env_name` and `env_name` with `_SIZE` behind it.
+    /// Puts the id and the size into the environment of a command, as the variables `env_name` and
+    /// `env_name` with `_SIZE` appended.
     ///
-    /// The program attaches with [`ShMemProvider::existing_from_env`]. Keep the segment until it
-    /// has: the command holds nothing.
+    /// The started program attaches with [`ShMemProvider::existing_from_env`]. Keep the segment until it
+    /// has attached: the command does not hold the segment.
     ///
     /// # Errors
     ///
-    /// [`Error::Environment`] if no variable can have that name: it is empty, or contains `=` or a zero
+    /// [`Error::Environment`] if no variable can have this name: it is empty, or contains `=` or a zero
     /// byte.
     ///
     /// # Examples
@@ -154,20 +153,19 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     }
 
     /// Puts the id and the size into the environment of this process, as the variables `env_name`
-    /// and `env_name` with `_SIZE` behind it, so that every program it starts from now on inherits
-    /// them.
+    /// and `env_name` with `_SIZE` appended. Every program that it starts from now on inherits them.
+    ///
+    /// For a program that is started with a [`Command`](std::process::Command), use
+    /// [`hand_over`](Self::hand_over), which is safe.
     ///
     /// # Errors
     ///
-    /// As [`hand_over`](Self::hand_over), which is the better way wherever the program is started
-    /// with a
-    /// [`Command`](std::process::Command).
+    /// As [`hand_over`](Self::hand_over).
     ///
     /// # Safety
     ///
-    /// As [`std::env::set_var`]: except on Windows, no other thread may read or write the
-    /// environment meanwhile, not even by functions of the C library that do so (`getaddrinfo`,
-    /// `localtime`, …).
+    /// As [`std::env::set_var`]: except on Windows, no other thread may read or write the environment at
+    /// the same time, not even through functions of the C library (`getaddrinfo`, `localtime`, …).
     #[cfg(feature = "std")]
     unsafe fn write_to_env(&self, env_name: &str) -> Result<(), Error> {
         for (name, value) in crate::handover::variables(self.description(), env_name)? {
@@ -178,41 +176,42 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     }
 }
 
-/// Makes segments, and opens those that other processes have made.
+/// Creates segments, and opens those of other processes.
 ///
-/// Providers are cheap to make and to clone, and hold no segment: each segment stands for itself.
+/// Providers are cheap to create and to clone. They hold no segments: dropping a provider leaves its
+/// segments valid.
 pub trait ShMemProvider: Clone + Default + Debug {
     /// The segments of this provider.
     type ShMem: ShMem;
 
-    /// A provider.
+    /// Creates a provider.
     ///
     /// # Errors
     ///
-    /// Where a provider needs something of the system, that it is not there.
+    /// If the provider needs something that the system does not have.
     fn new() -> Result<Self, Error>;
 
-    /// Makes a segment of `map_size` zero bytes.
+    /// Creates a segment of `map_size` zero bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSize`] if the size is zero or over `isize::MAX`, otherwise [`Error::Os`] with the
-    /// limit that was hit. Nothing is left behind.
+    /// [`Error::InvalidSize`] if the size is zero or larger than `isize::MAX`, otherwise [`Error::Os`] with
+    /// the limit that was reached. Nothing is left behind.
     ///
     /// # Lifetime
     ///
     /// The segment lives until the last process that holds it drops it or ends, however it ends.
-    /// What differs from this is said in the documentation of the provider.
+    /// Providers with another lifetime document it.
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error>;
 
-    /// Attaches to all of a segment. Its size is asked of the operating system.
+    /// Attaches to all of a segment, whose size the operating system reports.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidId`], [`Error::Gone`], [`Error::OtherUser`] or [`Error::Foreign`] for ids that do
-    /// not lead to a segment, [`Error::Os`] if the system refuses for another reason. All providers of
-    /// this crate have this method. The default, for those that were written for 0.16, returns
-    /// [`Error::Unsupported`].
+    /// [`Error::InvalidId`], [`Error::Gone`], [`Error::NotFound`], [`Error::OtherUser`] or
+    /// [`Error::Foreign`] if the id does not lead to a segment, [`Error::Os`] if the system refuses for
+    /// another reason. All providers of this crate implement this method. The default, for providers that
+    /// were written for 0.16, returns [`Error::Unsupported`].
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
         let _ = id;
         Err(Error::Unsupported {
@@ -221,12 +220,12 @@ pub trait ShMemProvider: Clone + Default + Debug {
         })?
     }
 
-    /// Attaches to the first `size` bytes of a segment. Less than it has is allowed.
+    /// Attaches to the first `size` bytes of a segment, which may have more.
     ///
     /// # Errors
     ///
-    /// [`Error::TooLarge`] if the segment has less, [`Error::InvalidSize`] if `size` is no size, otherwise
-    /// as [`shmem_from_id`](Self::shmem_from_id).
+    /// [`Error::TooLarge`] if the segment is smaller, [`Error::InvalidSize`] if no segment can have this
+    /// size, otherwise as [`shmem_from_id`](Self::shmem_from_id).
     fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem, Error>;
 
     /// Attaches to the segment described.
@@ -241,7 +240,8 @@ pub trait ShMemProvider: Clone + Default + Debug {
         self.shmem_from_id_and_size(description.id, description.size)
     }
 
-    /// Maps a segment that this process holds once more: another holder, at another address.
+    /// Maps a segment that this process holds a second time, at another address. The result is a holder of
+    /// its own.
     ///
     /// # Errors
     ///
@@ -250,21 +250,21 @@ pub trait ShMemProvider: Clone + Default + Debug {
         self.shmem_from_description(mapping.description())
     }
 
-    /// Makes a segment that holds `value`.
+    /// Creates a segment that contains `value`.
     ///
-    /// Another process finds it with [`as_ptr_of`](ShMem::as_ptr_of). References and pointers in it
-    /// mean nothing there, and its destructor is never run.
+    /// Another process finds it with [`as_ptr_of`](ShMem::as_ptr_of). References and pointers in it are
+    /// not valid there, and its destructor never runs.
     ///
     /// # Errors
     ///
-    /// As [`new_shmem`](Self::new_shmem) (a type of size zero included), and [`Error::Misaligned`]
-    /// if the type wants more than the alignment of a page.
+    /// As [`new_shmem`](Self::new_shmem), also for a type of size zero, and [`Error::Misaligned`] if the
+    /// type needs a larger alignment than that of a page.
     fn new_on_shmem<T: Sized + 'static>(&mut self, value: T) -> Result<Self::ShMem, Error> {
         let mut segment = self.uninit_on_shmem::<T>()?;
         match segment.as_mut_ptr_of::<T>() {
-            // SAFETY: the pointer was checked for size and alignment, the segment is new, and
-            // nobody else knows it.
-            Some(place) => unsafe { place.write(value) },
+            // SAFETY: the pointer was checked for size and alignment, and no other process knows the
+            // new segment.
+            Some(start) => unsafe { start.write(value) },
             None => {
                 return Err(Error::Misaligned {
                     align: align_of::<T>(),
@@ -274,7 +274,7 @@ pub trait ShMemProvider: Clone + Default + Debug {
         Ok(segment)
     }
 
-    /// Makes a segment with room for a `T`, all of it zero bytes.
+    /// Creates a segment of the size of `T`, all of it zero bytes.
     ///
     /// # Errors
     ///
@@ -293,13 +293,13 @@ pub trait ShMemProvider: Clone + Default + Debug {
     /// Attaches to the segment that [`hand_over`](ShMem::hand_over) or
     /// [`write_to_env`](ShMem::write_to_env) put into the environment under this name.
     ///
-    /// If there is no variable for the size, all of the segment is mapped.
+    /// Maps the whole segment if there is no variable for the size.
     ///
     /// # Errors
     ///
     /// [`Error::Environment`] if the variable of the id is missing, or if one of the two cannot be
-    /// understood; otherwise [`Error::FromEnvironment`], with the error of
-    /// [`shmem_from_id_and_size`](Self::shmem_from_id_and_size) in it.
+    /// parsed; otherwise [`Error::FromEnvironment`], which contains the error of
+    /// [`shmem_from_id_and_size`](Self::shmem_from_id_and_size).
     #[cfg(feature = "std")]
     fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem, Error> {
         let attached = match crate::handover::read(env_name)? {
@@ -309,34 +309,35 @@ pub trait ShMemProvider: Clone + Default + Debug {
         attached.map_err(|error| crate::handover::named(env_name, error))
     }
 
-    /// To be called before a `fork()`, and [`post_fork`](Self::post_fork) after it on both sides, by
-    /// the same thread, also after a `fork()` that failed. Between the two, the thread leaves this
-    /// provider and its segments alone.
+    /// Prepares a `fork()`. Call it before `fork()`, and [`post_fork`](Self::post_fork) after it on both
+    /// sides, by the same thread, even if `fork()` failed. Do not use the provider or its segments in this
+    /// thread between the two calls.
     ///
-    /// Providers that need nothing for it do nothing. Those that do something have the other threads
-    /// of this process wait meanwhile.
+    /// By default this does nothing. Providers with a connection or a lock block the other threads of this
+    /// process until [`post_fork`](Self::post_fork).
     ///
     /// # Errors
     ///
-    /// Of providers that do something: that it failed. Then do not fork.
+    /// If the provider could not prepare. Then do not fork.
     fn pre_fork(&mut self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// To be called after a `fork()`, in the parent and in the child.
+    /// Ends what [`pre_fork`](Self::pre_fork) has started. Call it after a `fork()`, in the parent and in the
+    /// child.
     ///
     /// # Errors
     ///
-    /// Of providers that do something: that it failed.
+    /// If the provider cannot be used in this process.
     fn post_fork(&mut self, is_child: bool) -> Result<(), Error> {
         let _ = is_child;
         Ok(())
     }
 
-    /// Gives up this process's hold of a segment, as dropping it does.
+    /// Releases a segment, as dropping it does.
     ///
-    /// Of segments of this crate, what is left in `shmem` keeps its id and has no bytes. The default does
-    /// nothing: then the hold is given up when the segment is dropped.
+    /// Segments of this crate keep their id afterwards and have no bytes. The default does nothing: then
+    /// the segment is released when it is dropped.
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
         let _ = shmem;
     }
