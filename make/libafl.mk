@@ -16,7 +16,7 @@ libafl-client: export RUSTFLAGS := --cap-lints=warn
 libafl-client:
 	cargo build --manifest-path examples/libafl/Cargo.toml
 libafl-crashes: libafl-client ## Fuzzers over LibAFL whose clients crash, resume and go on
-	cargo tree --quiet --manifest-path examples/libafl/Cargo.toml -i shmem_providers@0.17.0
+	cargo tree --quiet --manifest-path examples/libafl/Cargo.toml -i shmem_providers@1.0.0-rc.1
 	libafl/alone $(CLIENT)
 aflpp: libafl-client ## Targets and tools of AFL++ over segments of this crate, and the other way round
 	cargo build --example aflpp
