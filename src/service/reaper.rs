@@ -25,6 +25,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// descriptors that it has sent and connections, and memory.
 const MOST_FOREIGN: usize = 8;
 const MOST_MEMORY: usize = 32;
+const MOST_REFUSED: usize = 32;
 
 /// What is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,9 @@ pub(super) enum Kind {
     Connection,
     /// A descriptor that a client should not have sent.
     Foreign,
+    /// Memory that was never kept: because there was no room, or because it was kept already. It takes no
+    /// room of what may be kept.
+    Refused,
 }
 
 /// Closes descriptors on other threads, one for each process that they come from.
@@ -50,8 +54,8 @@ pub(super) struct Closer {
     /// For which there was no thread.
     unclosed: Vec<(Process, Load)>,
     /// How many descriptors of all processes wait, for each kind.
-    waiting: [Count; 3],
-    /// How many foreign ones may wait at most before processes with any are kept from sending more.
+    waiting: [Count; 4],
+    /// How many foreign and refused ones may wait at most before processes with any are kept from sending more.
     most_foreign: usize,
 }
 
@@ -62,6 +66,7 @@ struct Lane {
     thread: Option<Sender<Load>>,
     foreign: Count,
     memory: Count,
+    refused: Count,
 }
 
 /// A descriptor to be closed. It is counted until it is.
@@ -124,6 +129,7 @@ impl Closer {
         let lane = self.lanes.entry(process).or_insert_with(Lane::new);
         let counted = match kind {
             Kind::Memory => lane.memory.one_more(),
+            Kind::Refused => lane.refused.one_more(),
             Kind::Connection | Kind::Foreign => lane.foreign.one_more(),
         };
         if let Err(load) = lane.close(Load::new(fd, counted, all)) {
@@ -166,10 +172,12 @@ impl Closer {
             // Without a lane, it is not known what is whose.
             return self.lanes.len() >= MOST_LANES && !self.unclosed.is_empty();
         };
-        let foreign = lane.foreign.get();
+        let (foreign, refused) = (lane.foreign.get(), lane.refused.get());
+        let of_all = self.waiting(Kind::Foreign) + self.waiting(Kind::Refused);
         foreign >= MOST_FOREIGN
+            || refused >= MOST_REFUSED
             || lane.memory.get() >= MOST_MEMORY
-            || foreign > 0 && self.waiting(Kind::Foreign) >= self.most_foreign
+            || foreign + refused > 0 && of_all >= self.most_foreign
     }
 
     /// Waits so long at most until everything is closed; the threads go on by themselves.
@@ -190,11 +198,12 @@ impl Closer {
     }
 
     fn count(&self, kind: Kind) -> &Count {
-        let [memory, connections, foreign] = &self.waiting;
+        let [memory, connections, foreign, refused] = &self.waiting;
         match kind {
             Kind::Memory => memory,
             Kind::Connection => connections,
             Kind::Foreign => foreign,
+            Kind::Refused => refused,
         }
     }
 }
@@ -215,11 +224,12 @@ impl Lane {
             thread: None,
             foreign: Count::default(),
             memory: Count::default(),
+            refused: Count::default(),
         }
     }
 
     fn is_busy(&self) -> bool {
-        self.foreign.get() + self.memory.get() > 0
+        self.foreign.get() + self.memory.get() + self.refused.get() > 0
     }
 
     /// Hands it to the thread, which is started if need be. Returns it if there can be none.

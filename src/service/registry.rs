@@ -6,8 +6,9 @@
 //! kept.
 //!
 //! Everything is bounded for each process: of whatever there is a limited number of, no process gets more
-//! than [`SHARE`] times as much as is left for all others. So one of them leaves a fifth, ten leave a
-//! 41st part each of which they cannot have.
+//! than [`SHARE`] times as much as is left for all others, so that one of them leaves a fifth. Several that
+//! come and go could take the rest all the same, because each that comes has nothing and may have more. So
+//! the last eighth is for processes that have little: see [`is_fair`].
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -43,6 +44,17 @@ pub struct Limits {
 /// How many times as much a process may have as is free.
 pub const SHARE: usize = 4;
 
+/// Whether a process that has `own` of something may have more of it, when `left` is left of `limit`.
+///
+/// [`SHARE`] bounds each process. Of the last eighth, a process with more than a twelfth of it gets
+/// nothing, so that ten others leave some of it.
+#[must_use]
+pub fn is_fair(own: u64, left: u64, limit: u64) -> bool {
+    let reserve = limit / 8;
+    let little = (reserve / 12).max(1);
+    own < left.saturating_mul(SHARE as u64) && (left > reserve || own < little)
+}
+
 /// How many ids the sets of one process have together, at most, as a multiple of how many segments there
 /// may be.
 pub const IDS: usize = 4;
@@ -77,8 +89,8 @@ pub struct Registry<S> {
     /// Processes that have something.
     accounts: BTreeMap<Process, Account>,
     bytes: u64,
-    /// What is not kept any more, until somebody takes it.
-    freed: Vec<(Process, S)>,
+    /// What is not kept any more, or never was, until somebody takes it.
+    freed: Vec<Freed<S>>,
 }
 
 /// A client, and what it holds.
@@ -114,6 +126,17 @@ struct Fork {
     held: Arc<Set>,
     /// When it is given up.
     until: u64,
+}
+
+/// A segment that is not kept, to be closed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Freed<S> {
+    /// The process that has registered it.
+    pub process: Process,
+    /// The segment.
+    pub segment: S,
+    /// Whether it was kept before, and so took room.
+    pub was_kept: bool,
 }
 
 /// What a process has.
@@ -183,12 +206,12 @@ impl<S: PartialEq> Registry<S> {
         closing: Closing,
     ) -> Result<(), Refused> {
         let Some(process) = self.clients.get(&client).map(|holder| holder.process) else {
-            self.freed.push((Process::Unknown, segment));
+            self.refuse(Process::Unknown, segment);
             return Err(Refused::Full);
         };
         if let Some(entry) = self.segments.get(&id) {
             let is_same = entry.segment == segment && entry.size == size;
-            self.freed.push((process, segment));
+            self.refuse(process, segment);
             return match is_same {
                 true if self.hold(client, id) => Ok(()),
                 true => Err(Refused::Full),
@@ -196,7 +219,7 @@ impl<S: PartialEq> Registry<S> {
             };
         }
         if !self.has_room(process, size, closing) || !self.may_hold_more(client) {
-            self.freed.push((process, segment));
+            self.refuse(process, segment);
             return Err(Refused::Full);
         }
         self.bytes += size;
@@ -215,17 +238,31 @@ impl<S: PartialEq> Registry<S> {
         Ok(())
     }
 
+    /// Gives a segment back that is not kept.
+    fn refuse(&mut self, process: Process, segment: S) {
+        self.freed.push(Freed {
+            process,
+            segment,
+            was_kept: false,
+        });
+    }
+
     /// Whether the process may have one more segment, of this size.
     fn has_room(&self, process: Process, size: u64, closing: Closing) -> bool {
-        const SHARE: u64 = self::SHARE as u64;
+        let Limits {
+            segments, bytes, ..
+        } = self.limits;
         let account = self.account_of(process);
         let kept = self.segments.len().saturating_add(closing.all);
-        let room = self.limits.segments.saturating_sub(kept);
         let own = account.segments.saturating_add(closing.own);
-        let rest = self.limits.bytes.saturating_sub(self.bytes);
-        let rest = rest.checked_sub(size);
-        own < room.saturating_mul(self::SHARE)
-            && rest.is_some_and(|rest| account.bytes + size <= rest.saturating_mul(SHARE))
+        let left = segments.saturating_sub(kept);
+        // With this one included.
+        let left_bytes = bytes.checked_sub(self.bytes.saturating_add(size));
+        is_fair(own as u64, left as u64, segments as u64)
+            && left_bytes.is_some_and(|left| {
+                let own = account.bytes.saturating_add(size).saturating_sub(1);
+                is_fair(own, left, bytes)
+            })
     }
 
     /// The segment of this id and its size, from now on held by the client as well.
@@ -292,8 +329,9 @@ impl<S: PartialEq> Registry<S> {
     }
 
     fn has_room_for_fork(&self, process: Process) -> bool {
-        let room = self.limits.forks.saturating_sub(self.forks.len());
-        self.account_of(process).forks < room.saturating_mul(SHARE)
+        let left = self.limits.forks.saturating_sub(self.forks.len());
+        let own = self.account_of(process).forks;
+        is_fair(own as u64, left as u64, self.limits.forks as u64)
     }
 
     /// The fork of this token has come, and is this client. Whether it was awaited.
@@ -332,8 +370,8 @@ impl<S: PartialEq> Registry<S> {
         self.forks.values().map(|fork| fork.until).min()
     }
 
-    /// What is not kept any more, with the process that has registered it.
-    pub fn freed(&mut self) -> Vec<(Process, S)> {
+    /// What is not kept any more, or never was.
+    pub fn freed(&mut self) -> Vec<Freed<S>> {
         core::mem::take(&mut self.freed)
     }
 
@@ -344,7 +382,11 @@ impl<S: PartialEq> Registry<S> {
         self.accounts.clear();
         self.bytes = 0;
         let entries = core::mem::take(&mut self.segments).into_values();
-        let entries = entries.map(|entry| (entry.process, entry.segment));
+        let entries = entries.map(|entry| Freed {
+            process: entry.process,
+            segment: entry.segment,
+            was_kept: true,
+        });
         self.freed.extend(entries);
     }
 
@@ -570,7 +612,11 @@ impl<S: PartialEq> Registry<S> {
                     account.segments = account.segments.saturating_sub(1);
                     account.bytes = account.bytes.saturating_sub(entry.size);
                 });
-                self.freed.push((entry.process, entry.segment));
+                self.freed.push(Freed {
+                    process: entry.process,
+                    segment: entry.segment,
+                    was_kept: true,
+                });
             }
         }
     }

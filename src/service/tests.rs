@@ -253,8 +253,11 @@ impl Model {
             let own = self.facts_of(process).count() + closing.0;
             let rest = LIMITS.bytes.checked_sub(self.bytes() + size);
             let bytes = self.facts_of(process).sum::<u64>() + size;
-            let may = own < room * SHARE && rest.is_some_and(|rest| bytes <= rest * SHARE as u64);
-            if !may {
+            let may_keep = own < room * SHARE && (room > LIMITS.segments / 8 || own < 1);
+            let may_have = rest.is_some_and(|rest| {
+                bytes <= rest * SHARE as u64 && (rest > LIMITS.bytes / 8 || bytes <= 1)
+            });
+            if !may_keep || !may_have {
                 return Err(Refused::Full);
             }
             self.facts.insert(id, (segment, size, process));
@@ -269,6 +272,7 @@ impl Model {
         }
         let process = process_of(client);
         let held = self.of(Holder::Client(client));
+        // The last eighth of so few is none.
         while self.forks_of(process).count() >= (LIMITS.forks - self.forks.len()) * SHARE {
             let oldest = self.forks_of(process).min_by_key(|(_, fork)| fork.1);
             let Some((&oldest, _)) = oldest else {
@@ -313,12 +317,18 @@ proptest! {
                     registry.disconnect(client);
                 }
                 Event::Register(client, number, size, segment, closing) => {
+                    let was_held = model.held().contains(&number);
                     let expected = model.register(client, number, size, segment, closing);
                     let (own, all) = closing;
                     let closing = Closing { own, all };
                     let told = registry.register(client, id(number), size, segment, closing);
                     prop_assert_eq!(told, expected);
                     registered += 1;
+                    // What is refused, or kept already, has never taken room.
+                    let given_back = registry.freed();
+                    let never_kept = given_back.iter().filter(|freed| !freed.was_kept).count();
+                    prop_assert_eq!(never_kept, usize::from(was_held || told.is_err()));
+                    freed += given_back.len();
                 }
                 Event::Open(client, number) => {
                     let may = model.clients.contains(&client) && model.held().contains(&number);
@@ -357,7 +367,9 @@ proptest! {
                 }
             }
             // What is not kept is given back.
-            freed += registry.freed().len();
+            let given_back = registry.freed();
+            prop_assert!(given_back.iter().all(|freed| freed.was_kept));
+            freed += given_back.len();
             prop_assert_eq!(registry.len() + freed, registered);
             for client in 0..5 {
                 let process = process_of(client);
@@ -460,4 +472,69 @@ fn forks_share_what_they_hold() {
     registry.disconnect(1);
     registry.expire(2);
     assert_eq!((registry.len(), registry.ids_of(process)), (0, 0));
+}
+
+/// Ten processes take all that they are given. Each of them lets go in turn, the others take what that
+/// leaves, and it comes back as one that has nothing: there is always room for somebody else.
+#[test]
+fn processes_that_come_and_go_leave_room_for_others() {
+    const MANY: Limits = Limits {
+        segments: 448,
+        bytes: 1 << 47,
+        forks: 256,
+    };
+    let mut registry = Registry::new(MANY);
+    let mut next = 1000_u32;
+    let mut take = |registry: &mut Registry<u32>, client| {
+        for size in [MANY.bytes / 2, MANY.bytes / 16, 1] {
+            loop {
+                next += 1;
+                let id = ShMemId::from_int(i32::try_from(next).unwrap());
+                let told = registry.register(client, id, size, next, Closing::default());
+                if told.is_err() {
+                    break;
+                }
+            }
+        }
+        // Beyond what it may have, its own oldest is given up for each.
+        for _ in 0..100 {
+            next += 1;
+            let token = ShMemId::from_int(i32::try_from(next).unwrap());
+            registry.announce(client, token, 2);
+        }
+        registry.freed();
+    };
+    let process = |client| Process::Known(u32::try_from(client).unwrap());
+    let clients = || 1..=10_u64;
+    for client in clients() {
+        registry.connect(client, process(client));
+        take(&mut registry, client);
+    }
+    for round in 0..50 {
+        for one in clients() {
+            registry.disconnect(one);
+            registry.freed();
+            for other in clients().filter(|&other| other != one) {
+                take(&mut registry, other);
+            }
+            registry.connect(one, process(one));
+            take(&mut registry, one);
+
+            let newcomer = 1000;
+            registry.connect(newcomer, process(newcomer));
+            for number in 1..=4 {
+                let id = id(number);
+                let told =
+                    registry.register(newcomer, id, 1 << 20, number.into(), Closing::default());
+                assert_eq!(told, Ok(()), "round {round}, after {one} came back");
+                assert!(
+                    registry.announce(newcomer, id, 1),
+                    "round {round}, after {one} came back"
+                );
+            }
+            registry.disconnect(newcomer);
+            registry.expire(1);
+            registry.freed();
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::id::ShMemId;
 use crate::service::address::Lookup;
 use crate::service::protocol::{Ask, Opcode, Reply, Request, Verdict};
 use crate::service::reaper::{Closer, Kind};
-use crate::service::registry::{Client, Closing, Limits, Process, Refused, Registry};
+use crate::service::registry::{Client, Closing, Limits, Process, Refused, Registry, is_fair};
 use crate::service::wire::{self, Arrival, Assembly};
 use crate::sys::path_lock::{self, Denied, File, Place, Site};
 use crate::sys::socket::Passed;
@@ -239,8 +239,13 @@ impl Server {
 
     /// Has the memory closed that nobody holds any more.
     fn close_freed(&mut self) {
-        for (process, kept) in self.registry.freed() {
-            self.closer.close(process, Kind::Memory, kept.fd);
+        for freed in self.registry.freed() {
+            let kind = if freed.was_kept {
+                Kind::Memory
+            } else {
+                Kind::Refused
+            };
+            self.closer.close(freed.process, kind, freed.segment.fd);
         }
     }
 
@@ -448,13 +453,16 @@ impl Server {
         }
     }
 
-    /// Whether a process may have one more connection: as many as are left for all others. If none is
-    /// left, an idle one is closed.
+    /// Whether a process may have one more connection: as many as are left for all others, and of the last
+    /// ones only if it has few. If none is left, an idle one is closed.
     fn has_room_for(&mut self, process: Process) -> bool {
         let taken = self.connections.len() + self.closer.waiting(Kind::Connection);
         match self.most_connections.saturating_sub(taken) {
             0 => self.let_an_idle_one_go(),
-            room => self.registry.clients_of(process) < room,
+            room => {
+                let own = self.registry.clients_of(process);
+                own < room && is_fair(own as u64, room as u64, self.most_connections as u64)
+            }
         }
     }
 
@@ -675,7 +683,7 @@ impl Server {
             return Verdict::BadDescriptor;
         };
         if self.spare.is_none() || !memory.may_have(size) {
-            self.closer.close(process, Kind::Memory, fd);
+            self.closer.close(process, Kind::Refused, fd);
             return match self.spare {
                 Some(_) => Verdict::BadDescriptor,
                 None => Verdict::Full,
