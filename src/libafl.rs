@@ -1,11 +1,11 @@
-//! Our [`Error`] as LibAFL's, for the package in `libafl/`, whose traits return the latter.
+//! Converts [`Error`] to the error of LibAFL, which the traits of the package in `libafl/` return.
 
 #[cfg(feature = "alloc")]
 use alloc::string::{String, ToString};
 
 use crate::error::{Error, ErrorKind};
 
-/// Keeps the error number, which theirs can hold, and our message.
+/// Keeps the error number, which their error can contain, and the message.
 impl From<Error> for libafl_core::Error {
     fn from(error: Error) -> Self {
         let text = text(&error);
@@ -44,7 +44,7 @@ fn text(error: &Error) -> String {
     error.to_string()
 }
 
-/// Where nothing can be allocated, LibAFL's errors hold text that is written in the program.
+/// Without an allocator, the errors of LibAFL contain static text only.
 #[cfg(not(feature = "alloc"))]
 fn text(error: &Error) -> &'static str {
     match error {
@@ -54,16 +54,18 @@ fn text(error: &Error) -> &'static str {
         Error::Unsupported { what } => what,
         Error::Gone { .. } => "no process of this user holds the segment",
         Error::Released { .. } => "this process has released the segment",
-        Error::NotFound { .. } => "no holder of the segment was found, but not all could be seen",
+        Error::NotFound { .. } => {
+            "no holder of the segment was found, but some processes could not be searched"
+        }
         Error::Denied { .. } => {
-            "the process that the id names does not let this one open its descriptors"
+            "the process that the id names does not let this process open its descriptors"
         }
         Error::OtherUser { .. } => "the segment belongs to another user",
         Error::InvalidSize { .. } => "no segment can have this size",
-        Error::TooLarge { .. } => "the segment has fewer bytes than were asked for",
+        Error::TooLarge { .. } => "the segment is smaller than asked for",
         Error::OutOfBounds { .. } => "the access reaches beyond the end of the segment",
-        Error::Misaligned { .. } => "the memory is not aligned as the type needs it",
+        Error::Misaligned { .. } => "the memory does not have the alignment that the type needs",
         #[cfg(feature = "zerocopy")]
-        Error::InvalidValue => "the bytes in the segment are no value of the type",
+        Error::InvalidValue => "the bytes in the segment are not a valid value of the type",
     }
 }

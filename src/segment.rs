@@ -77,7 +77,7 @@ impl<B: Backend> Segment<B> {
     #[cfg(feature = "std")]
     #[allow(unsafe_code)]
     pub(crate) unsafe fn shared_access(&self) -> Access<'_> {
-        // SAFETY: demanded from the caller.
+        // SAFETY: the caller ensures that no slice exists while the access lives.
         unsafe { self.mapping.shared_access() }
     }
 
@@ -104,7 +104,7 @@ impl<B: Backend> Segment<B> {
         }
     }
 
-    /// Unmaps the segment and gives up this process's hold.
+    /// Unmaps the segment, and removes its name if this process has to.
     pub(crate) fn release(&mut self) {
         self.mapping = Mapping::empty();
         let Some(handle) = self.handle.take() else {
@@ -126,8 +126,8 @@ impl<B: Exclusive> Segment<B> {
             .is_some_and(|handle| self.backend.supports_exclusive(handle))
     }
 
-    /// Calls `work` if nobody else holds the segment. Returns whether nobody else held it until `work`
-    /// was done.
+    /// Calls `work` if no other process holds the segment. Returns `true` if `work` was called, and
+    /// if no other process opened the segment before it returned.
     pub(crate) fn with_exclusive(&mut self, work: impl FnOnce(&mut Self)) -> bool {
         let handle = self.handle.as_ref();
         let Some(lock) = handle.and_then(|handle| self.backend.try_lock_exclusive(handle)) else {

@@ -15,61 +15,68 @@ use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::traits::ShMem;
 
-/// Objects start at multiples of this, in bytes, so that none shares a cache line with another one.
+/// Objects start at multiples of this, in bytes, so that no two of them share a cache line.
 const ALIGN: usize = 64;
 
 /// Many objects of one size in a single segment.
 ///
-/// It pays where there are hundreds or thousands of small objects: together they cost one
-/// descriptor, one mapping and one id, whatever limits a host sets on these, and a `fork()` copies one
-/// mapping. It hurts where objects live long and alone, because the segment lives as long as any.
+/// [`StdSlab`](crate::StdSlab) is the slab of the default provider.
 ///
-/// Clones share the slab, also among threads.
+/// A slab is worth it for hundreds or thousands of small objects: together they take one
+/// descriptor, one mapping and one id, which the system limits, and `fork()` copies one mapping. It
+/// is a bad fit for a few long-lived objects, because the segment lives as long as any of them.
+///
+/// Clones share the slab, also between threads.
 ///
 /// # Lifetime
 ///
-/// The segment lives as long as the slab, an object of it, or another process that attached to it. An
-/// object that is dropped makes room for another one: who was told its [`SlabRef`] sees the next object
-/// there, zeroed first. A child that is forked can use the objects that it inherits for as long as its
-/// parent keeps them, and dropping them there frees nothing: only the process that made the slab
-/// allocates.
+/// The segment lives until the slab, all of its objects, and the segments of other processes that
+/// attached to it are dropped. Dropping an object frees its slot for another object: a process that
+/// still uses the old [`SlabRef`] sees the new object there, which was zeroed first. A forked child
+/// can use the objects that it inherits for as long as its parent keeps them. Dropping them in the
+/// child frees nothing: only the process that created the slab allocates and frees.
 ///
+/// # Examples
 /// # Examples
 ///
 /// ```
-/// use shmem_providers::{ShMemProvider, Slab, StdShMemProvider};
+/// ```
+/// use shmem_providers::{ShMemProvider, StdShMemProvider, StdSlab};
 ///
 /// let mut provider = StdShMemProvider::new()?;
-/// let slab = Slab::new(&mut provider, 100, 1000)?;
-/// let object = slab.allocate().expect("there is room for a thousand");
+/// let slab = StdSlab::new(&mut provider, 100, 1000)?;
+/// let object = slab.allocate().expect("the slab has 1000 slots");
 /// object.access().write_at(0, b"hello")?;
 ///
-/// let place = object.slab_ref(); // to be sent to any process of this user, which attaches once
-/// let mut attached = provider.shmem_from_description(place.segment)?;
-/// let mut said = [0; 5];
-/// place.access_in(&mut attached)?.read_at(0, &mut said)?;
-/// assert_eq!(&said, b"hello");
+/// // In any process of this user, which attaches once and receives a `SlabRef` for each object:
+/// let slab_ref = object.slab_ref();
+/// let mut attached = provider.shmem_from_description(slab_ref.segment)?;
+/// let mut text = [0; 5];
+/// slab_ref.access_in(&mut attached)?.read_at(0, &mut text)?;
+/// assert_eq!(&text, b"hello");
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 pub struct Slab<B: Backend> {
     shared: Arc<Shared<B>>,
 }
 
-/// An object of a [`Slab`].
+/// An object of a [`Slab`]. [`StdSlabObject`](crate::StdSlabObject) is that of a
+/// [`StdSlab`](crate::StdSlab).
 pub struct SlabObject<B: Backend> {
     offset: usize,
     shared: Arc<Shared<B>>,
 }
 
-/// Where an object is: which segment, and where in it. It holds nothing.
+/// Where another process finds an object: the segment, and the position in it. It keeps nothing
+/// alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct SlabRef {
-    /// The segment, all of it.
+    /// The whole segment.
     pub segment: ShMemDescription,
-    /// In bytes from the start of the segment, a multiple of 64.
+    /// The start of the object in bytes from the start of the segment, a multiple of 64.
     pub offset: usize,
-    /// In bytes.
+    /// The size of the object in bytes.
     pub len: usize,
 }
 
@@ -80,17 +87,17 @@ struct Shared<B: Backend> {
     free: Mutex<Free>,
 }
 
-/// What is free. Its size goes with the number of objects that have been allocated, and not with
-/// what there is room for.
+/// The free slots. The memory that this takes grows with the number of objects that were allocated,
+/// not with the capacity of the slab.
 struct Free {
-    /// From one place to the next, in bytes.
+    /// The distance between two slots, in bytes.
     stride: usize,
-    /// The offsets of the places that were freed, the next one last. Has room for every place before
-    /// `unused`, so that to free one needs no memory.
+    /// The offsets of slots that were freed; the last one is used first. Has capacity for every
+    /// slot before `unused`, so that freeing allocates no memory.
     freed: Vec<usize>,
-    /// Here and behind it no place was ever allocated.
+    /// The offset of the first slot that was never allocated.
     unused: usize,
-    /// The size of the segment.
+    /// The size of the segment in bytes.
     end: usize,
 }
 
@@ -102,9 +109,9 @@ impl Free {
         if self.unused >= self.end {
             return None;
         }
-        // All places before are in use.
-        let places = self.unused.checked_div(self.stride)?.checked_add(1)?;
-        self.freed.try_reserve(places).ok()?;
+        // All slots before `unused` are in use.
+        let slots = self.unused.checked_div(self.stride)?.checked_add(1)?;
+        self.freed.try_reserve(slots).ok()?;
         let offset = self.unused;
         self.unused = offset.saturating_add(self.stride);
         Some(offset)
@@ -121,12 +128,12 @@ impl Free {
 }
 
 impl<B: Backend> Slab<B> {
-    /// A slab with room for so many objects of this size, in bytes.
+    /// Creates a slab for `count` objects of `object_size` bytes each.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSize`] if that is nothing, or more than a segment can have; otherwise as
-    /// [`new_shmem`](crate::ShMemProvider::new_shmem).
+    /// [`Error::InvalidSize`] if the size or the count is zero, or if the segment would be too
+    /// large; otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
     pub fn new(
         provider: &mut Provider<B>,
         object_size: usize,
@@ -152,8 +159,10 @@ impl<B: Backend> Slab<B> {
         })
     }
 
-    /// A new object, all of its bytes zero, or `None` if there is no room, or no memory to note what
-    /// becomes free, or if this is a child that was forked.
+    /// Allocates an object, all bytes of which are zero.
+    ///
+    /// Returns `None` if the slab is full, if there is no memory for the list of free slots, or in
+    /// a forked child.
     #[must_use]
     pub fn allocate(&self) -> Option<SlabObject<B>> {
         let object = SlabObject {
@@ -164,13 +173,13 @@ impl<B: Backend> Slab<B> {
         Some(object)
     }
 
-    /// For how many more objects there is backend: none in a child that was forked.
+    /// Returns how many more objects can be allocated: none in a forked child.
     #[must_use]
     pub fn available(&self) -> usize {
         self.shared.free(|free| free.available()).unwrap_or(0)
     }
 
-    /// The segment, to attach to once.
+    /// Returns the id and the size of the segment, for processes that are to attach.
     #[must_use]
     pub fn segment(&self) -> ShMemDescription {
         self.shared.segment.description()
@@ -178,9 +187,9 @@ impl<B: Backend> Slab<B> {
 }
 
 impl<B: Backend> Shared<B> {
-    /// What `work` does with what is free; `None` in a child that was forked, whose copy of
-    /// it says nothing of what its parent uses, and in which the lock may be held by a thread that does
-    /// not exist.
+    /// Calls `work` with the free slots. Returns `None` in a forked child: its copy of the list
+    /// does not follow what the parent allocates, and the lock may have been copied while another
+    /// thread held it.
     fn free<T>(&self, work: impl FnOnce(&mut Free) -> T) -> Option<T> {
         let is_owner = self.owner.is_current();
         is_owner.then(|| work(&mut self.free.lock().unwrap_or_else(PoisonError::into_inner)))
@@ -188,18 +197,18 @@ impl<B: Backend> Shared<B> {
 }
 
 impl<B: Backend> SlabObject<B> {
-    /// The bytes of the object, and no others.
+    /// Returns access to the bytes of this object.
     #[must_use]
     pub fn access(&self) -> Access<'_> {
-        // SAFETY: the segment is private to the slab, where nobody makes a slice of it.
+        // SAFETY: the segment is private to the slab, which creates no slice of it.
         #[allow(unsafe_code)]
         let all = unsafe { self.shared.segment.shared_access() };
-        // It was made with room for it.
+        // The object lies within the segment: `Slab::new` sized it so.
         all.range(self.offset, self.shared.object_size)
             .unwrap_or(Access::new(&[]))
     }
 
-    /// Where another process finds it.
+    /// Returns where another process finds the object.
     #[must_use]
     pub fn slab_ref(&self) -> SlabRef {
         SlabRef {
@@ -217,11 +226,12 @@ impl<B: Backend> Drop for SlabObject<B> {
 }
 
 impl SlabRef {
-    /// The bytes of the object in the segment that it is in.
+    /// Returns access to the bytes of the object in `segment`.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidId`] if it is another segment, [`Error::OutOfBounds`] if it has no such bytes.
+    /// [`Error::InvalidId`] if the object is in another segment, [`Error::OutOfBounds`] if it
+    /// reaches beyond the end of this one.
     pub fn access_in<'a>(&self, segment: &'a mut impl ShMem) -> Result<Access<'a>, Error> {
         if segment.id() != self.segment.id {
             return Err(segment.id().invalid("the object is in another segment"))?;

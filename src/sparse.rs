@@ -1,5 +1,5 @@
-//! Large segments of which little is used: which parts have memory, and how they are cleared and
-//! give it back.
+//! Large segments of which little is used: finding the parts that have memory, clearing them, and
+//! freeing their memory.
 
 use core::fmt;
 use core::mem;
@@ -10,20 +10,20 @@ use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::traits::ShMem;
 
-/// Up to here, in bytes, to fill everything is faster than to ask what there is.
-const ASKING_PAYS: usize = 1 << 20;
+/// Up to this size in bytes, writing everything is faster than asking which parts have memory.
+const MIN_SPARSE_LEN: usize = 1 << 20;
 
-/// The parts of a segment that have memory, from the first to the last.
+/// The parts of a segment that have memory, in ascending order.
 ///
-/// Made by [`Segment::data_ranges`]. Ends after the first error.
+/// Created by [`Segment::data_ranges`]. Ends after the first error.
 pub struct DataRanges<'a, B: Sparse> {
     segment: &'a Segment<B>,
-    /// Where to go on, in bytes from the start.
+    /// Where to continue, in bytes from the start.
     next: usize,
 }
 
-/// The parts of a segment that a copy of it must have: those that have memory, or all of it where
-/// that cannot be told.
+/// The parts of a segment that a copy has to contain: those that have memory, or everything if the
+/// mechanism cannot tell.
 #[derive(Debug)]
 pub(crate) struct DataOrAll<'a, B: Sparse> {
     ranges: Option<DataRanges<'a, B>>,
@@ -53,21 +53,21 @@ impl<B: Sparse> Iterator for DataOrAll<'_, B> {
 }
 
 impl<B: Sparse> Segment<B> {
-    /// The parts that have memory, because some process has touched them: whole pages, in bytes from
-    /// the start of the segment. All other bytes are zero.
+    /// Returns the parts that have memory because some process has touched them: whole pages, in
+    /// bytes from the start of the segment. All other bytes are zero.
     ///
-    /// It takes two system calls for each part, and no time for the rest, so it pays for large
-    /// segments of which little is used. Where a part ends in the last page it ends with the segment.
-    /// What others touch meanwhile may be there or not.
+    /// This takes two system calls for each part and nothing for the rest, so it is worth it for
+    /// large segments of which little is used. A part that includes the last page ends with the
+    /// segment. Pages that other processes touch during the iteration may or may not be included.
     ///
     /// # Errors
     ///
-    /// Each item may be one, and is the last then: [`Error::Unsupported`] if the mechanism cannot
-    /// tell, [`Error::Os`] if the system refuses.
+    /// An item can be an error, and is then the last one: [`Error::Unsupported`] if the mechanism
+    /// cannot tell, [`Error::Os`] if the system refuses.
     ///
     /// # Platform notes
     ///
-    /// Linux, memfd and POSIX segments (`SEEK_DATA`, `lseek(2)`). Reading touches as well.
+    /// Linux, memfd and POSIX segments (`SEEK_DATA`, `lseek(2)`). Reading a page touches it too.
     ///
     /// # Examples
     ///
@@ -87,11 +87,12 @@ impl<B: Sparse> Segment<B> {
         }
     }
 
-    /// Sets every byte to zero, the fastest way there is: below 1 MiB all of them are written, above
-    /// only those parts that have memory, where the mechanism can tell which these are.
+    /// Sets every byte to zero in the fastest way: in segments of up to 1 MiB it writes all bytes,
+    /// in larger ones only the parts that have memory, if the mechanism can tell which these are.
     ///
-    /// It is under the [contract of the slice](ShMem#the-contract-of-the-slice): nobody else may read
-    /// or write the segment meanwhile. Memory is kept; [`trim`](Self::trim) gives it back.
+    /// The [contract of the slice](ShMem#the-contract-of-the-slice) applies: no other process may
+    /// read or write the segment during the call. The segment keeps its memory;
+    /// [`trim`](Self::trim) frees it.
     ///
     /// # Examples
     ///
@@ -107,7 +108,7 @@ impl<B: Sparse> Segment<B> {
     pub fn clear(&mut self) {
         let len = self.len();
         let mut done = 0;
-        if len > ASKING_PAYS {
+        if len > MIN_SPARSE_LEN {
             loop {
                 match self.next_data(done) {
                     Ok(Some(range)) => {
@@ -126,20 +127,21 @@ impl<B: Sparse> Segment<B> {
         }
     }
 
-    /// Gives back the memory of these bytes, for all who hold the segment. They are zero afterwards,
-    /// and the next one who touches a page gets a new one.
+    /// Frees the memory of these bytes, for all holders of the segment. The bytes are zero
+    /// afterwards, and the next access to a page allocates a new one.
     ///
-    /// It is under the [contract of the slice](ShMem#the-contract-of-the-slice), for the whole
-    /// segment. It pays where a part is not needed for a while; what is used again at once is faster
-    /// [cleared](Self::clear), because every page then costs a page fault in every holder. Of pages
-    /// that reach beyond the range only the bytes in it are set to zero, also where the range ends
-    /// with a segment of which only a part was attached.
+    /// The [contract of the slice](ShMem#the-contract-of-the-slice) applies to the whole segment.
+    /// Use it for a part that is not needed for a while. For a part that is reused at once,
+    /// [`clear`](Self::clear) is faster, because after `trim` each page costs every holder a page
+    /// fault. In pages that are only partly in the range, the bytes in the range are set to zero
+    /// and the page is kept; this includes the last page of a segment that is only partly attached.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`] if the segment has no such bytes, [`Error::Unsupported`] if the
-    /// mechanism cannot do it, or if to do it would take away what was reserved (huge pages, POSIX
-    /// segments), [`Error::Os`] if the system refuses, as it does for memory that is locked.
+    /// [`Error::OutOfBounds`] if the range reaches beyond the end of the segment,
+    /// [`Error::Unsupported`] if the mechanism cannot free memory or would give up what was
+    /// reserved (huge pages, POSIX segments), [`Error::Os`] if the system refuses, as it does for
+    /// locked memory.
     ///
     /// # Platform notes
     ///
@@ -194,7 +196,7 @@ impl<B: Sparse> Iterator for DataRanges<'_, B> {
 
 impl<B: Sparse> DataRanges<'_, B> {
     fn next_range(&mut self) -> Result<Option<Range<usize>>> {
-        // After an error, and after the last range, there is nothing more.
+        // Nothing follows an error or the last range.
         let from = mem::replace(&mut self.next, usize::MAX);
         let found = self.segment.next_data(from)?;
         if let Some(range) = &found {

@@ -38,7 +38,7 @@ use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::sys::{self, OwnedHandle, failed, last_error};
 use crate::util::base64;
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 /// Makes segments with `CreateFileMapping`, backed by the page file.
 ///
@@ -324,7 +324,7 @@ unsafe fn unmap(base: NonNull<u8>, _len: usize) {
 
 /// What the kernel calls a section, with a zero behind it.
 struct Name {
-    text: Text<32>,
+    text: FixedStr<32>,
 }
 
 impl Name {
@@ -338,7 +338,7 @@ impl Name {
         }
         let space = if text.starts_with('w') { LOCAL } else { "" };
         Ok(Self {
-            text: Text::joined(&[space.as_bytes(), text.as_bytes(), b"\0"]),
+            text: FixedStr::joined(&[space.as_bytes(), text.as_bytes(), b"\0"]),
         })
     }
 

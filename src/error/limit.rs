@@ -1,20 +1,21 @@
-//! The limits of the system that a segment can run into: their values, and the cure of each.
+//! [`Limit`]: the limits of the system that a segment can reach, with their values and what to do about them.
 
 use core::fmt;
 
-/// A limit that stood in the way, with its value when it did.
+/// A limit that was reached, with its value at that moment.
 ///
-/// [`Display`](fmt::Display) names it as the system's administrator knows it, and the cure.
+/// [`Display`](fmt::Display) names it as the system's administrator knows it, and tells what to do
+/// about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// Descriptors of this process (`RLIMIT_NOFILE`).
+    /// Open descriptors of this process (`RLIMIT_NOFILE`).
     OpenFiles {
         /// How many it may have open.
         limit: u64,
     },
-    /// Descriptors of this user that were sent through sockets and not received yet, of all its processes
-    /// together. The limit is that for the open descriptors of one process (`RLIMIT_NOFILE`).
+    /// Descriptors that this user's processes have sent through sockets and that were not received
+    /// yet. The limit is that for open descriptors of one process (`RLIMIT_NOFILE`).
     InFlightDescriptors {
         /// How many there may be.
         limit: u64,
@@ -24,17 +25,17 @@ pub enum Limit {
         /// How many there may be.
         limit: u64,
     },
-    /// Size of a file that this process makes (`RLIMIT_FSIZE`).
+    /// The size of a file that this process creates (`RLIMIT_FSIZE`).
     FileSize {
         /// In bytes.
         limit: u64,
     },
-    /// Address space of this process (`RLIMIT_AS`).
+    /// The address space of this process (`RLIMIT_AS`).
     AddressSpace {
         /// In bytes.
         limit: u64,
     },
-    /// Mappings of one process (`vm.max_map_count`), or its address space as such.
+    /// The mappings of one process (`vm.max_map_count`), or its address space.
     Mappings {
         /// How many mappings it may have.
         limit: u64,
@@ -46,17 +47,17 @@ pub enum Limit {
         /// How many there may be.
         limit: u64,
     },
-    /// Descriptors that one user may watch by `epoll` (`fs.epoll.max_user_watches`).
+    /// Descriptors that one user may watch with `epoll` (`fs.epoll.max_user_watches`).
     Watches {
         /// How many there may be.
         limit: u64,
     },
-    /// Memory that the system promises at most, where it is set to promise no more than it has
+    /// The memory that the system commits at most, where it does not overcommit
     /// (`vm.overcommit_memory=2`).
     Overcommit {
         /// In bytes.
         limit: u64,
-        /// What is promised by now, in bytes.
+        /// How much is committed, in bytes.
         used: u64,
     },
     /// Memory that this process may lock (`RLIMIT_MEMLOCK`).
@@ -64,14 +65,14 @@ pub enum Limit {
         /// In bytes.
         limit: u64,
     },
-    /// Huge pages of one size, set aside by the administrator.
+    /// Huge pages of one size, reserved by the administrator.
     HugePages {
-        /// The size of one, in bytes.
+        /// The size of one page, in bytes.
         size: u64,
         /// How many are free.
         free: u64,
     },
-    /// Memory of the machine.
+    /// The memory of the machine.
     Memory {
         /// RAM and swap together, in bytes.
         total: u64,
@@ -88,9 +89,9 @@ pub enum Limit {
         /// How many it may have.
         total: u64,
     },
-    /// The state of `/dev/shm`, in which no segment can be made.
+    /// The state of `/dev/shm`, in which no segment can be created.
     DevShmMount {
-        /// What is wrong with it, and the cure.
+        /// What is wrong with it, and what to do about it.
         problem: &'static str,
     },
     /// System V segments of the system (`kernel.shmmni`).
@@ -110,7 +111,7 @@ pub enum Limit {
         /// In pages.
         limit: u64,
     },
-    /// Memory that Windows can promise to all programs together (the commit limit).
+    /// The memory that Windows can commit for all programs together (the commit limit).
     Commit {
         /// In bytes.
         free: u64,
@@ -119,7 +120,7 @@ pub enum Limit {
     },
     /// A privilege that this process does not have (Windows).
     Privilege {
-        /// As Windows calls it.
+        /// Its name in Windows.
         name: &'static str,
     },
 }
@@ -133,10 +134,10 @@ impl fmt::Display for Limit {
                 "RLIMIT_NOFILE is {limit}: raise it (`ulimit -n`), or hold fewer segments"
             ),
             Self::InFlightDescriptors { limit } => write!(
-                f,
-                "RLIMIT_NOFILE is {limit}, and more descriptors of this user were sent and not \
-                 received: find the program that does not receive them, or raise the limit (`ulimit \
-                 -n`)"
+                "RLIMIT_NOFILE is {limit}, and this user has sent more descriptors than that which \
+                 were not received yet: find the program that does not receive them, or raise the \
+                 limit (`ulimit -n`)"
+                 (`ulimit -n`)"
             ),
             Self::SystemOpenFiles { limit } => {
                 write!(
@@ -147,7 +148,7 @@ impl fmt::Display for Limit {
             Self::FileSize { limit } => write!(
                 f,
                 "RLIMIT_FSIZE is {limit} bytes: raise it (`ulimit -f`), or use System V segments, \
-                 which it does not touch"
+                 to which it does not apply"
             ),
             Self::AddressSpace { limit } => {
                 write!(f, "RLIMIT_AS is {limit} bytes: raise it (`ulimit -v`)")
@@ -159,8 +160,8 @@ impl fmt::Display for Limit {
             ),
             Self::Mappings { limit, used } => write!(
                 f,
-                "the address space that is left has no room for the size (vm.max_map_count is \
-                 {limit}, and this process has {used} mappings): ask for less"
+                "no unused part of the address space is large enough (vm.max_map_count is {limit}, \
+                 and this process has {used} mappings): ask for less"
             ),
             Self::Processes { limit } => write!(
                 f,
@@ -175,19 +176,19 @@ impl fmt::Display for Limit {
             ),
             Self::Overcommit { limit, used } => write!(
                 f,
-                "vm.overcommit_memory is 2, and {} of {} are promised: ask for less, or raise the \
+                "vm.overcommit_memory is 2, and {} of {} are committed: ask for less, or raise the \
                  limit (`sysctl vm.overcommit_ratio=…`)",
                 Amount(used),
                 Amount(limit)
             ),
             Self::LockedMemory { limit } => write!(
                 f,
-                "RLIMIT_MEMLOCK is {limit} bytes, for what `mlock` and `mlockall` lock together: \
+                "RLIMIT_MEMLOCK is {limit} bytes, which applies to `mlock` and `mlockall` together: \
                  raise it (`ulimit -l`), or lock less"
             ),
             Self::HugePages { size, free } => write!(
                 f,
-                "{free} huge pages of {} are free: set some aside \
+                "{free} huge pages of {} are free: reserve more \
                  (/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages)",
                 Amount(size),
                 size >> 10
@@ -233,7 +234,7 @@ impl fmt::Display for Limit {
             ),
             Self::Commit { free, total } => write!(
                 f,
-                "the system can promise {} more of {}: ask for less, or enlarge the page file",
+                "the system can commit {} more of {}: ask for less, or enlarge the page file",
                 Amount(free),
                 Amount(total)
             ),
@@ -246,10 +247,11 @@ impl fmt::Display for Limit {
     }
 }
 
-/// A process that has but this many mappings left has none for a segment: a call may need several.
+/// With this many mappings left, or fewer, a process cannot map a segment: one call may need
+/// several.
 const SPARE: u64 = 4;
 
-/// An amount of memory in the largest unit that keeps it at 1 or more.
+/// An amount of memory, printed in the largest unit of which it has at least 1.
 struct Amount(u64);
 
 impl fmt::Display for Amount {

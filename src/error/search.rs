@@ -1,29 +1,30 @@
-//! What a search for the holders of a segment looked at, and what it could not see.
+//! [`Search`]: what a search for the holders of a segment looked at, and what it could not see.
 
 use core::fmt;
 
-/// What was looked at when no holder of a segment was found, and what could not be seen.
+/// What was searched when no holder of a segment was found, and what could not be searched.
 ///
-/// [`Display`](fmt::Display) says both, names the likely reason, and the cure.
+/// [`Display`](fmt::Display) prints both, the likely reason, and what to do about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Search {
-    /// How many processes of this user were looked into.
+    /// How many processes of this user were searched.
     pub processes: u32,
-    /// How many processes of this user did not let this one look.
+    /// How many processes of this user did not let this process look at their descriptors.
     pub closed: u32,
     reasons: Reasons,
-    /// Processes outside of the pid namespace that `/proc` shows cannot be seen.
+    /// There are processes outside of the pid namespace that `/proc` shows, which cannot be seen.
     pub other_namespaces: bool,
-    /// `/proc` is mounted with `hidepid`: processes that this one may not trace are missing in it.
+    /// `/proc` is mounted with `hidepid`: it does not show processes that this process may not
+    /// trace.
     pub hidden_processes: bool,
-    /// There was no time to look at the rest: the search ends after a few seconds.
+    /// The search ran out of time: it ends after a few seconds.
     pub stopped: bool,
 }
 
 impl Search {
-    /// For each reason why a process did not let this one look, the first such process: its number in
-    /// `/proc`, and the reason.
+    /// Returns, for each reason why processes did not let this process look, the first of these
+    /// processes (its number in `/proc`) and the reason.
     pub fn reasons(&self) -> impl Iterator<Item = (u32, Denial)> {
         let Reasons {
             first,
@@ -45,7 +46,7 @@ impl Search {
             .filter(|&(process, _)| process != 0)
     }
 
-    /// Notes a process that is closed to this one.
+    /// Records a process that does not let this process look at its descriptors.
     pub(crate) fn note_closed(&mut self, process: u32, reason: Denial) {
         self.closed = self.closed.saturating_add(1);
         let kind = match reason {
@@ -69,46 +70,46 @@ impl Search {
         }
     }
 
-    /// Returns `true` if everything was looked at: then no process of this user holds the segment.
+    /// Returns `true` if everything was searched: then no process of this user holds the segment.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.closed == 0 && !self.other_namespaces && !self.hidden_processes && !self.stopped
     }
 }
 
-/// Why a process of the same user keeps its descriptors closed to this one, as far as can be seen.
+/// Why a process of the same user does not let this process look at its descriptors, as far as this
+/// can be found out.
 ///
 /// The rules are those of `ptrace(2)`, section "Ptrace access mode checking".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Denial {
-    /// Its user or group ids differ from those of this process, although its effective user is the
-    /// same.
+    /// Its user or group ids differ from those of this process, although it has the same effective
+    /// user.
     Ids {
         /// Its effective group.
         group: u32,
         /// The effective group of this process.
         own_group: u32,
     },
-    /// It has made itself undumpable, has changed its user or group, or may not read its own program
-    /// file.
+    /// It made itself undumpable, changed its user or group, or may not read its own program file.
     Undumpable,
     /// It has capabilities that this process does not have.
     Capabilities {
-        /// Those, one bit for each (`capabilities(7)`).
+        /// These capabilities, one bit for each (`capabilities(7)`).
         more: u64,
     },
     /// It runs in another user namespace.
     UserNamespace,
-    /// It has a lease on the segment (`fcntl(2)`, `F_SETLEASE`), as a pool has that is about to reuse
-    /// it.
+    /// It holds a lease on the segment (`fcntl(2)`, `F_SETLEASE`), as a pool does that is about to
+    /// reuse it.
     Lease,
-    /// Nothing that can be seen explains it: a security module, or a user namespace that looks like
-    /// this process's own.
+    /// None of the above: a security module, or a user namespace that looks like the one of this
+    /// process.
     Unknown,
 }
 
-/// For each kind of [`Denial`] the first process, 0 if there is none, and its particulars.
+/// For each kind of [`Denial`] the first process, or 0, and the details.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Reasons {
     first: [u32; 6],
@@ -117,16 +118,16 @@ struct Reasons {
     more: u64,
 }
 
-/// What helps against all of these.
+/// What helps in all of these cases.
 pub(crate) const CURES: &str = "share the segment through `StdServedShMemProvider` (with \
-                                SHMEM_SERVICE set to the same path on both sides), or make it with \
-                                `UnixShMemProvider` (System V), whose segments need no access to \
-                                the process";
+                                SHMEM_SERVICE set to the same path on both sides), or create it \
+                                with `UnixShMemProvider` (System V), whose segments need no access \
+                                to the process";
 
 impl fmt::Display for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let processes = Count(self.processes, "process", "processes");
-        write!(f, "looked through {processes} of this user")?;
+        write!(f, "searched {processes} of this user")?;
         if self.is_complete() {
             return Ok(());
         }
@@ -134,7 +135,10 @@ impl fmt::Display for Search {
         let mut separator = "";
         if self.closed > 0 {
             let closed = Count(self.closed, "process", "processes");
-            write!(f, "{closed} of this user, closed to this one (")?;
+            write!(
+                f,
+                "{closed} of this user that this one may not look into ("
+            )?;
             for (process, reason) in self.reasons() {
                 write!(f, "{separator}process {process}: {reason}")?;
                 separator = "; ";
@@ -158,7 +162,7 @@ impl fmt::Display for Search {
             unseen(f, "processes outside of this pid namespace (containers)")?;
         }
         if self.stopped {
-            unseen(f, "the rest, because the search took too long")?;
+            unseen(f, "the rest, because the search ran out of time")?;
         }
         write!(f, ". If one of them holds it, {CURES}")
     }
@@ -186,8 +190,8 @@ impl fmt::Display for Denial {
             ),
             Self::UserNamespace => f.write_str("it runs in another user namespace"),
             Self::Lease => f.write_str(
-                "it has a lease on the segment, as a `ShMemPool` has for the moment in which it \
-                 zeroes a segment to reuse it: the id belongs to nobody at that moment",
+                "it holds a lease on the segment, as a `ShMemPool` does while it zeroes a segment to \
+                 reuse it: at that moment the id names nothing that can be opened",
             ),
             Self::Unknown => f.write_str(
                 "its user, group, capabilities and dumpable flag do not explain it: a security \
@@ -197,7 +201,7 @@ impl fmt::Display for Denial {
     }
 }
 
-/// A number of things, in words.
+/// A number of things, followed by the singular or plural of their name.
 struct Count(u32, &'static str, &'static str);
 
 impl fmt::Display for Count {

@@ -12,7 +12,7 @@ use core::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::id::kind::IdKind;
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 /// The size of an id in bytes.
 const LEN: usize = 20;
@@ -130,7 +130,7 @@ impl ShMemId {
     /// Returns the id whose text is this number in decimal. For a `shmid` it names the System V segment.
     #[must_use]
     pub fn from_int(val: i32) -> Self {
-        Self::holding(Text::<LEN>::of(format_args!("{val}")).as_bytes())
+        Self::holding(FixedStr::<LEN>::of(format_args!("{val}")).as_bytes())
     }
 
     /// Returns what the id names, by the form of its text.
@@ -205,7 +205,7 @@ impl ShMemId {
     /// Returns the id whose text consists of these parts, under the conditions of
     /// [`holding`](Self::holding).
     pub(crate) fn joined(parts: &[&[u8]]) -> Self {
-        Self::holding(Text::<LEN>::joined(parts).as_bytes())
+        Self::holding(FixedStr::<LEN>::joined(parts).as_bytes())
     }
 
     /// Returns the text in `array`, or the defect that it has.

@@ -3,7 +3,7 @@
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The lowest `6 * N` bits of the number, as `N` digits.
+/// Returns the lowest `6 * N` bits of the number as `N` digits.
 pub(crate) fn digits<const N: usize>(mut number: u64) -> [u8; N] {
     let mut digits = [0; N];
     for digit in digits.iter_mut().rev() {
@@ -16,16 +16,17 @@ pub(crate) fn digits<const N: usize>(mut number: u64) -> [u8; N] {
     digits
 }
 
-/// Whether these are so many digits.
+/// Returns `true` if `text` consists of exactly `N` digits.
 #[allow(
     dead_code,
-    reason = "without std, not every system has a mechanism that asks"
+    reason = "without std, not every system has a mechanism that calls it"
 )]
 pub(crate) fn is_digits<const N: usize>(text: &str) -> bool {
     text.len() == N && text.bytes().all(|digit| ALPHABET.contains(&digit))
 }
 
-/// The number that the digits write, if it has 64 bits at most.
+/// Returns the number that the digits spell, or `None` if it needs more than 64 bits or if a
+/// character is not a digit.
 pub(crate) fn number(digits: &str) -> Option<u64> {
     digits.bytes().try_fold(0_u64, |number, digit| {
         let value = match digit {

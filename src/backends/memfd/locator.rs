@@ -8,7 +8,7 @@ use crate::id::ShMemId;
 use crate::id::kind::{IdKind, MemfdLocator};
 use crate::sys::procfs::{self, Clock, Look, Wanted};
 use crate::sys::{self, failed};
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 /// Returns `true` if others can open the memfd of this id without searching all processes.
 pub(in crate::backends) fn is_reachable(id: &ShMemId) -> bool {
@@ -24,7 +24,7 @@ pub(super) fn open(
 ) -> Result<OwnedFd> {
     let refused = |errno| failed("open", errno, Subject::Id(*id));
     let name = name(locator);
-    let link = Text::<64>::joined(&[b"/memfd:", name.as_bytes(), b" (deleted)"]);
+    let link = FixedStr::<64>::joined(&[b"/memfd:", name.as_bytes(), b" (deleted)"]);
     let wanted = Wanted {
         user: sys::check_user()?,
         link: link.as_bytes(),
@@ -76,6 +76,6 @@ pub(super) fn open(
 }
 
 /// Returns the name of the memfd.
-pub(super) fn name(locator: MemfdLocator) -> Text<32> {
-    Text::joined(&[b"shmem-", &locator.nonce_digits()])
+pub(super) fn name(locator: MemfdLocator) -> FixedStr<32> {
+    FixedStr::joined(&[b"shmem-", &locator.nonce_digits()])
 }

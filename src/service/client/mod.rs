@@ -27,7 +27,7 @@ use crate::service::protocol::{Ask, Reply, Request, Token, Verdict};
 use crate::sys::path_lock::{Place, Site};
 use crate::sys::{self, socket};
 use crate::util::base64;
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 /// How long an operation may take: waiting for other threads' operations, reaching a service or starting
 /// one, handing in what is held, and the request.
@@ -636,6 +636,6 @@ impl State {
 fn random_text(kind: u8) -> Result<ShMemId> {
     let (high, low) = (sys::nonce()?, sys::nonce()?);
     let digits: ([u8; 7], [u8; 11]) = (base64::digits(high), base64::digits(low));
-    let text = Text::<20>::joined(&[&[kind], &digits.0, &digits.1]);
+    let text = FixedStr::<20>::joined(&[&[kind], &digits.0, &digits.1]);
     Ok(ShMemId::holding(text.as_bytes()))
 }

@@ -15,7 +15,7 @@ use rustix::ioctl::{Opcode, opcode};
 
 use crate::error::{Error, Result, Subject};
 use crate::sys::{above_stdio, failed, last_errno};
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 /// How many bytes a name has, its zero included (`ASHMEM_NAME_LEN`).
 const NAME_LEN: usize = 256;
@@ -119,7 +119,7 @@ fn open_device() -> Result<OwnedFd, Errno> {
         (len == id.len()).then_some(id)
     };
     if let Some(id) = boot_id() {
-        let path = Text::<64>::joined(&[DEVICE, &id]);
+        let path = FixedStr::<64>::joined(&[DEVICE, &id]);
         if let Ok(device) = open(path.as_bytes(), flags, Mode::empty()) {
             return Ok(device);
         }

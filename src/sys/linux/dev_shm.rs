@@ -36,7 +36,7 @@ use rustix::path::DecInt;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::sys::{above_stdio_quietly, check_owner, failed};
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 const FOLDER: &str = "/dev/shm";
 
@@ -160,7 +160,7 @@ pub(crate) fn remove_unused(is_ours: impl Fn(&str) -> bool, most: usize) -> Resu
     let (mut seen, mut removed) = (0, 0);
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(|errno| failed("getdents", errno, Subject::Nothing))?;
-        let name = Text::<32>::joined(&[b"/", entry.file_name().to_bytes(), b"\0"]);
+        let name = FixedStr::<32>::truncated(&[b"/", entry.file_name().to_bytes(), b"\0"]);
         let Ok(name) = CStr::from_bytes_until_nul(name.as_bytes()) else {
             // It is too long.
             continue;
@@ -189,7 +189,7 @@ impl Found {
     fn open(&self, name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let number = DecInt::from_fd(&self.fd);
-        let link = Text::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
+        let link = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
         let opened = match fs::open(link.as_bytes(), flags, Mode::empty()) {
             // There is no `/proc`.
             Err(Errno::NOENT | Errno::NOTDIR) => fs::open(
@@ -345,6 +345,6 @@ fn permissions(stat: &Stat) -> u32 {
 }
 
 /// What `shm_open(3)` of the C libraries opens for this name.
-fn path(name: &CStr) -> Text<64> {
-    Text::joined(&[FOLDER.as_bytes(), name.to_bytes()])
+fn path(name: &CStr) -> FixedStr<64> {
+    FixedStr::joined(&[FOLDER.as_bytes(), name.to_bytes()])
 }

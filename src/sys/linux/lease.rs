@@ -15,7 +15,7 @@ use rustix::path::DecInt;
 
 use crate::error::{Result, Subject};
 use crate::sys::{above_stdio_quietly, failed};
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 /// Which signal tells of a lease that is to be given back (`fcntl(2)`). The crate libc does not have it
 /// for every machine, on all of which it is 10.
@@ -25,7 +25,7 @@ const F_SETSIG: c_int = 10;
 /// not count among the files that are open for writing.
 pub(crate) fn make_countable(fd: &mut OwnedFd) -> Result<()> {
     let number = DecInt::from_fd(&*fd);
-    let path = Text::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
+    let path = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let again = openat(CWD, path.as_bytes(), flags, Mode::empty())
         .and_then(above_stdio_quietly)

@@ -31,7 +31,7 @@ use rustix::thread::capabilities;
 use crate::error::search::{Denial, Search};
 use crate::sys::above_stdio_quietly;
 use crate::sys::user::User;
-use crate::util::fixed_str::Text;
+use crate::util::fixed_str::FixedStr;
 
 /// How a segment is opened once it is known to be one. A lease on it (`fcntl(2)`) does not make us
 /// wait.
@@ -105,7 +105,7 @@ pub(crate) fn look_at(pid: u32, number: u32, wanted: &Wanted<'_>) -> Result<Look
         Ok(process) => process,
         Err(look) => return Ok(look),
     };
-    let name = Text::<16>::joined(&[b"fd/", DecInt::new(number).as_bytes()]);
+    let name = FixedStr::<16>::joined(&[b"fd/", DecInt::new(number).as_bytes()]);
     process.look(&process.directory, name.as_bytes(), wanted)
 }
 
@@ -176,7 +176,7 @@ struct Process {
 impl Process {
     /// The process, if there is one and it is this user's.
     fn open(pid: u32, user: User) -> Result<Result<Self, Look>, Errno> {
-        let path = Text::<16>::joined(&[b"/proc/", DecInt::new(pid).as_bytes()]);
+        let path = FixedStr::<16>::joined(&[b"/proc/", DecInt::new(pid).as_bytes()]);
         let opened = openat(CWD, path.as_bytes(), PLACE, Mode::empty())
             .and_then(|directory| Ok((fs::fstat(&directory)?, directory)));
         Ok(match opened {
@@ -231,7 +231,7 @@ impl Process {
             if !tables.is_new(task) {
                 continue;
             }
-            let path = Text::<32>::joined(&[b"task/", DecInt::new(task).as_bytes(), b"/fd"]);
+            let path = FixedStr::<32>::joined(&[b"task/", DecInt::new(task).as_bytes(), b"/fd"]);
             match self.look_into(path.as_bytes(), wanted, clock)? {
                 Look::Nothing => {}
                 look => return Ok(look),
@@ -361,7 +361,7 @@ impl Process {
 fn open(at: &OwnedFd, path: &[u8], wanted: &Wanted<'_>) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let object = openat(at, path, flags, Mode::empty())?;
-    let own = Text::<32>::joined(&[
+    let own = FixedStr::<32>::joined(&[
         b"/proc/thread-self/fd/",
         DecInt::from_fd(&object).as_bytes(),
     ]);
@@ -563,7 +563,7 @@ fn hides_processes() -> bool {
     };
     // `… /proc … - proc proc rw,hidepid=invisible`: the last mount at a place is the one that is seen.
     let mut hides = false;
-    let mut line = Text::<512>::joined(&[]);
+    let mut line = FixedStr::<512>::joined(&[]);
     let mut part = [0; 1024];
     loop {
         let len = match read(&file, &mut part) {
@@ -574,7 +574,7 @@ fn hides_processes() -> bool {
         };
         for &byte in part.get(..len).unwrap_or_default() {
             if byte != b'\n' {
-                line.push(&[byte]);
+                line.push_truncated(&[byte]);
                 continue;
             }
             let text = core::str::from_utf8(line.as_bytes()).unwrap_or_default();
@@ -586,7 +586,7 @@ fn hides_processes() -> bool {
                     !matches!(option, None | Some("0" | "off"))
                 });
             }
-            line = Text::joined(&[]);
+            line = FixedStr::joined(&[]);
         }
     }
 }

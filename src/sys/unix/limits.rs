@@ -73,7 +73,7 @@ mod system {
     use crate::error::limit::Limit;
     use crate::options::HugePages;
     use crate::sys::procfs::{self, number};
-    use crate::util::fixed_str::Text;
+    use crate::util::fixed_str::FixedStr;
 
     pub(super) fn behind(call: &'static str, errno: Errno) -> Option<Limit> {
         match (call, errno) {
@@ -134,7 +134,7 @@ mod system {
     fn free_huge_pages(size: usize) -> Option<Limit> {
         let kib = DecInt::new(size >> 10);
         let count = |which: &[u8]| {
-            let path = Text::<80>::joined(&[
+            let path = FixedStr::<80>::joined(&[
                 b"/sys/kernel/mm/hugepages/hugepages-",
                 kib.as_bytes(),
                 which,

@@ -1,0 +1,184 @@
+//! The messages of [`Error`]: [`Display`](fmt::Display) and [`Debug`](fmt::Debug).
+
+use core::fmt;
+
+use crate::error::search::CURES;
+use crate::error::{Error, Subject};
+use crate::id::ShMemId;
+use crate::id::kind::IdKind;
+
+impl fmt::Display for Error {
+    #[expect(clippy::too_many_lines, reason = "one sentence for each error")]
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os {
+                call,
+                errno,
+                subject,
+                limit,
+            } => {
+                write!(f, "{call}{subject}: ")?;
+                describe(f, *errno)?;
+                limit.map_or(Ok(()), |limit| write!(f, "; {limit}"))
+            }
+            Self::InvalidSize { size: 0 } => f.write_str("a segment cannot have zero bytes"),
+            Self::InvalidSize { size } => {
+                write!(
+                    f,
+                    "a segment cannot have {size} bytes: the maximum is {}",
+                    isize::MAX
+                )
+            }
+            Self::TooLarge { asked, actual } => write!(
+                f,
+                "{asked} bytes were asked for, but the segment has {actual}; ask for less, or \
+                 attach without a size to get all of it"
+            ),
+            Self::InvalidId { id, problem } => write!(f, "id {id:?} names no segment: {problem}"),
+            Self::Gone { id } => gone(f, id),
+            Self::NotFound { id, search } => {
+                write!(
+                    f,
+                    "no holder of segment {} was found: {search}",
+                    Escaped(id)
+                )
+            }
+            Self::Released { id } => {
+                write!(f, "this process has released segment {}", Escaped(id))
+            }
+            #[cfg(feature = "std")]
+            Self::NotServed { id, address } => write!(
+                f,
+                "the service at {address:?} knows no holder of segment {}: its last holder is \
+                 gone, or it was created at another address (set SHMEM_SERVICE to the same path on \
+                 both sides)",
+                Escaped(id)
+            ),
+            Self::Denied {
+                id,
+                process,
+                reason,
+            } => write!(
+                f,
+                "process {process} of this user, which the id {} names, does not let this process \
+                 open its descriptors: {reason}. Otherwise, {CURES}",
+                Escaped(id)
+            ),
+            Self::OtherUser { owner } => {
+                f.write_str("the segment, or the process that the id names, belongs to another user")?;
+                owner.map_or(Ok(()), |uid| write!(f, " (uid {uid})"))?;
+                f.write_str(
+                    "; segments are shared within one user: run both processes as the same user",
+                )
+            }
+            Self::Foreign { found } => {
+                write!(
+                    f,
+                    "the id leads to something that cannot be mapped safely: {found}"
+                )
+            }
+            Self::OutOfBounds { offset, len, size } => {
+                write!(
+                    f,
+                    "{len} bytes at offset {offset} reach beyond the end of the segment, which has \
+                     {size} bytes"
+                )
+            }
+            Self::Misaligned { align } => {
+                write!(
+                    f,
+                    "the address is not a multiple of {align}, which the type needs"
+                )
+            }
+            #[cfg(feature = "zerocopy")]
+            Self::InvalidValue => {
+                f.write_str("the bytes in the segment are not a valid value of the type")
+            }
+            #[cfg(feature = "std")]
+            Self::Environment { name, problem } => {
+                write!(f, "environment variable {name:?}: {problem}")
+            }
+            #[cfg(feature = "std")]
+            Self::FromEnvironment { name, error } => {
+                write!(f, "environment variable {name:?}: {error}")
+            }
+            #[cfg(feature = "std")]
+            Self::Service {
+                address, problem, ..
+            } => {
+                write!(f, "the service at {address:?}: {problem}")
+            }
+            #[cfg(feature = "std")]
+            Self::ForkPending => f.write_str(
+                "another thread has called pre_fork, and has not called post_fork or used the \
+                 provider since, for ten seconds; it has to call post_fork after fork(), in the \
+                 parent and in the child, even if fork() failed",
+            ),
+            Self::Unsupported { what } => f.write_str(what),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Bytes(size) => write!(f, " ({size} bytes)"),
+            Self::Id(id) => write!(f, " (id {})", Escaped(id)),
+        }
+    }
+}
+
+/// Writes that nothing has this id, as far as ids of its kind reach.
+fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
+    let escaped = Escaped(id);
+    match id.kind() {
+        IdKind::SystemV { .. } => write!(
+            f,
+            "no System V segment has the number {escaped} in this IPC namespace: its last holder is \
+             gone, or it was created in another IPC namespace (container)"
+        ),
+        IdKind::Posix => write!(
+            f,
+            "no POSIX segment has the name {escaped} here: its creator has removed it, it was never \
+             created, or it was created where another /dev/shm is mounted (container)"
+        ),
+        IdKind::Section => write!(
+            f,
+            "no process of this session holds segment {escaped}: its last holder is gone, or it was \
+             created in another session"
+        ),
+        _ => write!(f, "no process of this user holds segment {escaped}"),
+    }
+}
+
+/// An id in a message, escaped so that it cannot send control characters to a terminal.
+struct Escaped<'a>(&'a ShMemId);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.as_str().escape_debug(), f)
+    }
+}
+
+/// Prints the text of [`Display`](fmt::Display), and with `{:#?}` also the [kind](Error::kind).
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            f.debug_struct("Error")
+                .field("kind", &self.kind())
+                .field("message", &format_args!("{self}"))
+                .finish()
+        } else {
+            fmt::Display::fmt(self, f)
+        }
+    }
+}
+
+/// Writes the system's description of an error number, if the standard library is available.
+fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
+    #[cfg(feature = "std")]
+    return write!(f, "{}", std::io::Error::from_raw_os_error(errno));
+    #[cfg(not(feature = "std"))]
+    return write!(f, "os error {errno}");
+}
