@@ -1,4 +1,4 @@
-//! Hand-over by environment: `NAME` holds the id, `NAME_SIZE` the size in bytes.
+//! Hand-over through the environment: `NAME` holds the id, `NAME_SIZE` the size in bytes.
 #![allow(unreachable_pub, reason = "public to the package in libafl/")]
 
 use alloc::format;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 
-/// The two variables, with their values.
+/// Returns the two variables with their values.
 pub fn variables(description: ShMemDescription, name: &str) -> Result<[(String, String); 2]> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(problem(
@@ -23,7 +23,7 @@ pub fn variables(description: ShMemDescription, name: &str) -> Result<[(String, 
     ])
 }
 
-/// What the two variables say. The one for the size may be missing.
+/// Returns the id and the size. The variable for the size may be missing.
 pub fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
     let id = value(name)?.ok_or_else(|| problem(name, "is not set"))?;
     let size_name = size_name(name);
@@ -37,7 +37,7 @@ pub fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
     Ok((ShMemId::from_string(&id), size))
 }
 
-/// The error with the variable that led to it.
+/// Returns the error together with the variable that caused it.
 pub(crate) fn named(name: &str, error: Error) -> Error {
     let name = match error {
         Error::TooLarge { .. } | Error::InvalidSize { .. } => size_name(name),

@@ -14,22 +14,22 @@ use crate::memory::size::check_size;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
 
-/// What the C library calls it when memory runs out; the same number on every system.
+/// What the C library calls it when memory runs out. The number is the same on every system.
 const ENOMEM: i32 = 12;
 
-/// The alignment of a segment, in bytes: what `ShMem` demands.
+/// The alignment of a segment in bytes, as `ShMem` demands it.
 const ALIGN: usize = 8;
 
 /// Segments on the heap of this process, shared with nobody.
 ///
-/// It stands in where code wants a provider and nothing is to be shared: in tests, in programs of a
+/// Use it where code needs a provider and nothing is to be shared: in tests, in programs of a
 /// single process, on systems without shared memory.
 ///
-/// An id leads nowhere: every segment that is made or opened is new, zeroed, and its own.
+/// Ids have no effect: every segment that is created or opened is new and zeroed.
 ///
 /// # Lifetime
 ///
-/// The memory goes back to the allocator when the segment is dropped.
+/// The memory returns to the allocator when the segment is dropped.
 ///
 /// # Examples
 ///
@@ -43,7 +43,7 @@ const ALIGN: usize = 8;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NopShMemProvider;
 
-/// A segment on the heap of this process: exactly as long as asked for, aligned to 8 bytes.
+/// A segment on the heap of this process, exactly as long as asked for and aligned to 8 bytes.
 #[derive(Debug)]
 pub struct NopShMem {
     id: ShMemId,
@@ -61,12 +61,12 @@ impl ShMemProvider for NopShMemProvider {
         self.shmem_from_id_and_size(ShMemId::default(), map_size)
     }
 
-    /// Always an error: there is nobody to ask for the size.
+    /// Always returns an error: nothing reports the size.
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem> {
         Err(Error::Gone { id })?
     }
 
-    /// A new segment of that size, zeroed. It only bears the id.
+    /// Creates a new zeroed segment of this size, which has the given id.
     fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem> {
         let mapping = allocate(check_size(size)?)?;
         Ok(NopShMem { id, mapping })
@@ -77,8 +77,8 @@ impl ShMemProvider for NopShMemProvider {
     }
 }
 
-// SAFETY: a segment has one allocation, aligned to 8 bytes, which stays until it is dropped or
-// released, both of which need the segment unborrowed.
+// SAFETY: a segment has one allocation, aligned to 8 bytes, which stays until the segment is
+// dropped or released, both of which need the segment unborrowed.
 unsafe impl ShMem for NopShMem {
     fn id(&self) -> ShMemId {
         self.id
@@ -115,7 +115,7 @@ impl DerefMut for NopShMem {
     }
 }
 
-/// `size` zero bytes from the allocator; not zero of them.
+/// Allocates `size` zero bytes; `size` is not zero.
 fn allocate(size: usize) -> Result<Mapping> {
     let layout = layout(size).ok_or(Error::InvalidSize { size })?;
     // SAFETY: the callers have checked that the size is not zero.
@@ -125,15 +125,20 @@ fn allocate(size: usize) -> Result<Mapping> {
         subject: Subject::Bytes(size),
         limit: None,
     })?;
-    // SAFETY: the allocation is new, ours, zeroed, `size` bytes long and aligned to `ALIGN`.
+    // SAFETY: the allocation is new, belongs to nobody else, and has `size` initialised bytes,
+    // aligned to `ALIGN`.
     Ok(unsafe { Mapping::from_raw(base, size, free) })
 }
 
-/// Gives an allocation of [`allocate`] back.
+/// Frees an allocation of [`allocate`].
+///
+/// # Safety
+///
+/// `base` and `size` are those of an allocation of [`allocate`], which nobody else frees or uses.
 unsafe fn free(base: NonNull<u8>, size: usize) {
     let Some(layout) = layout(size) else { return };
-    // SAFETY: `Mapping` calls this once, with the pointer and the size of the allocation, from
-    // which the same layout follows.
+    // SAFETY: the caller passes the pointer and the size of the allocation, from which the same
+    // layout follows.
     unsafe { dealloc(base.as_ptr(), layout) }
 }
 
@@ -154,7 +159,7 @@ mod tests {
             let refused = check_size(size).and_then(allocate).err();
             let is_size = matches!(refused, Some(Error::InvalidSize { .. }));
             let is_memory = matches!(refused, Some(Error::Os { errno: 12, .. }));
-            // Half of all addresses may be free where there are 2^32 of them.
+            // A large part of 2^32 addresses may be free.
             let may_have = cfg!(target_pointer_width = "32") && size <= most && refused.is_none();
             assert!(is_size || is_memory || may_have, "{size}: {refused:?}");
         }

@@ -1,23 +1,23 @@
-//! [`ShMemOptions`]: what may be asked for beyond a plain segment, and [`OptionReport`]: what came of it.
+//! [`ShMemOptions`]: what can be asked for beyond a plain segment, and [`OptionReport`]: what was granted.
 
 use core::fmt;
 
 use crate::error::{Error, Result};
 
-/// What may be asked for beyond a plain segment: for the memory when it is made, and for the mapping
-/// when it is made or attached.
+/// What can be asked for beyond a plain segment: for its memory when it is created, and for the
+/// mapping when it is created or attached.
 ///
-/// By default nothing is asked for. No option changes what an id means, how long a segment lives, or
-/// what it contains. What a system, a mechanism or a limit does not allow is reported in the
-/// [`OptionReport`], with the reason, and the segment is made without it; only
+/// By default nothing is asked for. No option changes what an id means, how long a segment lives,
+/// or what it contains. If a system, a mechanism or a limit does not allow an option, the segment
+/// is created without it, and the [`OptionReport`] contains the reason. Only
 /// [`require_huge_pages`](Self::require_huge_pages) makes it an error.
 ///
-/// `docs/performance.md` has the figures.
+/// See `docs/performance.md` for measurements.
 ///
 /// # Platform notes
 ///
-/// On Linux memfd, System V and POSIX segments know the options, and so do served ones of such memory.
-/// Elsewhere nothing is granted.
+/// Memfd, System V and POSIX segments on Linux support the options, and so do served segments whose
+/// memory is one of these. On other systems no option is granted.
 ///
 /// # Examples
 ///
@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 /// assert_eq!(report.no_dump, OptionStatus::NotAsked);
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
-#[expect(clippy::struct_excessive_bools, reason = "each of them is one wish")]
+#[expect(clippy::struct_excessive_bools, reason = "each of them is an option")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShMemOptions {
     pub(crate) huge_pages: Option<(HugePages, Priority)>,
@@ -43,41 +43,41 @@ pub struct ShMemOptions {
     pub(crate) no_dump: bool,
 }
 
-/// Pages that the administrator has set aside: how large.
+/// The size of the pages that the administrator has reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HugePages {
-    /// 2 MiB.
+    /// Pages of 2 MiB.
     TwoMiB,
-    /// 1 GiB.
+    /// Pages of 1 GiB.
     OneGiB,
 }
 
-/// What happens if something is not to be had.
+/// What happens if an option is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
     BestEffort,
     Required,
 }
 
-/// What came of each of the [`ShMemOptions`].
+/// What was granted of each of the [`ShMemOptions`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OptionReport {
-    /// Of [`try_huge_pages`](ShMemOptions::try_huge_pages) and
+    /// The status of [`try_huge_pages`](ShMemOptions::try_huge_pages) or
     /// [`require_huge_pages`](ShMemOptions::require_huge_pages).
     pub huge_pages: OptionStatus,
-    /// Of [`transparent_huge_pages`](ShMemOptions::transparent_huge_pages).
+    /// The status of [`transparent_huge_pages`](ShMemOptions::transparent_huge_pages).
     pub transparent_huge_pages: OptionStatus,
-    /// Of [`prefault`](ShMemOptions::prefault).
+    /// The status of [`prefault`](ShMemOptions::prefault).
     pub prefault: OptionStatus,
-    /// Of [`lock`](ShMemOptions::lock).
+    /// The status of [`lock`](ShMemOptions::lock).
     pub lock: OptionStatus,
-    /// Of [`no_dump`](ShMemOptions::no_dump).
+    /// The status of [`no_dump`](ShMemOptions::no_dump).
     pub no_dump: OptionStatus,
 }
 
-/// What came of one option.
+/// Whether one option was granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OptionStatus {
     /// It was not asked for.
@@ -90,7 +90,7 @@ pub enum OptionStatus {
 }
 
 impl ShMemOptions {
-    /// Nothing is asked for.
+    /// Creates options that ask for nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -102,106 +102,109 @@ impl ShMemOptions {
         }
     }
 
-    /// All pages are there, and mapped, before the segment is handed out, so that no access to it
-    /// causes a page fault in this process.
+    /// Asks for all pages to be allocated and mapped before the segment is returned, so that no
+    /// access to it causes a page fault in this process.
     ///
-    /// It pays where all or most of a segment is used, above all by who attaches to one that exists
-    /// already. It hurts where little of it is touched: every page takes memory at once.
+    /// Use it where all or most of a segment is used, above all by a process that attaches to an
+    /// existing segment. Do not use it where little of the segment is touched: every page takes
+    /// memory at once.
     ///
     /// # Platform notes
     ///
-    /// Linux: `MADV_POPULATE_READ` (`madvise(2)`, since 5.14); on older kernels every page is touched.
-    /// Where the processor does not note by itself which pages were written, as some of ARM's do
-    /// not, the first write to a page may still be noted by a fault.
+    /// Linux: `MADV_POPULATE_READ` (`madvise(2)`, since 5.14); on older kernels every page is
+    /// touched. If the processor does not record by itself which pages were written, as some ARM
+    /// processors do not, the first write to a page can still cause a fault.
     #[must_use]
     pub const fn prefault(mut self) -> Self {
         self.prefault = true;
         self
     }
 
-    /// Pages of this size, if there are any; otherwise ordinary ones.
+    /// Asks for pages of this size if there are any, and for ordinary pages otherwise.
     ///
-    /// They pay for large segments that are used all over: one page fault instead of 512, and fewer
-    /// misses of the TLB. They hurt where little is touched, because the first byte takes a whole
-    /// page; and the administrator has to set them aside (`vm.nr_hugepages`), which takes them from
-    /// everybody else.
+    /// Huge pages are worth it for large segments that are used all over: one page fault instead of
+    /// 512, and fewer TLB misses. They are a bad fit where little is touched, because the first
+    /// byte takes a whole page. The administrator has to reserve them (`vm.nr_hugepages`), which
+    /// takes the memory from everything else.
     ///
-    /// A process that attaches gets them as well, without asking, and all of them at once: if one is missing and
-    /// none is free, attaching is an error. A peer that gives one back later can cause a SIGBUS: see
-    /// the [contract](crate::ShMem#the-contract-of-the-slice).
+    /// A process that attaches gets the huge pages too, without asking, and all of them at once: if
+    /// one is missing and none is free, attaching fails. A peer that frees one later can cause a
+    /// SIGBUS: see the [contract](crate::ShMem#the-contract-of-the-slice).
     ///
     /// # Platform notes
     ///
     /// Linux, memfd (`MFD_HUGETLB`, since 4.16 with seals) and System V (`SHM_HUGETLB`, which needs
     /// `CAP_IPC_LOCK` or a group in `vm.hugetlb_shm_group`). The size of a memfd must be a multiple
-    /// of the page's, because who attaches by id alone is told the whole of it.
+    /// of the page size, because a process that attaches by the id alone gets the whole file.
     #[must_use]
     pub const fn try_huge_pages(mut self, size: HugePages) -> Self {
         self.huge_pages = Some((size, Priority::BestEffort));
         self
     }
 
-    /// As [`try_huge_pages`](Self::try_huge_pages), but without such pages no segment is made.
+    /// As [`try_huge_pages`](Self::try_huge_pages), but creating the segment fails if there are no
+    /// such pages.
     #[must_use]
     pub const fn require_huge_pages(mut self, size: HugePages) -> Self {
         self.huge_pages = Some((size, Priority::Required));
         self
     }
 
-    /// Advises the system to put huge pages, of 2 MiB, where they fit, and maps the segment at a
-    /// multiple of their size, without which none would.
+    /// Advises the system to use huge pages of 2 MiB where they fit, and maps the segment at a
+    /// multiple of their size, without which the system could use none.
     ///
-    /// Granted means that the system may, not that it has: it takes what memory is unbroken, and
-    /// decides when a page is first touched. It pays and hurts as
-    /// [`try_huge_pages`](Self::try_huge_pages), and needs no pages set aside. Where those were
-    /// granted there is nothing left to advise.
+    /// Granted means that the system is allowed to use them, not that it did: it decides when a
+    /// page is first touched, and needs contiguous memory. The benefits and costs are those of
+    /// [`try_huge_pages`](Self::try_huge_pages), but no reserved pages are needed. The option has
+    /// no effect on a segment of reserved huge pages.
     ///
     /// # Platform notes
     ///
-    /// Linux, memfd: `MADV_HUGEPAGE`, if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows it,
-    /// which by default it does not.
+    /// Linux, memfd: `MADV_HUGEPAGE`, if `/sys/kernel/mm/transparent_hugepage/shmem_enabled` allows
+    /// it, which it does not by default.
     #[must_use]
     pub const fn transparent_huge_pages(mut self) -> Self {
         self.transparent_huge_pages = true;
         self
     }
 
-    /// The memory is not swapped out while this process has it mapped.
+    /// Keeps the memory from being swapped out while this process has it mapped.
     ///
-    /// It pays where a page fault that reads from a disk would come too late. It takes all pages at
-    /// once, as [`prefault`](Self::prefault), and they count against `RLIMIT_MEMLOCK`.
+    /// Use it where a page fault that reads from a disk would take too long. It allocates all pages
+    /// at once, as [`prefault`](Self::prefault) does, and they count against `RLIMIT_MEMLOCK`.
     ///
     /// # Platform notes
     ///
-    /// Linux: `mlock(2)`. A child that is forked does not inherit it.
+    /// Linux: `mlock(2)`. A forked child does not inherit it.
     #[must_use]
     pub const fn lock(mut self) -> Self {
         self.lock = true;
         self
     }
 
-    /// The memory is left out of this process's core dumps.
+    /// Excludes the memory from core dumps of this process.
     ///
-    /// It pays where a crash would write a large map to the disk, or a secret. What is left out
-    /// cannot be looked at afterwards.
+    /// Use it where a crash would write a large map, or a secret, to the disk. The memory cannot be
+    /// examined after a crash.
     ///
     /// # Platform notes
     ///
-    /// Linux: `MADV_DONTDUMP` (`madvise(2)`, since 3.4). Other processes' mappings are their own
-    /// affair.
+    /// Linux: `MADV_DONTDUMP` (`madvise(2)`, since 3.4). It does not apply to the mappings of other
+    /// processes.
     #[must_use]
     pub const fn no_dump(mut self) -> Self {
         self.no_dump = true;
         self
     }
 
-    /// Nothing of what was asked for, for this reason; an error if something was required.
+    /// Reports that nothing of what was asked for is granted, for this reason. Returns the reason
+    /// as an error if something was required.
     pub(crate) fn refused(self, reason: &Error) -> Result<OptionReport> {
         if self.requires_something() {
             return Err(reason.clone());
         }
         let mut report = OptionReport::default();
-        for (grant, asked) in [
+        for (status, asked) in [
             (&mut report.huge_pages, self.huge_pages.is_some()),
             (
                 &mut report.transparent_huge_pages,
@@ -212,18 +215,18 @@ impl ShMemOptions {
             (&mut report.no_dump, self.no_dump),
         ] {
             if asked {
-                *grant = OptionStatus::Refused(reason.clone());
+                *status = OptionStatus::Refused(reason.clone());
             }
         }
         Ok(report)
     }
 
-    /// Whether without something of it there shall be no segment.
+    /// Returns `true` if creating the segment must fail without one of the options.
     pub(crate) fn requires_something(self) -> bool {
         matches!(self.huge_pages, Some((_, Priority::Required)))
     }
 
-    /// The same, and nothing of it is required.
+    /// Returns the same options, none of which is required.
     pub(crate) fn without_required(self) -> Self {
         Self {
             huge_pages: self
@@ -233,7 +236,7 @@ impl ShMemOptions {
         }
     }
 
-    /// What remains for a mechanism whose pages have but one size.
+    /// Returns the options that apply to a mechanism with pages of a single size.
     pub(crate) fn without_huge_pages(self) -> Self {
         Self {
             huge_pages: None,
@@ -243,13 +246,13 @@ impl ShMemOptions {
     }
 }
 
-/// Why a mechanism report nothing.
+/// Why a mechanism grants nothing.
 pub(crate) const UNSUPPORTED: Error = Error::Unsupported {
-    what: "this mechanism cannot do that here",
+    what: "this mechanism does not support that on this system",
 };
 
 impl HugePages {
-    /// In bytes.
+    /// Returns the size in bytes.
     #[must_use]
     pub const fn bytes(self) -> usize {
         match self {
@@ -269,20 +272,20 @@ impl fmt::Display for HugePages {
 }
 
 impl OptionStatus {
-    /// Whether it is in effect.
+    /// Returns `true` if the option is in effect.
     #[must_use]
     pub fn is_granted(&self) -> bool {
         *self == Self::Granted
     }
 
-    /// What came of an attempt.
+    /// Returns the status that follows from an attempt.
     pub(crate) fn of(attempt: Result<()>) -> Self {
         attempt.map_or_else(Self::Refused, |()| Self::Granted)
     }
 }
 
 impl OptionReport {
-    /// Each option's name and why it was refused, of those that were.
+    /// Returns the name of each option that was refused, with the reason.
     pub fn refusals(&self) -> impl Iterator<Item = (&'static str, &Error)> {
         [
             ("huge pages", &self.huge_pages),
@@ -292,7 +295,7 @@ impl OptionReport {
             ("no dump", &self.no_dump),
         ]
         .into_iter()
-        .filter_map(|(name, grant)| match grant {
+        .filter_map(|(name, status)| match status {
             OptionStatus::Refused(reason) => Some((name, reason)),
             _ => None,
         })

@@ -1,4 +1,4 @@
-//! [`Pipe`]: both ends of a pipe, for processes that tell each other when to go on.
+//! [`Pipe`]: both ends of a pipe, for processes that signal each other when to continue.
 
 use alloc::sync::Arc;
 use std::io::{self, Read, Write};
@@ -9,13 +9,13 @@ use crate::error::Error;
 use crate::error::{Result, Subject};
 use crate::sys;
 
-/// Both ends of a pipe, each until it is closed.
+/// Both ends of a pipe, each open until it is closed.
 ///
-/// After a `fork()` each side closes the end it does not use; only then does a reader see the end
-/// of the stream, and a writer a broken pipe, when the other side has ended. Both ends are
+/// After a `fork()`, each side closes the end that it does not use. Only then does a reader get the
+/// end of the stream, and a writer a broken pipe, when the other side ends. Both ends are
 /// close-on-exec.
 ///
-/// A clone shares the ends: an end is closed once all clones have closed it or are dropped.
+/// Clones share the ends: an end is closed once all clones have closed it or are dropped.
 ///
 /// # Examples
 ///
@@ -26,9 +26,9 @@ use crate::sys;
 /// let mut pipe = Pipe::new()?;
 /// pipe.write_all(b"go on")?;
 /// pipe.close_write_end();
-/// let mut said = String::new();
-/// pipe.read_to_string(&mut said)?;
-/// assert_eq!(said, "go on");
+/// let mut text = String::new();
+/// pipe.read_to_string(&mut text)?;
+/// assert_eq!(text, "go on");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -38,11 +38,11 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// A new pipe.
+    /// Creates a pipe.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] if there are no descriptors left.
+    /// [`Error::Os`] if no descriptor is left.
     pub fn new() -> Result<Self> {
         let (read_end, write_end) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
@@ -52,38 +52,41 @@ impl Pipe {
         })
     }
 
-    /// Closes the end to read from.
+    /// Closes the read end.
     pub fn close_read_end(&mut self) {
         self.read_end = None;
     }
 
-    /// Closes the end to write to.
+    /// Closes the write end.
     pub fn close_write_end(&mut self) {
         self.write_end = None;
     }
 
-    /// The descriptor of the end to read from, lent: it is closed with the pipe.
+    /// Returns the descriptor of the read end, which still belongs to the pipe and is closed with
+    /// it.
     #[must_use]
     pub fn read_end(&self) -> Option<RawFd> {
         self.read_end.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// The descriptor of the end to write to, lent: it is closed with the pipe.
+    /// Returns the descriptor of the write end, which still belongs to the pipe and is closed with
+    /// it.
     #[must_use]
     pub fn write_end(&self) -> Option<RawFd> {
         self.write_end.as_ref().map(AsRawFd::as_raw_fd)
     }
 }
 
-/// Fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) once the end is closed.
+/// Fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) once the read end is closed.
 impl Read for Pipe {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(open(self.read_end.as_ref())?, buf)?)
     }
 }
 
-/// Fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) once the end is closed, here or by the last
-/// reader (Rust programs ignore `SIGPIPE`; others are killed by it unless they do too).
+/// Fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe) once the write end is closed, or once there
+/// is no reader. Rust programs ignore `SIGPIPE`; other programs are killed by it unless they ignore
+/// it too.
 impl Write for Pipe {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::write(open(self.write_end.as_ref())?, buf)?)

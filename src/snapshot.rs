@@ -1,5 +1,4 @@
-//! [`Snapshot`]: an image of a segment that nobody can change any more, and [`View`]s of it, which
-//! everybody can change for himself.
+//! [`Snapshot`]: an immutable copy of a segment, and [`View`]: a private copy-on-write mapping of it.
 
 use core::fmt;
 use core::ops::{Deref, DerefMut};
@@ -14,22 +13,24 @@ use crate::segment::Segment;
 use crate::sparse::DataOrAll;
 use crate::traits::ShMem;
 
-/// The content of a segment at one moment, which nobody can change any more.
+/// An immutable copy of a segment. [`StdSnapshot`](crate::StdSnapshot) is that of the default
+/// provider.
 ///
 /// Any process of the same user opens a [`View`] of it by its id.
 ///
 /// # Lifetime
 ///
-/// Until the last process drops the snapshot and its views of it, or ends.
+/// Until the last process that holds the snapshot or a view of it drops them or ends.
 ///
 /// # Security
 ///
-/// Nobody can write it, whoever opens it: the kernel sees to that.
+/// No process can write to it: the kernel refuses that.
 ///
 /// # Platform notes
 ///
-/// Linux, where segments are memfds: a copy sealed with `F_SEAL_WRITE` (`fcntl(2)`). With other mechanisms
-/// it is [`Error::Unsupported`]; there, keep a copy on the heap, and to reset a segment copy it back.
+/// Linux, where segments are memfds: the copy is sealed with `F_SEAL_WRITE` (`fcntl(2)`). Other
+/// mechanisms return [`Error::Unsupported`]; there, keep a copy on the heap, and copy it back to
+/// reset a segment.
 ///
 /// # Examples
 ///
@@ -54,32 +55,33 @@ pub struct Snapshot<B: Snapshots> {
     backend: B,
 }
 
-/// A snapshot, mapped so that what is written to it is seen by this process alone.
+/// A snapshot, mapped copy-on-write: only this process sees what it writes.
+/// [`StdView`](crate::StdView) is that of a [`StdSnapshot`](crate::StdSnapshot).
 ///
-/// A page takes memory of its own from when it is first written until [`reset`](Self::reset). No other
-/// process reads or writes what a view shows, so it dereferences to its bytes without a contract. A
-/// child that is forked gets a view of its own.
+/// A page takes memory of its own from the first write to it until [`reset`](Self::reset). No other
+/// process reads or writes the bytes of a view, so it dereferences to them without a contract. A
+/// forked child gets a view of its own.
 pub struct View<B: Snapshots> {
     mapping: Mapping,
-    /// Keeps the snapshot for others to open.
+    /// Keeps the snapshot alive, so that others can open it.
     handle: B::Handle,
     id: ShMemId,
     backend: B,
 }
 
 impl<B: Snapshots> Provider<B> {
-    /// Takes a snapshot of a segment: copies those parts of it that have memory, and seals the copy.
+    /// Takes a snapshot of a segment: copies the parts that have memory, and seals the copy.
     ///
-    /// It is under the [contract of the slice](ShMem#the-contract-of-the-slice): nobody else may write
-    /// the segment meanwhile. It pays where a state is restored again and again, because
-    /// [`View::reset`] takes time for the pages that were written, and none for the rest. It hurts
-    /// where most pages are written each time: every first write to a page then copies it, by way of
-    /// a page fault.
+    /// The [contract of the slice](ShMem#the-contract-of-the-slice) applies: no other process may
+    /// write to the segment during the call. Snapshots are worth it where a state is restored many
+    /// times, because [`View::reset`] takes time only for the pages that were written. They are
+    /// slow where most pages are written each time: the first write to a page causes a page fault
+    /// that copies it.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] if the mechanism cannot do it, [`Error::Released`] if the segment was released,
-    /// otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
+    /// [`Error::Unsupported`] if the mechanism has no snapshots, [`Error::Released`] if the segment
+    /// was released, otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
     pub fn snapshot(&mut self, segment: &Segment<B>) -> Result<Snapshot<B>> {
         if segment.is_empty() {
             return Err(Error::Released { id: segment.id() })?;
@@ -99,8 +101,9 @@ impl<B: Snapshots> Provider<B> {
     ///
     /// # Errors
     ///
-    /// As [`shmem_from_id`](crate::ShMemProvider::shmem_from_id), and [`Error::Foreign`] if it is no
-    /// snapshot that the id names, or [`Error::Unsupported`] if the mechanism has none.
+    /// As [`shmem_from_id`](crate::ShMemProvider::shmem_from_id), [`Error::Foreign`] if the id
+    /// names something else than a snapshot, [`Error::Unsupported`] if the mechanism has no
+    /// snapshots.
     pub fn view_from_id(&mut self, id: ShMemId) -> Result<View<B>> {
         let handle = self.backend.open(&id, Expected::snapshot())?;
         view(&self.backend, handle, id)
@@ -117,25 +120,25 @@ fn view<B: Snapshots>(backend: &B, handle: B::Handle, id: ShMemId) -> Result<Vie
 }
 
 impl<B: Snapshots> Snapshot<B> {
-    /// The id that opens a view in any process of this user. It opens nothing else.
+    /// Returns the id that opens a view in any process of this user. It opens nothing else.
     #[must_use]
     pub fn id(&self) -> ShMemId {
         self.id
     }
 
-    /// How many bytes there are.
+    /// Returns the size in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Never: there is always a byte.
+    /// Always `false`: a snapshot is never empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// A view in this process.
+    /// Opens a view in this process.
     ///
     /// # Errors
     ///
@@ -147,13 +150,13 @@ impl<B: Snapshots> Snapshot<B> {
 }
 
 impl<B: Snapshots> View<B> {
-    /// The id of the snapshot.
+    /// Returns the id of the snapshot.
     #[must_use]
     pub fn id(&self) -> ShMemId {
         self.id
     }
 
-    /// Returns another view of the same snapshot, without what was written to this one.
+    /// Opens another view of the same snapshot, without what was written to this one.
     ///
     /// # Errors
     ///
@@ -163,15 +166,15 @@ impl<B: Snapshots> View<B> {
         view(&self.backend, handle, self.id)
     }
 
-    /// Forgets what was written: the bytes are those of the snapshot again.
+    /// Discards what was written: the bytes are those of the snapshot again.
     ///
-    /// Its time goes with the number of pages that were touched since the last time, whatever the
-    /// size of the view; each of them costs a page fault when it is touched next.
+    /// This takes time for the pages that were touched since the last reset, independently of the
+    /// size of the view. The next access to each of these pages causes a page fault.
     ///
     /// # Errors
     ///
-    /// [`Error::Os`] if the system refuses. Then nothing is certain but that the bytes are those of the
-    /// snapshot or those written.
+    /// [`Error::Os`] if the system refuses. Then each page contains either the bytes of the
+    /// snapshot or those that were written.
     pub fn reset(&mut self) -> Result<()> {
         self.backend.reset(&mut self.mapping)?;
         Ok(())

@@ -1,35 +1,37 @@
-//! [`ForkWitness`]: whether children that were forked by this process are about.
+//! [`ForkWitness`]: finds out whether children that this process has forked are alive.
 //!
-//! A child inherits every mapping and descriptor, and nothing tells its parent. But it inherits what
-//! is attached of System V shared memory as well, and there the kernel counts
-//! (`shmctl(2)`, `shm_nattch`), until the child ends or executes another program. So a small segment
-//! that is attached once tells of everybody who could have inherited what was mapped since.
+//! A forked child inherits every mapping and descriptor, which the parent cannot see. But it also
+//! inherits attached System V segments, and for these the kernel counts the processes (`shmctl(2)`,
+//! `shm_nattch`) until the child ends or executes another program. A small segment that is attached
+//! once therefore counts every child that could have inherited what was mapped after it.
 //!
-//! The answer is true of the moment of the question. A child that is forked later has what is mapped
-//! then, so whoever asks has to make sure before that nobody else in this process uses what it asks
-//! for. While a `fork()` copies the memory, the child is counted before it can run, and a thread
-//! of the parent that writes what was copied already waits until all of it is.
+//! The answer is valid for the moment of the call. A child that is forked later inherits what is
+//! mapped then, so the caller first ensures that nothing else in this process uses the segment in
+//! question. While a `fork()` copies the memory, the child is counted before it can run, and a
+//! thread of the parent that writes to memory that was already copied waits until the copy is
+//! complete.
 
 use crate::backend::{Backend, Cleanup, Created, Request};
 use crate::backends::sysv::{self, SystemVBackend};
 use crate::sys::attachments::{Identity, identify};
 
-/// Knows of the children that were forked since it was made.
+/// Counts the children that were forked since it was created.
 #[derive(Debug)]
 pub(crate) struct ForkWitness {
     mark: Created<sysv::Shmid>,
-    /// In another IPC namespace, to which this process may move, the number of the mark is that of
-    /// another segment, which says nothing about children.
+    /// Detects that this process has moved to another IPC namespace, where the number of the mark
+    /// is that of another segment, which says nothing about children.
     identity: Identity,
 }
 
 impl ForkWitness {
-    /// `None` if there is no System V shared memory to be had, or if it does not end by itself.
+    /// Returns `None` if System V shared memory is not available, or if it is not freed with its
+    /// last process.
     pub(crate) fn new() -> Option<Self> {
-        /// As large as the smallest page, so that the size costs nothing and can be anything.
-        const LARGEST: u64 = 4096;
+        /// At most the size of the smallest page, so that a random size costs nothing.
+        const MAX_SIZE: u64 = 4096;
 
-        let size = 1 + crate::sys::nonce().ok()? % LARGEST;
+        let size = 1 + crate::sys::nonce().ok()? % MAX_SIZE;
         let mark = SystemVBackend
             .create(Request::zeroed(usize::try_from(size).ok()?))
             .ok()?;
@@ -37,7 +39,7 @@ impl ForkWitness {
         (sysv::CLEANUP == Cleanup::Kernel).then_some(Self { mark, identity })
     }
 
-    /// Whether no such child has its parent's memory at this moment.
+    /// Returns `true` if no child has the memory of this process at this moment.
     pub(crate) fn no_children_alive(&self) -> bool {
         identify(self.mark.handle.number()) == Some((self.identity, 1))
     }

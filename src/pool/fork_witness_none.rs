@@ -1,6 +1,7 @@
-//! [`ForkWitness`] where there is no System V shared memory: nothing is known of forked children.
+//! [`ForkWitness`] for systems without System V shared memory, where forked children cannot be
+//! noticed.
 
-/// Cannot be made.
+/// Cannot be created.
 #[derive(Debug)]
 pub(crate) enum ForkWitness {}
 

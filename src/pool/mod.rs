@@ -1,10 +1,11 @@
-//! [`ShMemPool`]: segments that are used again instead of being made anew.
+//! [`ShMemPool`]: reuses segments instead of creating new ones.
 //!
-//! What has been dropped is handed out again, zeroed, if it can be proved that nobody else has it. Who
-//! could? A process that was told the id has opened the file anew, and the kernel knows: `sys/lease.rs`.
-//! A child that was forked has inherited it, and the kernel knows as well: `sys/witness.rs`. Nothing else
-//! of this crate passes a segment on. System V segments are counted by the kernel outright. What
-//! cannot be proved is not assumed: then a segment is made anew.
+//! A dropped segment is zeroed and handed out again if it is certain that no other process has it.
+//! A process that received the id has opened the file, which the kernel reports (see [`Exclusive`]
+//! and `sys/linux/lease.rs`). A forked child has inherited the segment, which the kernel reports
+//! too (see [`ForkWitness`]). This crate passes a segment on in no other way. For System V segments
+//! the kernel counts the attached processes. If the answer is not certain, a new segment is
+//! created.
 
 #[cfg(all(
     unix,
@@ -19,65 +20,69 @@ mod fork_witness;
 ))]
 #[path = "fork_witness_none.rs"]
 mod fork_witness;
+mod segment;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::backend::{Exclusive, Request, Sparse};
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::ShMemId;
-use crate::memory::access::Access;
 use crate::memory::size::check_size;
 use crate::pool::fork_witness::ForkWitness;
+pub use crate::pool::segment::PooledShMem;
 use crate::process::Owner;
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
 
-/// Makes the segments of another provider, and uses those again that were dropped.
+/// Creates the segments of another provider, and reuses those that were dropped.
 ///
-/// To make a segment and to write all of it costs a page fault and a created page for every 4 KiB; to
-/// use one again costs setting it to zero, and six system calls, however large it is. It pays
-/// where segments of the same size come and go, as the inputs and maps of a fuzzer do. It hurts
-/// where they do not come again: what is kept takes memory and a descriptor each.
+/// [`StdShMemPool`](crate::StdShMemPool) is the pool of the default provider.
 ///
-/// Only what nobody else holds is used again, and that is asked of the kernel each time. Clones share
-/// the pool, also among threads.
+/// Creating a segment and writing all of it costs a page fault and a new page for every 4 KiB.
+/// Reusing one costs zeroing it, and six system calls whatever its size. A pool is worth it where
+/// segments of the same size come and go, as the inputs and maps of a fuzzer do. It is a bad fit
+/// where sizes do not repeat: each idle segment takes memory and a descriptor.
 ///
-/// **Ids repeat**: a segment that is used again has the id it had. Who was told that id for an earlier
-/// use, and attaches only now, gets the present one. Where ids go to processes that may be late, take
-/// the provider itself.
+/// The pool reuses only what no other process holds, and asks the kernel each time. Clones share
+/// the pool, also between threads.
+///
+/// **Ids repeat**: a reused segment has the id that it had before. A process that received the id
+/// during an earlier use, and attaches only now, gets the present use. If ids go to processes that
+/// may be late, use the provider itself.
 ///
 /// # Lifetime
 ///
-/// As that of the provider inside, while a segment is in use. What the pool keeps, a limited number,
-/// goes when the last clone of the pool and the last of its segments is dropped, or the process ends.
+/// That of the segments of the provider, while a segment is in use. Idle segments, whose number is
+/// limited, are freed when the last clone of the pool and the last of its segments is dropped, or
+/// when the process ends.
 ///
 /// # Platform notes
 ///
-/// Segments are used again on Linux, if they are memfds or System V segments and System V shared memory
-/// is to be had; if another process has opened a memfd without write access, which this crate never
-/// does, that is seen only by kernels with `CONFIG_IMA`; if it has taken the descriptor by means of a
-/// debugger (`pidfd_getfd(2)`), by none. System V segments have no lock: a process that attaches by an
-/// old id while one is being zeroed is noticed, and the segment is not handed out, but it has seen
-/// zeros. While a child lives that was forked and has executed no other
-/// program, nothing is used again, and in the child itself all segments are made anew. At the moment
-/// in which a memfd is zeroed, an attempt to open it by its old id fails, and sends this process a
-/// SIGURG, which is ignored unless there is a handler.
+/// Segments are reused on Linux if they are memfds or System V segments, and if System V shared
+/// memory is available. A process that opened a memfd without write access, which this crate never
+/// does, is noticed only by kernels with `CONFIG_IMA`. A process that duplicated the descriptor
+/// like a debugger (`pidfd_getfd(2)`) is never noticed. System V segments have no lock: a process
+/// that attaches by an old id while the segment is being zeroed is noticed, and the segment is not
+/// reused, but the process has seen zeros.
+///
+/// While a forked child lives that has not executed another program, nothing is reused. In the
+/// child itself all segments are created. While a memfd is being zeroed, an attempt to open it by
+/// its old id fails, and sends SIGURG to this process, which is ignored unless there is a handler.
 ///
 /// # Examples
 ///
 /// ```
-/// use shmem_providers::{ShMem, ShMemPool, ShMemProvider, StdShMemProvider};
+/// use shmem_providers::{ShMemProvider, StdShMemPool};
 ///
 /// let mut pool = StdShMemPool::new()?;
 /// for round in 0..100 {
-///     let mut input = pool.new_shmem(65536)?; // made once
+///     let mut input = pool.new_shmem(65536)?; // created in the first round, then reused
 ///     assert_eq!(input[0], 0);
 ///     input.fill(round);
 /// }
@@ -87,45 +92,37 @@ pub struct ShMemPool<B: Exclusive + Sparse> {
     shared: Arc<Shared<B>>,
 }
 
-/// A segment of a [`ShMemPool`].
-pub struct PooledShMem<B: Exclusive + Sparse> {
-    segment: Segment<B>,
-    /// Whether the pool has made it, in this process.
-    returns: bool,
-    shared: Arc<Shared<B>>,
-}
-
 struct Shared<B: Exclusive + Sparse> {
     provider: Provider<B>,
     owner: Owner,
-    most_segments: usize,
-    most_bytes: usize,
-    /// `None` if it cannot be known. Made before the first segment is, so that who inherits a segment
-    /// inherits this.
+    max_segments: usize,
+    max_bytes: usize,
+    /// `None` if forked children cannot be noticed. Created before the first segment, so that a child
+    /// that inherits a segment inherits the witness too.
     witness: OnceLock<Option<ForkWitness>>,
     idle: Mutex<Idle<B>>,
 }
 
-/// What nobody uses, the last dropped last.
+/// The segments that are not in use; the last one was dropped last.
 struct Idle<B: Exclusive + Sparse> {
     segments: Vec<Segment<B>>,
     bytes: usize,
 }
 
-/// How many segments are looked at, before one is made.
-const TRIES: usize = 4;
+/// How many idle segments are tried before a segment is created.
+const MAX_CANDIDATES: usize = 4;
 
 impl<B: Exclusive + Sparse> ShMemPool<B> {
-    /// A pool over this provider that keeps so many segments at most, and so many bytes in all, of
-    /// what is not in use.
+    /// Creates a pool over this provider that keeps at most `max_segments` idle segments, which have
+    /// at most `max_bytes` bytes together.
     #[must_use]
-    pub fn over(provider: Provider<B>, most_segments: usize, most_bytes: usize) -> Self {
+    pub fn over(provider: Provider<B>, max_segments: usize, max_bytes: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
                 provider,
                 owner: Owner::current(),
-                most_segments,
-                most_bytes,
+                max_segments,
+                max_bytes,
                 witness: OnceLock::new(),
                 idle: Mutex::new(Idle {
                     segments: Vec::new(),
@@ -135,48 +132,45 @@ impl<B: Exclusive + Sparse> ShMemPool<B> {
         }
     }
 
-    /// How many segments are kept that nobody uses.
+    /// Returns how many idle segments the pool keeps.
     #[must_use]
     pub fn idle(&self) -> usize {
         self.shared.idle(|idle| idle.segments.len()).unwrap_or(0)
     }
 
-    fn holding(&self, segment: Segment<B>, returns: bool) -> PooledShMem<B> {
-        PooledShMem {
-            segment,
-            returns,
-            shared: Arc::clone(&self.shared),
-        }
+    fn pooled(&self, segment: Segment<B>, is_reusable: bool) -> PooledShMem<B> {
+        PooledShMem::new(segment, is_reusable, &self.shared)
     }
 }
 
 impl<B: Exclusive + Sparse> Shared<B> {
-    /// What `work` says of what is idle; `None` in a child that was forked, to which none of it
-    /// belongs, and in which the lock may be held by a thread that does not exist.
+    /// Calls `work` with the idle segments. Returns `None` in a forked child: the segments are not
+    /// the child's, and the lock may have been copied while another thread held it.
     fn idle<T>(&self, work: impl FnOnce(&mut Idle<B>) -> T) -> Option<T> {
         self.owner.is_current().then(|| work(&mut self.lock()))
     }
 
-    /// For the owner.
+    /// Locks the idle segments. Only for the owner.
     fn lock(&self) -> MutexGuard<'_, Idle<B>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For the owner: a segment of this size that nobody else has, zeroed.
+    /// Returns an idle segment of this size that no other process has, zeroed. Only for the owner.
     ///
-    /// The order is what makes it safe. Once a candidate is taken, nobody in this process uses it, so
-    /// a child that is forked from then on has no use of it either. Whoever was forked before, while
-    /// it was in use, is counted when `no_children_alive` asks. An answer from before it was taken says nothing:
-    /// another thread may have forked and dropped it since. `tests/model.rs` goes through all orders
-    /// of events.
+    /// The order of the steps matters. Once a candidate is taken, nothing in this process uses it,
+    /// so a child that is forked from then on does not use it either. A child that was forked
+    /// earlier, while the segment was in use, is counted when `no_children_alive` is called. An
+    /// answer from before the candidate was taken proves nothing: since then, another thread could
+    /// have forked a child and dropped the segment. `tests/model.rs` checks all orders of events.
     fn reuse(&self, size: usize, witness: &ForkWitness) -> Option<Segment<B>> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_CANDIDATES {
             let mut segment = self.lock().take(size)?;
             let no_children_alive = witness.no_children_alive();
             if no_children_alive && segment.with_exclusive(Segment::clear) {
                 return Some(segment);
             }
-            // One that somebody else has goes to the end, so that it is not asked for each time.
+            // A segment that another process has goes to the end, so that it is not tried each
+            // time.
             self.keep(segment, |idle, segment| idle.segments.insert(0, segment));
             if !no_children_alive {
                 return None;
@@ -185,37 +179,36 @@ impl<B: Exclusive + Sparse> Shared<B> {
         None
     }
 
-    /// Keeps a segment that nobody uses any more, if there is room for it; not in a child that was
-    /// forked.
+    /// Keeps a segment that is no longer in use, if the limits allow it. Not in a forked child.
     fn keep(&self, segment: Segment<B>, put: impl FnOnce(&mut Idle<B>, Segment<B>)) {
         let mut segment = Some(segment);
         self.idle(|idle| {
             let len = segment.as_ref().map_or(0, ShMem::len);
             let bytes = idle.bytes.saturating_add(len);
-            let fits = idle.segments.len() < self.most_segments
-                && bytes <= self.most_bytes
+            let fits = idle.segments.len() < self.max_segments
+                && bytes <= self.max_bytes
                 && idle.segments.try_reserve(1).is_ok();
             if let Some(segment) = segment.take_if(|_| fits) {
                 idle.bytes = bytes;
                 put(idle, segment);
             }
         });
-        // What is left of it is dropped here, when nothing is locked.
+        // If the segment was not kept, it is dropped here, after the lock was released.
     }
 }
 
 impl<B: Exclusive + Sparse> Idle<B> {
     fn take(&mut self, size: usize) -> Option<Segment<B>> {
-        let place = self.segments.iter().rposition(|s| s.len() == size)?;
+        let index = self.segments.iter().rposition(|s| s.len() == size)?;
         self.bytes = self.bytes.saturating_sub(size);
-        Some(self.segments.remove(place))
+        Some(self.segments.remove(index))
     }
 }
 
 impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
     type ShMem = PooledShMem<B>;
 
-    /// A pool that keeps up to 32 segments and 64 MiB of what is not in use.
+    /// Creates a pool that keeps at most 32 idle segments, which have at most 64 MiB together.
     fn new() -> Result<Self, Error> {
         Ok(Self::over(Provider::new()?, 32, 64 << 20))
     }
@@ -229,22 +222,22 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
         };
         let Some(witness) = witness else {
             let segment = self.shared.provider.clone().new_shmem(size)?;
-            return Ok(self.holding(segment, false));
+            return Ok(self.pooled(segment, false));
         };
         if let Some(segment) = self.shared.reuse(size, witness) {
-            return Ok(self.holding(segment, true));
+            return Ok(self.pooled(segment, true));
         }
         let backend = &self.shared.provider.backend;
         let created = backend.create(Request {
             exclusive_check: true,
             ..Request::zeroed(size)
         })?;
-        Ok(self.holding(Segment::from_created(created, backend), true))
+        Ok(self.pooled(Segment::from_created(created, backend), true))
     }
 
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<PooledShMem<B>, Error> {
         let segment = self.shared.provider.clone().shmem_from_id(id)?;
-        Ok(self.holding(segment, false))
+        Ok(self.pooled(segment, false))
     }
 
     fn shmem_from_id_and_size(
@@ -257,11 +250,11 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
             .provider
             .clone()
             .shmem_from_id_and_size(id, size)?;
-        Ok(self.holding(segment, false))
+        Ok(self.pooled(segment, false))
     }
 
-    // `clone_ref` opens the segment anew by its id, as its default does: what is duplicated would
-    // not be counted.
+    // `clone_ref` is the default, which opens the segment by its id: a duplicated handle would not
+    // be noticed.
 
     fn pre_fork(&mut self) -> Result<(), Error> {
         self.shared.provider.clone().pre_fork()
@@ -273,61 +266,6 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
 
     fn release_shmem(&mut self, shmem: &mut PooledShMem<B>) {
         shmem.release();
-    }
-}
-
-impl<B: Exclusive + Sparse> PooledShMem<B> {
-    fn release(&mut self) {
-        let segment = self.segment.take();
-        if !self.returns || !segment.supports_exclusive() {
-            return;
-        }
-        self.shared
-            .keep(segment, |idle, segment| idle.segments.push(segment));
-    }
-}
-
-impl<B: Exclusive + Sparse> Drop for PooledShMem<B> {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-// SAFETY: everything is left to a segment that keeps the contract.
-#[allow(unsafe_code)]
-unsafe impl<B: Exclusive + Sparse> ShMem for PooledShMem<B> {
-    fn id(&self) -> ShMemId {
-        self.segment.id()
-    }
-
-    fn len(&self) -> usize {
-        self.segment.len()
-    }
-
-    fn access(&mut self) -> Access<'_> {
-        self.segment.access()
-    }
-
-    fn as_ptr_of<T: Sized>(&self) -> Option<*const T> {
-        self.segment.as_ptr_of()
-    }
-
-    fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
-        self.segment.as_mut_ptr_of()
-    }
-}
-
-impl<B: Exclusive + Sparse> Deref for PooledShMem<B> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.segment
-    }
-}
-
-impl<B: Exclusive + Sparse> DerefMut for PooledShMem<B> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.segment
     }
 }
 
@@ -351,11 +289,5 @@ impl<B: Exclusive + Sparse> fmt::Debug for ShMemPool<B> {
         f.debug_struct("ShMemPool")
             .field("provider", &self.shared.provider)
             .finish_non_exhaustive()
-    }
-}
-
-impl<B: Exclusive + Sparse> fmt::Debug for PooledShMem<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("PooledShMem").field(&self.segment).finish()
     }
 }

@@ -8,13 +8,13 @@ use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use crate::process::Owner;
 
-/// A descriptor that other threads use as well, by references or reference counts.
+/// A descriptor that several threads use through references or reference counts.
 ///
-/// In a forked child those threads do not exist, but the counts that they had a part in do: nothing
-/// would ever be closed. So a child closes it by hand.
+/// A forked child has none of those threads, but it has their share of the reference counts, so
+/// that the descriptor would never be closed there. Therefore the child closes it explicitly.
 #[derive(Debug)]
 pub(crate) struct ForkFd {
-    /// -1 once closed.
+    /// -1 once the descriptor is closed.
     number: AtomicI32,
     owner: Owner,
 }
@@ -27,21 +27,22 @@ impl ForkFd {
         }
     }
 
-    /// The descriptor, unless it was closed.
+    /// Returns the descriptor unless it is closed.
     pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         let number = self.number.load(Acquire);
-        // SAFETY: it is open for as long as `self` lives, or until `close_in_child`, which is called
-        // by nobody who still uses it.
+        // SAFETY: the descriptor is open until `self` is dropped or `close_in_child` is called, and
+        // the callers of `close_in_child` no longer use it.
         (number != -1).then(|| unsafe { BorrowedFd::borrow_raw(number) })
     }
 
-    /// The same, but not in a child of the process that opened it.
+    /// As [`as_fd`](Self::as_fd), but returns `None` in a child of the process that opened the
+    /// descriptor.
     pub(crate) fn as_fd_of_owner(&self) -> Option<BorrowedFd<'_>> {
         self.as_fd().filter(|_| self.owner.is_current())
     }
 
-    /// Closes it if this is a child of the process that opened it. Nobody else in the child uses it,
-    /// because there is nobody else.
+    /// Closes the descriptor if this is a child of the process that opened it. No other thread of
+    /// the child uses it: after `fork()` there is none.
     pub(crate) fn close_in_child(&self) {
         if !self.owner.is_current() {
             self.close();
@@ -51,15 +52,16 @@ impl ForkFd {
     fn close(&self) {
         let number = self.number.swap(-1, Relaxed);
         if number != -1 {
-            // SAFETY: it came from an owner, and the swap lets nobody else do this.
+            // SAFETY: the number comes from an `OwnedFd`, and only the caller that swaps it out
+            // closes it.
             drop(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
 
-    /// The descriptor, if it was not closed, for the holder of the only reference.
+    /// Takes the descriptor out, unless it is closed. The caller has the only reference.
     pub(crate) fn take(&mut self) -> Option<OwnedFd> {
         let number = core::mem::replace(self.number.get_mut(), -1);
-        // SAFETY: it came from an owner, and nobody else has it any more.
+        // SAFETY: the number comes from an `OwnedFd`, and `&mut self` excludes other users.
         (number != -1).then(|| unsafe { OwnedFd::from_raw_fd(number) })
     }
 }

@@ -1,4 +1,4 @@
-//! [`ForkLock`]: a lock that gets through `fork()`.
+//! [`ForkLock`]: a lock that works across `fork()`.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "public to the package in libafl/")]
 
@@ -15,40 +15,42 @@ use std::thread;
 use crate::error::{Error, Result};
 use crate::process::{Owner, ThreadNumber};
 
-/// A mutex for what a forked child has to go on using.
+/// A mutex for a value that a forked child goes on using.
 ///
-/// A child has one thread, a copy of the one that called `fork()`. A lock of another kind that some
-/// other thread held at that moment stays locked in the child for ever. This one knows which process
-/// its holder belongs to. [`hold`](Guard::hold) before the fork and [`lock`](Self::lock) after it, on
-/// both sides, carry the value over; without them, a child that finds the lock held throws the value
-/// away unread, because it may be half changed, and starts with the default.
+/// A child has one thread, a copy of the one that called `fork()`. An ordinary lock that another
+/// thread held at that moment stays locked in the child for ever. This lock knows which process its
+/// holder belongs to. Calling [`hold`](Guard::hold) before the fork and [`lock`](Self::lock) after
+/// it, in the parent and in the child, carries the value over. Without these calls, a child that
+/// finds the lock held discards the value without reading it, because the value may be half
+/// changed, and starts with the default.
 ///
 /// # When a hold ends
 ///
-/// In the child, when its thread locks it. In the parent, when the thread that holds it locks it: it
-/// cannot do that during the fork, so the fork is over, or has failed, or is not going to happen. Or when
-/// that thread has ended. Never by time: however long the fork takes, the child finds the value whole.
-/// Other threads wait, but not for ever: after [`PATIENCE`] they get [`Error::ForkPending`] until the
-/// hold ends.
+/// In the child, when its thread locks. In the parent, when the thread that holds the lock locks it
+/// again: it cannot do that during the fork, so the fork is over, has failed, or is not going to
+/// happen. Or when that thread has ended. A hold never ends after some time: however long the fork
+/// takes, the child finds a consistent value. Other threads wait, but not for ever: after
+/// [`HOLD_TIMEOUT`] they get [`Error::ForkPending`] until the hold ends.
 pub struct ForkLock<T> {
-    /// 0 if it is free; otherwise the number of the [`Owner`] that holds it, times two, and one more
-    /// if it is held for a fork, with no guard about.
+    /// 0 if the lock is free. Otherwise the number of the [`Owner`] that holds it, times two, plus
+    /// one if it is held for a fork, without a guard.
     word: AtomicUsize,
-    /// The [`ThreadNumber`] of the thread that holds it for a fork. Written before `word` says that one
-    /// does, by that thread; afterwards only from the number of a thread that has ended to that of one
-    /// that takes its place. Numbers do not come again, so only one thread can.
+    /// The [`ThreadNumber`] of the thread that holds the lock for a fork. That thread writes it
+    /// before `word` says that the lock is held for a fork. Afterwards it only changes from the
+    /// number of a thread that has ended to that of a thread that takes over. Numbers are not
+    /// reused, so only one thread can take over.
     holder: AtomicUsize,
-    /// How often it was held for a fork.
+    /// How often the lock was held for a fork: the number of the current hold.
     holds: AtomicUsize,
-    /// Which of these lasted too long.
+    /// The number of the last hold that lasted too long.
     overdue: AtomicUsize,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the lock gives the value to one thread at a time.
+// SAFETY: the lock gives access to the value to one thread at a time.
 unsafe impl<T: Send> Sync for ForkLock<T> {}
 
-/// Access to the value, until dropped.
+/// Access to the value. Dropping it unlocks.
 pub struct Guard<'lock, T> {
     lock: &'lock ForkLock<T>,
     owner: Owner,
@@ -61,39 +63,39 @@ impl<T> fmt::Debug for Guard<'_, T> {
 }
 
 impl<T> Guard<'_, T> {
-    /// This process, which the lock had to ask for.
+    /// Returns the current process, which locking has determined anyway.
     pub(crate) fn current(&self) -> Owner {
         self.owner
     }
 
-    /// Keeps it locked until this thread locks it, here and in the child that is forked meanwhile.
+    /// Keeps the lock locked until this thread locks it again, here and in the child that it forks.
     pub fn hold(self) {
         let lock = self.lock;
-        lock.holder.store(ThreadNumber::enlisted().get(), Relaxed);
+        lock.holder.store(ThreadNumber::registered().get(), Relaxed);
         lock.holds.fetch_add(1, Relaxed);
         lock.word.store(held_by(self.owner) | FOR_FORK, Release);
         mem::forget(self);
     }
 }
 
-/// The bit of a word that says that it is held for a fork.
+/// The bit of `word` that is set while the lock is held for a fork.
 const FOR_FORK: usize = 1;
 
-/// How long other threads wait for a hold to end. Counted is the time slept, so it is longer for a
-/// process that is stopped or short of processors.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long other threads wait for a hold to end. Only the time slept counts, so that it is longer
+/// for a process that is stopped or short of processors.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a thread does that finds it held for the fork of another one.
+/// What a thread does that finds the lock held for the fork of another thread.
 #[derive(Clone, Copy, PartialEq)]
 enum Wait {
-    /// Waits so long.
+    /// Waits for at most this long.
     For(Duration),
-    /// Takes it.
+    /// Takes the lock.
     No,
 }
 
 impl<T: Default> ForkLock<T> {
-    /// The value, unlocked.
+    /// Creates an unlocked lock.
     pub const fn new(value: T) -> Self {
         Self {
             word: AtomicUsize::new(0),
@@ -104,12 +106,13 @@ impl<T: Default> ForkLock<T> {
         }
     }
 
-    /// Waits until no other thread of this process holds it.
+    /// Locks, and waits until no other thread of this process holds the lock.
     pub fn lock(&self) -> Result<Guard<'_, T>> {
-        self.acquire(Wait::For(PATIENCE)).ok_or(Error::ForkPending)
+        self.acquire(Wait::For(HOLD_TIMEOUT)).ok_or(Error::ForkPending)
     }
 
-    /// The same for a lock that is never held for a fork, or whose holder does not need it any more.
+    /// As [`lock`](Self::lock), for a lock that is never held for a fork, or whose holder no longer
+    /// needs it.
     pub fn lock_now(&self) -> Guard<'_, T> {
         loop {
             if let Some(guard) = self.acquire(Wait::No) {
@@ -118,7 +121,7 @@ impl<T: Default> ForkLock<T> {
         }
     }
 
-    /// `None` if another thread holds it for a fork for longer than this one waits.
+    /// Returns `None` if another thread holds the lock for a fork for longer than `wait` allows.
     fn acquire(&self, wait: Wait) -> Option<Guard<'_, T>> {
         let owner = Owner::current();
         let held = held_by(owner);
@@ -137,8 +140,8 @@ impl<T: Default> ForkLock<T> {
                     continue;
                 }
                 if is_inherited && word & FOR_FORK == 0 {
-                    // SAFETY: we hold the lock now, and no reference into the value exists in
-                    // this process: its holder was a thread of the one that forked us.
+                    // SAFETY: this thread holds the lock now, and no reference to the value exists
+                    // in this process: the guard belonged to a thread of a parent process.
                     unsafe { self.value.get().write(T::default()) };
                 }
                 return Some(Guard { lock: self, owner });
@@ -150,14 +153,14 @@ impl<T: Default> ForkLock<T> {
                 _ => {
                     let pause = Duration::from_micros(if turns < 1000 { 50 } else { 1000 });
                     thread::sleep(pause);
-                    if let (true, Wait::For(patience)) = (is_held_for_fork, wait) {
+                    if let (true, Wait::For(timeout)) = (is_held_for_fork, wait) {
                         let holds = self.holds.load(Relaxed);
                         if holds != seen {
                             (seen, waited) = (holds, Duration::ZERO);
                         }
                         waited += pause;
-                        if !self.takes_the_place_of_the_holder()
-                            && self.is_overdue(seen, waited > patience)
+                        if !self.take_over_from_ended()
+                            && self.is_overdue(seen, waited > timeout)
                         {
                             return None;
                         }
@@ -167,26 +170,27 @@ impl<T: Default> ForkLock<T> {
         }
     }
 
-    /// Of a lock that is held for a fork in this process: returns `true` if the calling thread holds it.
+    /// Returns `true` if the calling thread holds the lock. The lock is held for a fork by a thread
+    /// of this process.
     fn is_held_by_this_thread(&self) -> bool {
-        // Only this thread writes its own number there.
+        // Only this thread stores its own number there.
         ThreadNumber::current().is_some_and(|this| self.holder.load(Relaxed) == this.get())
     }
 
-    /// If the thread that holds it has ended, makes the calling one its holder.
-    fn takes_the_place_of_the_holder(&self) -> bool {
+    /// Makes the calling thread the holder if the holder has ended. Returns `true` if it did.
+    fn take_over_from_ended(&self) -> bool {
         let holder = self.holder.load(Relaxed);
         if !ThreadNumber::has_ended(holder) || ThreadNumber::current().is_none() {
             return false;
         }
-        // Enlisted, so that nobody else takes this thread for one that has ended.
-        let this = ThreadNumber::enlisted();
+        // The thread is registered, so that no other thread takes it for one that has ended.
+        let this = ThreadNumber::registered();
         self.holder
             .compare_exchange(holder, this.get(), Relaxed, Relaxed)
             .is_ok()
     }
 
-    /// Whether this hold lasts too long. One of its waiters finds out for all.
+    /// Returns `true` if this hold has lasted too long. One waiter finds that out for all of them.
     fn is_overdue(&self, hold: usize, waited_enough: bool) -> bool {
         if waited_enough {
             self.overdue.store(hold, Relaxed);
@@ -209,7 +213,7 @@ impl<T> Deref for Guard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the guard stands for the lock, which this thread holds.
+        // SAFETY: the guard proves that this thread holds the lock.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -252,8 +256,8 @@ mod tests {
     use super::*;
     use crate::process::tests::in_child;
 
-    /// A lock that is locked by another thread as soon as that can be, and when that was.
-    fn wanted(lock: &Arc<ForkLock<u8>>) -> thread::JoinHandle<Instant> {
+    /// Starts a thread that locks as soon as it can, and returns when it did.
+    fn spawn_locker(lock: &Arc<ForkLock<u8>>) -> thread::JoinHandle<Instant> {
         let lock = Arc::clone(lock);
         let (sender, started) = channel();
         let waiter = thread::spawn(move || {
@@ -266,11 +270,11 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_does_not_count_what_it_waited_before_the_fork() {
+    fn time_waited_before_the_hold_does_not_count() {
         let lock = Arc::new(ForkLock::new(7));
         let guard = lock.lock().unwrap();
-        let waiter = wanted(&lock);
-        // As long as a slow service is asked before the fork.
+        let waiter = spawn_locker(&lock);
+        // As long as the request to a slow service before a fork takes.
         thread::sleep(Duration::from_millis(1200));
         guard.hold();
         let held = Instant::now();
@@ -286,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn the_value_is_whole_after_a_fork_that_takes_long() {
+    fn a_child_finds_the_value_after_a_slow_fork() {
         let lock = Arc::new(ForkLock::new(7));
         lock.lock().unwrap().hold();
-        // They have it for most of the time, if they get it.
+        // If these threads could get the lock, they would hold it most of the time.
         let stop = Arc::new(Mutex::new(false));
-        let thieves: Vec<_> = (0..4)
+        let takers: Vec<_> = (0..4)
             .map(|_| {
                 let (lock, stop) = (Arc::clone(&lock), Arc::clone(&stop));
                 thread::spawn(move || {
@@ -307,30 +311,30 @@ mod tests {
         let is_whole = in_child(|| lock.lock().is_ok_and(|guard| *guard == 7));
         drop(lock.lock());
         *stop.lock().unwrap() = true;
-        for thief in thieves {
-            thief.join().unwrap();
+        for taker in takers {
+            taker.join().unwrap();
         }
         assert!(is_whole, "the child has the default");
     }
 
     #[test]
-    fn who_holds_it_may_go_on_without_a_fork() {
+    fn a_holder_can_go_on_without_a_fork() {
         let lock = Arc::new(ForkLock::new(7));
         lock.lock().unwrap().hold();
         *lock.lock().unwrap() += 1;
         assert_eq!(*lock.lock().unwrap(), 8);
-        assert!(wanted(&lock).join().is_ok());
+        assert!(spawn_locker(&lock).join().is_ok());
     }
 
     #[test]
-    fn a_thread_that_ends_leaves_it_to_the_others() {
+    fn a_hold_ends_with_its_thread() {
         let lock = Arc::new(ForkLock::new(7));
         let holds = {
             let lock = Arc::clone(&lock);
             thread::spawn(move || lock.lock().unwrap().hold())
         };
         holds.join().unwrap();
-        let takers: Vec<_> = (0..4).map(|_| wanted(&lock)).collect();
+        let takers: Vec<_> = (0..4).map(|_| spawn_locker(&lock)).collect();
         for taker in takers {
             assert!(taker.join().is_ok());
         }
@@ -338,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_goes_on_is_an_error_to_the_others() {
+    fn a_hold_that_never_ends_is_an_error_to_others() {
         let lock = Arc::new(ForkLock::new(7));
         lock.lock().unwrap().hold();
         let other = {
@@ -346,15 +350,15 @@ mod tests {
             thread::spawn(move || {
                 let short = Wait::For(Duration::from_millis(50));
                 let late = lock.acquire(short).is_none();
-                // Nobody waits for the same fork again.
+                // Later calls fail at once while the same hold lasts.
                 (late, lock.lock().is_err())
             })
         };
         assert_eq!(other.join().unwrap(), (true, true));
         assert_eq!(*lock.lock().unwrap(), 7);
-        // The next hold is another one.
+        // The next hold has a wait of its own.
         lock.lock().unwrap().hold();
-        let waiter = wanted(&lock);
+        let waiter = spawn_locker(&lock);
         thread::sleep(Duration::from_millis(100));
         assert!(!waiter.is_finished());
         drop(lock.lock());
@@ -362,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_starts_anew_where_a_thread_was_at_work() {
+    fn a_child_gets_the_default_if_another_thread_held_the_lock() {
         let lock = ForkLock::new(7);
         let guard = lock.lock().unwrap();
         assert!(in_child(|| lock.lock().is_ok_and(|guard| *guard == 0)));

@@ -1,4 +1,4 @@
-//! What belongs to one process, and not to the children that it forks.
+//! Values that belong to one process and not to the children that it forks.
 
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod fork_fd;
@@ -20,19 +20,19 @@ pub(crate) use self::thread::ThreadNumber;
 pub(crate) mod tests {
     #![allow(unsafe_code)]
 
-    /// Forks, and returns whether all is right in the child.
+    /// Forks, and returns the result of `check` in the child.
     pub(crate) fn in_child(check: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child does nothing that another thread could have a lock for.
+        // SAFETY: the child uses nothing that another thread could have locked.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // SAFETY: no preconditions. So a child that hangs does not do so for ever.
+            // SAFETY: no preconditions. It ends a child that hangs.
             unsafe { libc::alarm(40) };
             let code = i32::from(!check());
             // SAFETY: no preconditions.
             unsafe { libc::_exit(code) };
         }
         let mut status = 0;
-        // SAFETY: the pointer is valid for the write of a status.
+        // SAFETY: `status` is valid for writing.
         unsafe { libc::waitpid(child, &raw mut status, 0) == child && status == 0 }
     }
 }

@@ -1,12 +1,12 @@
-//! [`Published`]: a value that a forked child always finds whole.
+//! [`Published`]: a value that a forked child always finds in a consistent state.
 #![allow(unsafe_code)]
 
 use core::ptr;
 use core::sync::atomic::AtomicPtr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
-/// A reference that is replaced as a whole, without a lock that another thread could have while this one
-/// forks.
+/// A reference that is replaced atomically, without a lock that another thread could hold during a
+/// fork.
 pub(crate) struct Published<T: Sync + 'static>(AtomicPtr<T>);
 
 impl<T: Sync> Published<T> {
@@ -16,11 +16,11 @@ impl<T: Sync> Published<T> {
 
     pub(crate) fn get(&self) -> Option<&'static T> {
         let current = self.0.load(Acquire).cast_const();
-        // SAFETY: it is null, or came from a reference that is valid for ever.
+        // SAFETY: the pointer is null or comes from a `&'static T`.
         unsafe { current.as_ref() }
     }
 
-    /// Replaces the value by another one, if it is still this.
+    /// Replaces `current` by `new`. Returns `false` if the value is no longer `current`.
     pub(crate) fn replace(&self, current: Option<&'static T>, new: &'static T) -> bool {
         let pointer = |value: &'static T| ptr::from_ref(value).cast_mut();
         let current = current.map_or(ptr::null_mut(), pointer);

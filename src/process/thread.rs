@@ -1,4 +1,4 @@
-//! [`ThreadNumber`]: a thread, and whether it has ended.
+//! [`ThreadNumber`]: identifies a thread, and tells whether it has ended.
 
 use alloc::vec::Vec;
 use core::num::NonZeroUsize;
@@ -7,20 +7,20 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::process::fork_lock::ForkLock;
 
-/// Names a thread of this process. It does not come again, and the thread of a forked child has that
-/// of the thread that forked it.
+/// The number of a thread of this process. Numbers are not reused, and the thread of a forked child
+/// keeps the number of the thread that forked it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ThreadNumber(NonZeroUsize);
 
-/// The enlisted threads that have not ended. What a child inherits of it are names of its parent's
-/// threads, for which nobody asks there.
+/// The registered threads that have not ended. A child inherits the numbers of its parent's
+/// threads, which it never asks for.
 static LIVING: ForkLock<Vec<NonZeroUsize>> = ForkLock::new(Vec::new());
 
 std::thread_local! {
     static THIS: Entry = Entry(ThreadNumber::next());
 }
 
-/// Strikes the thread off the list when it ends.
+/// Removes the thread from the list when it ends.
 struct Entry(ThreadNumber);
 
 impl Drop for Entry {
@@ -30,13 +30,14 @@ impl Drop for Entry {
 }
 
 impl ThreadNumber {
-    /// The calling thread. `None` while it ends.
+    /// Returns the calling thread, or `None` while it is ending.
     pub(crate) fn current() -> Option<Self> {
         THIS.try_with(|entry| entry.0).ok()
     }
 
-    /// The same for a thread whose end is to be noticed. If it is ending already, nobody will.
-    pub(crate) fn enlisted() -> Self {
+    /// Returns the calling thread, and registers it so that its end is noticed. That does not work
+    /// for a thread that is ending already.
+    pub(crate) fn registered() -> Self {
         let this = Self::current().unwrap_or_else(Self::next);
         let mut living = LIVING.lock_now();
         if !living.contains(&this.0) {
@@ -45,7 +46,7 @@ impl ThreadNumber {
         this
     }
 
-    /// Whether the thread with this number, which was enlisted, has ended.
+    /// Returns `true` if the thread with this number, which was registered, has ended.
     pub(crate) fn has_ended(number: usize) -> bool {
         LIVING
             .lock_now()

@@ -1,3 +1,3 @@
-//! Waiting for other processes.
+//! Synchronisation between processes.
 
 pub mod wake;

@@ -1,15 +1,16 @@
-//! Waiting for a word of a segment to change, and waking those who wait: across processes.
+//! Waiting for a word of a segment to change, and waking processes that wait.
 //!
-//! Any `AtomicU32` of a segment will do ([`Access::as_atomic_u32`](crate::Access::as_atomic_u32)),
-//! and nothing needs to be set up or cleaned up: a process that is killed while it waits, or before
-//! it wakes another one, leaves nothing behind. Give a [timeout](Wait::timeout) where the other side
-//! may die, and look whether it has.
+//! Any `AtomicU32` in a segment works ([`Access::as_atomic_u32`](crate::Access::as_atomic_u32)).
+//! Nothing needs to be set up or cleaned up: a process that is killed while it waits, or before it
+//! wakes another one, leaves nothing behind. Set a [timeout](Wait::timeout) if the peer may die,
+//! and check then whether it has.
 //!
 //! # Platform notes
 //!
-//! Linux: a shared futex (`futex(2)`). Elsewhere everything here that would have to sleep or to wake is
-//! [`Error::Unsupported`](crate::Error::Unsupported); spinning works everywhere. A private mapping, as
-//! of a view, is shared with nobody, so nobody can be woken through it.
+//! Linux: a shared futex (`futex(2)`). On other systems every call that would have to sleep or to
+//! wake returns [`Error::Unsupported`](crate::Error::Unsupported); spinning works everywhere. A
+//! private mapping, such as a view, is shared with no other process, so no process can be woken
+//! through it.
 //!
 //! # Examples
 //!
@@ -23,15 +24,15 @@
 //!
 //! let mut provider = StdShMemProvider::new()?;
 //! let mut segment = provider.new_shmem(4096)?;
-//! let mut theirs = provider.shmem_from_id(segment.id())?; // in any process of this user
-//! let other = thread::spawn(move || {
-//!     let word = &theirs.access().as_atomic_u32()?[0];
+//! let mut attached = provider.shmem_from_id(segment.id())?; // in any process of this user
+//! let peer = thread::spawn(move || {
+//!     let word = &attached.access().as_atomic_u32()?[0];
 //!     Wait::new().timeout(Duration::from_secs(5)).while_equal(word, 0)
 //! });
 //! let word = &segment.access().as_atomic_u32()?[0];
 //! word.store(7, Ordering::Release);
 //! wake::one(word)?;
-//! assert_eq!(other.join().unwrap()?, Some(7));
+//! assert_eq!(peer.join().unwrap()?, Some(7));
 //! # }
 //! # Ok::<(), shmem_providers::Error>(())
 //! ```
@@ -43,11 +44,11 @@ use core::time::Duration;
 use crate::error::Error;
 use crate::sys::futex;
 
-/// How often a word is looked at before a process sleeps, by default: for as long, about, as it
-/// takes to be put to sleep and woken.
+/// How often a process looks at the word before it sleeps, by default. That takes about as long as
+/// going to sleep and being woken.
 const SPINS: u32 = 200;
 
-/// How to wait.
+/// How a process waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     spins: u32,
@@ -55,7 +56,7 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Looks at the word for a few microseconds, then sleeps, for as long as it takes.
+    /// Looks at the word for a few microseconds, then sleeps without a time limit.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -64,7 +65,7 @@ impl Wait {
         }
     }
 
-    /// Sleeps for this long at most.
+    /// Sleeps for at most this long.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -73,24 +74,26 @@ impl Wait {
 
     /// Looks at the word this many times before it sleeps.
     ///
-    /// Many pay where the other side answers within microseconds on a processor of its own: the answer is
-    /// seen at once, and who waits so need not be woken. They hurt where processors are fewer than
-    /// processes, since the other side may need this one. With 0 it sleeps at once.
+    /// Many spins are worth it if the peer answers within microseconds and has a processor of its
+    /// own: the waiter sees the answer at once, and need not be woken. They are harmful if there
+    /// are fewer processors than processes, because the peer may need this one. With 0 the process
+    /// sleeps at once.
     #[must_use]
     pub const fn spins(mut self, spins: u32) -> Self {
         self.spins = spins;
         self
     }
 
-    /// Waits while the word has this value, and returns the one it got then, or `None` if the time is
-    /// up. What was written before the word was stored with
+    /// Waits while the word has this value, and returns the new value, or `None` if the time is up.
+    /// What was written before the word was stored with
     /// [`Release`](core::sync::atomic::Ordering::Release) is visible afterwards.
     ///
-    /// A word that changes and changes back meanwhile may be missed: count upwards.
+    /// A change can be missed if the word has changed back before it is looked at: count upwards.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] on a system where it could not sleep, [`Error::Os`] if the system refuses.
+    /// [`Error::Unsupported`] on a system where it cannot sleep, [`Error::Os`] if the system
+    /// refuses.
     pub fn while_equal(&self, word: &AtomicU32, value: u32) -> Result<Option<u32>, Error> {
         for _ in 0..self.spins {
             let found = word.load(Acquire);
@@ -99,13 +102,13 @@ impl Wait {
             }
             hint::spin_loop();
         }
-        let end = self.timeout.and_then(futex::after);
+        let deadline = self.timeout.and_then(futex::after);
         loop {
             let found = word.load(Acquire);
             if found != value {
                 return Ok(Some(found));
             }
-            if !futex::sleep_while(word, value, end.as_ref())? {
+            if !futex::sleep_while(word, value, deadline.as_ref())? {
                 return Ok(None);
             }
         }
@@ -119,21 +122,21 @@ impl Default for Wait {
     }
 }
 
-/// Wakes one of those who sleep until the word changes, and says whether there was one. Change the
-/// word before.
+/// Wakes one process or thread that sleeps until the word changes, and returns `true` if there was
+/// one. Change the word first.
 ///
-/// It is a system call, whether anybody sleeps or not: leave it out where the other side is known
-/// to spin.
+/// This is a system call, whether or not anything sleeps: omit it if the peer is known to spin.
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`] on a system where nobody could sleep, [`Error::Os`] if the system refuses.
+/// [`Error::Unsupported`] on a system where it cannot wake, [`Error::Os`] if the system refuses.
 pub fn one(word: &AtomicU32) -> Result<bool, Error> {
     let woken = futex::wake(word, 1)?;
     Ok(woken > 0)
 }
 
-/// Wakes all who sleep until the word changes, and says how many. Change the word before.
+/// Wakes all processes and threads that sleep until the word changes, and returns their number.
+/// Change the word first.
 ///
 /// # Errors
 ///
