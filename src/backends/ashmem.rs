@@ -1,13 +1,13 @@
-//! ashmem: Android's anonymous shared memory, and what took its place.
+//! ashmem: Android's anonymous shared memory, and its replacement.
 //!
-//! `ASharedMemory_create`, since API level 26, makes a region that the kernel frees with the last
-//! descriptor and mapping. Behind it is the device `/dev/ashmem`, or, with a recent kernel, a memfd
-//! that cannot change its size. Where the function is missing, the device is opened; where that is
-//! missing, too, a memfd is made. In this order, because a program of an older Android is ended by a
-//! system call that its filter does not know.
+//! `ASharedMemory_create`, since API level 26, creates a region that the kernel frees with the last
+//! descriptor and mapping. It uses the device `/dev/ashmem`, or, with a recent kernel, a memfd that
+//! cannot change its size. Where the function is missing, this file opens the device, and where
+//! that is missing too, it creates a memfd. The order matters: on older versions of Android, the
+//! seccomp filter kills a program that makes an unknown system call.
 //!
-//! A region has no name, and Android's rules (`SELinux`) let nobody open a descriptor of another
-//! process. So an id alone opens nothing here: descriptors are passed on by the service.
+//! A region has no name, and Android's `SELinux` rules forbid opening descriptors of another
+//! process. So an id alone opens nothing: the service passes descriptors on.
 
 use rustix::fd::OwnedFd;
 
@@ -24,28 +24,28 @@ use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::sys::{self, ashmem};
 
-/// Makes segments with `ASharedMemory_create`, or `/dev/ashmem`, or on Android `memfd_create`:
-/// whichever the system has.
+/// Creates segments with `ASharedMemory_create`, with `/dev/ashmem`, or, on Android, with
+/// `memfd_create`, whichever the system has.
 ///
-/// They have the empty id, which opens nothing: they are for this process and those it forks. To
-/// share them by ids, use `ServedShMemProvider<AshmemBackend>`, which is the default on
-/// Android.
+/// They have the empty id, which opens nothing: they are for this process and its forked children.
+/// To share them by ids, use `ServedShMemProvider<AshmemBackend>`, which is the default on Android.
 ///
 /// # Lifetime
 ///
-/// A segment lives until the last process that holds it drops it or ends. The kernel sees to that,
-/// so it holds for SIGKILL as well.
+/// A segment lives until the last process that holds it drops it or ends. The kernel frees it, so
+/// this holds for SIGKILL as well.
 ///
 /// # Security
 ///
-/// Nobody gets in who was not given a descriptor. Regions cannot be resized once they are mapped, and
-/// only what cannot be resized is mapped. Whose region it is, the device does not tell.
+/// Only a process that was given a descriptor gets in. Regions cannot be resized once they are
+/// mapped, and only what cannot be resized is mapped. The device does not report the owner of a
+/// region.
 ///
 /// # Platform notes
 ///
-/// Android. Also Linux up to 5.17 with the driver from its staging area, which few have; elsewhere
-/// making a segment fails with `ENOENT`, as there is no `/dev/ashmem`. A peer can have the kernel
-/// throw the pages away (`ASHMEM_UNPIN`): they are zeros then.
+/// Android. Also Linux up to 5.17 with the driver from its staging area, which is rare; elsewhere
+/// creating a segment fails with `ENOENT`, because there is no `/dev/ashmem`. A peer can make the
+/// kernel discard the pages (`ASHMEM_UNPIN`), which are zero then.
 ///
 /// # Examples
 ///
@@ -83,8 +83,8 @@ impl Backend for AshmemBackend {
                     ..created
                 }
             }
-            made => {
-                let handle = made?;
+            created => {
+                let handle = created?;
                 Created {
                     id,
                     mapping: sys::map_fd(&handle, request.size)?,
@@ -103,7 +103,7 @@ impl Backend for AshmemBackend {
                 what: "an id alone does not open an ashmem segment: share it through the service, \
                        with ServedShMemProvider<AshmemBackend>",
             }),
-            _ => Err(id.invalid("an ashmem segment's id is empty")),
+            _ => Err(id.invalid("the id of an ashmem segment is empty")),
         }
     }
 
@@ -111,7 +111,7 @@ impl Backend for AshmemBackend {
         sys::duplicate(handle)
     }
 
-    /// What is no region of ashmem has to be a memfd that cannot shrink.
+    /// A handle that is not an ashmem region has to be a memfd that cannot shrink.
     fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
         let report = attach.options.refused(&UNSUPPORTED)?;
         let mapping = match ashmem::size(handle) {

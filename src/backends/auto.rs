@@ -1,9 +1,9 @@
-//! The default on Linux: memfd, then System V, then POSIX, decided when a segment is made.
+//! The default on Linux: memfd, or else System V, or else POSIX, decided when a segment is created.
 //!
-//! Whether `memfd_create` may be called is known only when it is: kernels lack it, seccomp profiles
-//! forbid it, `/proc` may be missing, descriptors may run out. The first two rungs keep the promise
-//! by themselves, so they come first. Ids say which rung made a segment, so attaching needs no
-//! ladder.
+//! Only the attempt shows whether `memfd_create` works: the kernel may lack it, a seccomp profile
+//! may forbid it, `/proc` may be missing, or descriptors may run out. Memfd and System V come first
+//! because the kernel frees their segments by itself. The id shows which mechanism created a
+//! segment, so attaching needs no attempts.
 
 use core::fmt;
 use core::ops::Range;
@@ -26,17 +26,17 @@ use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
 
-/// Makes segments by the best mechanism that works where the program runs: memfd, or else System V,
+/// Creates segments with the first mechanism that works in this process: memfd, or else System V,
 /// or else POSIX. It opens segments of all three.
 ///
-/// What a system turns out not to have is not tried again by the same process. What has only run
-/// out, like descriptors, is.
+/// A mechanism that the system lacks is not tried again by the same process. A mechanism that has
+/// only run out of something, such as descriptors, is.
 ///
 /// # Lifetime
 ///
-/// Until the last process that holds the segment drops it or ends, unless it had to be a POSIX one:
-/// [`StdShMem::mechanism`](Segment::mechanism) tells, and [`MmapShMemProvider`](crate::MmapShMemProvider)
-/// says what it means.
+/// Until the last process that holds the segment drops it or ends, except if it had to be a POSIX
+/// segment: [`StdShMem::mechanism`](Segment::mechanism) returns the mechanism, and
+/// [`MmapShMemProvider`](crate::MmapShMemProvider) explains the difference.
 ///
 /// # Examples
 ///
@@ -54,43 +54,44 @@ pub type StdShMemProvider = Provider<AutoBackend>;
 /// A segment of [`StdShMemProvider`].
 pub type StdShMem = Segment<AutoBackend>;
 
-/// The backend of [`StdShMemProvider`] on Linux: the best of several, or one that was chosen.
+/// The backend of [`StdShMemProvider`] on Linux: the first of several mechanisms that works, or one
+/// that was chosen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AutoBackend {
     only: Option<Mechanism>,
 }
 
-/// How a segment of [`StdShMemProvider`] was made.
+/// The mechanism that created a segment of [`StdShMemProvider`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mechanism {
-    /// As by [`MemfdShMemProvider`](crate::MemfdShMemProvider).
+    /// That of [`MemfdShMemProvider`](crate::MemfdShMemProvider).
     Memfd,
-    /// As by [`UnixShMemProvider`](crate::UnixShMemProvider).
+    /// That of [`UnixShMemProvider`](crate::UnixShMemProvider).
     SystemV,
-    /// As by [`MmapShMemProvider`](crate::MmapShMemProvider).
+    /// That of [`MmapShMemProvider`](crate::MmapShMemProvider).
     Posix,
 }
 
-/// A handle of one of the rungs.
+/// The handle of one of the mechanisms.
 #[derive(Debug)]
 pub enum Handle {
-    /// Of memfd.
+    /// A memfd.
     Memfd(<MemfdBackend as Backend>::Handle),
-    /// Of System V.
+    /// A System V segment.
     SystemV(<SystemVBackend as Backend>::Handle),
-    /// Of POSIX.
+    /// A POSIX segment.
     Posix(<PosixBackend as Backend>::Handle),
 }
 
 const CANDIDATES: [Mechanism; 3] = [Mechanism::Memfd, Mechanism::SystemV, Mechanism::Posix];
 
-/// A bit for each rung that this system turned out not to have.
+/// A bit for each mechanism that this system was found to lack.
 static MISSING: AtomicU8 = AtomicU8::new(0);
 
 impl StdShMemProvider {
-    /// A provider that makes all of its segments by this mechanism, and fails where it is not to be
-    /// had. It opens segments of all of them.
+    /// Creates a provider that creates all of its segments with this mechanism, and returns an
+    /// error where the mechanism is not available. It opens segments of all mechanisms.
     #[must_use]
     pub fn with_mechanism(mechanism: Mechanism) -> Self {
         Self {
@@ -102,7 +103,7 @@ impl StdShMemProvider {
 }
 
 impl StdShMem {
-    /// How the segment was made; `None` once it is released.
+    /// Returns the mechanism that created the segment, or `None` once it is released.
     #[must_use]
     pub fn mechanism(&self) -> Option<Mechanism> {
         self.handle.as_ref().map(|handle| match handle {
@@ -113,11 +114,22 @@ impl StdShMem {
     }
 }
 
+/// Calls a method of the backend that the handle belongs to.
+macro_rules! dispatch {
+    ($handle:expr, $method:ident($($argument:expr),*)) => {
+        match $handle {
+            Handle::Memfd(handle) => MemfdBackend.$method(handle, $($argument),*),
+            Handle::SystemV(handle) => SystemVBackend.$method(handle, $($argument),*),
+            Handle::Posix(handle) => PosixBackend.$method(handle, $($argument),*),
+        }
+    };
+}
+
 impl Backend for AutoBackend {
     type Handle = Handle;
 
     fn create(&self, request: Request<'_>) -> Result<Created<Handle>> {
-        let create = |candidate| match candidate {
+        let create = |mechanism| match mechanism {
             Mechanism::Memfd => MemfdBackend.create(request).and_then(if_reachable),
             Mechanism::SystemV => Ok(SystemVBackend.create(request)?.map_handle(Handle::SystemV)),
             Mechanism::Posix => Ok(PosixBackend.create(request)?.map_handle(Handle::Posix)),
@@ -147,19 +159,11 @@ impl Backend for AutoBackend {
     }
 
     fn map(&self, handle: &Handle, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        match handle {
-            Handle::Memfd(handle) => MemfdBackend.map(handle, attach),
-            Handle::SystemV(handle) => SystemVBackend.map(handle, attach),
-            Handle::Posix(handle) => PosixBackend.map(handle, attach),
-        }
+        dispatch!(handle, map(attach))
     }
 
     fn unlink(&self, handle: &Handle, id: &ShMemId) -> Result<()> {
-        match handle {
-            Handle::Memfd(handle) => MemfdBackend.unlink(handle, id),
-            Handle::SystemV(handle) => SystemVBackend.unlink(handle, id),
-            Handle::Posix(handle) => PosixBackend.unlink(handle, id),
-        }
+        dispatch!(handle, unlink(id))
     }
 }
 
@@ -167,19 +171,11 @@ impl Lifecycle for AutoBackend {}
 
 impl Sparse for AutoBackend {
     fn next_data(&self, handle: &Handle, from: usize, len: usize) -> Result<Option<Range<usize>>> {
-        match handle {
-            Handle::Memfd(handle) => MemfdBackend.next_data(handle, from, len),
-            Handle::SystemV(handle) => SystemVBackend.next_data(handle, from, len),
-            Handle::Posix(handle) => PosixBackend.next_data(handle, from, len),
-        }
+        dispatch!(handle, next_data(from, len))
     }
 
     fn trim(&self, handle: &Handle, range: Range<usize>) -> Result<()> {
-        match handle {
-            Handle::Memfd(handle) => MemfdBackend.trim(handle, range),
-            Handle::SystemV(handle) => SystemVBackend.trim(handle, range),
-            Handle::Posix(handle) => PosixBackend.trim(handle, range),
-        }
+        dispatch!(handle, trim(range))
     }
 }
 
@@ -189,7 +185,7 @@ impl Snapshots for AutoBackend {
         bytes: &[u8],
         ranges: impl Iterator<Item = Range<usize>>,
     ) -> Result<(Handle, ShMemId)> {
-        // The other mechanisms cannot.
+        // The other mechanisms have no snapshots.
         if self.only.unwrap_or(Mechanism::Memfd) != Mechanism::Memfd {
             return Err(UNSUPPORTED);
         }
@@ -211,44 +207,33 @@ impl Snapshots for AutoBackend {
 
 impl Exclusive for AutoBackend {
     fn supports_exclusive(&self, handle: &Handle) -> bool {
-        match handle {
-            Handle::Memfd(handle) => MemfdBackend.supports_exclusive(handle),
-            Handle::SystemV(handle) => SystemVBackend.supports_exclusive(handle),
-            Handle::Posix(handle) => PosixBackend.supports_exclusive(handle),
-        }
+        dispatch!(handle, supports_exclusive())
     }
 
     fn try_lock_exclusive(&self, handle: &Handle) -> Option<ExclusiveLock> {
-        match handle {
-            Handle::Memfd(handle) => MemfdBackend.try_lock_exclusive(handle),
-            Handle::SystemV(handle) => SystemVBackend.try_lock_exclusive(handle),
-            Handle::Posix(handle) => PosixBackend.try_lock_exclusive(handle),
-        }
+        dispatch!(handle, try_lock_exclusive())
     }
 
     fn unlock_exclusive(&self, handle: &Handle, lock: ExclusiveLock) -> bool {
-        match handle {
-            Handle::Memfd(handle) => MemfdBackend.unlock_exclusive(handle, lock),
-            Handle::SystemV(handle) => SystemVBackend.unlock_exclusive(handle, lock),
-            Handle::Posix(handle) => PosixBackend.unlock_exclusive(handle, lock),
-        }
+        dispatch!(handle, unlock_exclusive(lock))
     }
 }
 
 impl AutoBackend {
-    /// The mechanisms to try, best first.
+    /// Returns the mechanisms to try, best first.
     fn candidates(self) -> impl Iterator<Item = Mechanism> {
         CANDIDATES
             .into_iter()
             .filter(move |&candidate| self.only.is_none_or(|only| only == candidate))
     }
 
-    /// Creates a segment by the first mechanism that works.
+    /// Creates a segment with the first mechanism that works.
     fn first_working<T>(self, create: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
         if let Some(only) = self.only {
             return create(only);
         }
-        // Returned if all of them fail: why the first one that this system has did.
+        // The error to return if all of them fail: that of the first mechanism that this system
+        // has.
         let mut first_error: Option<Error> = None;
         for candidate in self
             .candidates()
@@ -269,12 +254,12 @@ impl AutoBackend {
             };
         }
         Err(first_error.unwrap_or(Error::Unsupported {
-            what: "memfd, System V and POSIX shared memory are all unavailable here",
+            what: "memfd, System V and POSIX shared memory are all unavailable in this process",
         }))
     }
 
-    /// Creates a segment by the first mechanism that has what is required. A mechanism that lacks it
-    /// may still work for other segments.
+    /// Creates a segment with the first mechanism that grants what is required. A mechanism that
+    /// does not may still work for other segments.
     fn first_that_grants<T>(self, create: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
         let mut first_error = None;
         for candidate in self.candidates() {
@@ -298,9 +283,9 @@ fn if_reachable(created: Created<<MemfdBackend as Backend>::Handle>) -> Result<C
 
 /// Why a memfd is not used although it could be created. The process can change each of these.
 const UNREACHABLE: Error = Error::Unsupported {
-    what: "no other process could open a memfd of this one: /proc is not mounted, or the process is \
-           undumpable (PR_SET_DUMPABLE, a change of its user or group), or it has capabilities that \
-           other processes of its user lack",
+    what: "no other process could open a memfd of this process: /proc is not mounted, or the process \
+           is undumpable (PR_SET_DUMPABLE, a change of its user or group), or it has capabilities \
+           that other processes of its user lack",
 };
 
 impl Mechanism {
@@ -353,8 +338,8 @@ fn fallback(error: &Error) -> Fallback {
     match Errno::from_raw_os_error(errno) {
         // The kernel lacks the call, or a seccomp profile forbids it.
         Errno::NOSYS | Errno::PERM => Fallback::NeverAgain,
-        // `/dev/shm` is missing or closed to this process, which a mount or another user can change; the
-        // next mechanism may need less; INVAL is how `shmget` says that `kernel.shmmax` is less.
+        // `/dev/shm` is missing or not accessible, which a mount or another user can change; or the
+        // next mechanism may need less. `shmget` returns INVAL if `kernel.shmmax` is exceeded.
         Errno::ACCESS
         | Errno::NOENT
         | Errno::ROFS

@@ -1,8 +1,9 @@
 //! memfd on FreeBSD: `memfd_create(2)`, since FreeBSD 13.
 //!
-//! As on Linux an anonymous file in memory, which the kernel frees with its last descriptor and
-//! mapping, and which is sealed against shrinking before anybody else can have it. But no `/proc` opens
-//! another process's descriptors there, so it takes a service to share one.
+//! As on Linux, a memfd is an anonymous file in memory, which the kernel frees with its last
+//! descriptor and mapping, and which is sealed against shrinking before any other process can have
+//! it. But FreeBSD has no `/proc` that opens descriptors of another process, so sharing one takes a
+//! service.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, MemfdFlags, SealFlags};
@@ -18,7 +19,8 @@ use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::sys::{self, FileInfo, failed};
 
-/// Makes segments with `memfd_create(2)`, to be shared through the service: the memory of the default.
+/// Creates segments with `memfd_create(2)`, to be shared through the service: the memory of the
+/// default provider.
 ///
 /// # Lifetime
 ///
@@ -26,14 +28,14 @@ use crate::sys::{self, FileInfo, failed};
 ///
 /// # Security
 ///
-/// It has no name, so that only who is given a descriptor gets in, and no peer can shrink it under the
-/// others.
+/// A memfd has no name: a process gets in only with a descriptor. No peer can shrink it.
 ///
 /// # Platform notes
 ///
-/// FreeBSD 13 and later. An id alone opens nothing: take
-/// [`ServedShMemProvider`](crate::ServedShMemProvider) over this one, which is
-/// [`StdShMemProvider`](crate::StdShMemProvider). On Linux, a provider of this name needs no service.
+/// FreeBSD 13 and later. An id alone opens nothing: use
+/// [`ServedShMemProvider`](crate::ServedShMemProvider) over this backend, which is what
+/// [`StdShMemProvider`](crate::StdShMemProvider) is. On Linux, the provider of this name needs no
+/// service.
 pub type MemfdShMemProvider = Provider<MemfdBackend>;
 
 /// A segment of [`MemfdShMemProvider`].
@@ -43,7 +45,7 @@ pub type MemfdShMem = Segment<MemfdBackend>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemfdBackend;
 
-/// What it must have before it is mapped.
+/// The seals that a memfd must have before it is mapped.
 const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 
 impl Backend for MemfdBackend {
@@ -75,7 +77,7 @@ impl Backend for MemfdBackend {
                 what: "an id alone does not open a memfd here: share it through the service, with \
                        StdShMemProvider",
             }),
-            _ => Err(id.invalid("a memfd's id is empty here")),
+            _ => Err(id.invalid("the id of a memfd is empty on this system")),
         }
     }
 
@@ -85,12 +87,12 @@ impl Backend for MemfdBackend {
 
     fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
         let report = attach.options.refused(&UNSUPPORTED)?;
-        let facts = FileInfo::of(handle)?;
-        sys::check_owner(facts.owner)?;
-        // What is no memfd has no seals, and says so with EINVAL.
+        let info = FileInfo::of(handle)?;
+        sys::check_owner(info.owner)?;
+        // `F_GET_SEALS` fails with EINVAL for everything but a memfd.
         match fs::fcntl_get_seals(handle) {
             Ok(seals) if seals.contains(NEEDED) => {
-                let mapping = sys::map_fd(handle, facts.mapped_len(attach.len)?)?;
+                let mapping = sys::map_fd(handle, info.mapped_len(attach.len)?)?;
                 Ok((mapping, report))
             }
             _ => Err(Error::Foreign {

@@ -1,11 +1,11 @@
 //! Served segments: memory of another mechanism, whose descriptors a service keeps and hands out.
 //!
-//! For where an id alone cannot open a segment: on Apple's systems and Android, and between
-//! processes that do not see each other in `/proc`, because they are in different containers or
-//! sandboxes, but share a folder. The process that makes a segment makes the memory (a POSIX name is
-//! removed at once) and hands a descriptor to the service under a random id; who opens the id gets
-//! one back. The service maps nothing, and what is in a descriptor is checked by who maps it, as if
-//! it had been opened by itself.
+//! They are for systems and processes where an id alone cannot open a segment: Apple's systems,
+//! Android, and processes that do not see each other in `/proc` because they are in different
+//! containers or sandboxes, but that share a directory. The creator of a segment creates the memory
+//! (a POSIX name is removed at once) and sends a descriptor to the service under a random id. A
+//! process that opens the id receives the descriptor. The service maps nothing. The process that
+//! maps the descriptor checks it as if it had opened the object itself.
 
 use alloc::sync::Arc;
 use core::ops::Range;
@@ -26,38 +26,38 @@ use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::service::client::{Client, Held};
 
-/// Makes segments of another provider, and shares them through a [service](crate::ShMemService)
+/// Creates segments of another backend, and shares them through a [service](crate::ShMemService)
 /// instead of by names.
 ///
-/// All programs of a user that use it find each other. The first one that needs the service hosts
-/// it, in a thread; when that process ends, however it ends, another one takes over, and the
-/// processes that hold segments hand them to it. Ids stay the same.
+/// All programs of a user that use the same address find each other. The first process that needs
+/// the service hosts it in a thread. When that process ends, however it ends, another one takes
+/// over, and the processes that hold segments register them there. Ids stay the same.
 ///
 /// # Lifetime
 ///
-/// Until the last process that holds the segment drops it or ends. The kernel tells the service of
-/// a process that was killed. Socket and lock of a killed host stay until the next program of this user
-/// uses the same address: see [`start_at`](crate::ShMemService::start_at).
+/// Until the last process that holds the segment drops it or ends. The kernel reports a killed
+/// process to the service. The socket and the lock file of a killed host stay until the next
+/// program of this user uses the same address: see [`start_at`](crate::ShMemService::start_at).
 ///
 /// # Security
 ///
-/// Only processes of the same user get in; see [`ShMemService`](crate::ShMemService). Ids are random,
-/// and open nothing for others.
+/// Only processes of the same user can connect; see [`ShMemService`](crate::ShMemService). Ids are
+/// random, and open nothing for other users.
 ///
 /// # Platform notes
 ///
-/// Every Unix that tells who is on the other side of a socket: Linux, Android, Apple's, the BSDs. A
-/// segment costs each holder one descriptor, and the host one as well. A provider and its clones
-/// share a connection, and a thread that looks after it once there is a segment.
+/// Every Unix that reports the user of the peer of a socket: Linux, Android, Apple's systems, the
+/// BSDs. A segment takes one descriptor in each holder, and one in the host. A provider and its
+/// clones share a connection, and, once there is a segment, a thread that monitors it.
 ///
-/// Whatever the service does, making, opening, [`pre_fork`] and [`post_fork`] end within five seconds,
-/// with an error if need be. Cloning and dropping do not wait for the service, but for what other threads
-/// do with the same provider, which ends within five seconds as well.
+/// Whatever the service does, creating, opening, [`pre_fork`] and [`post_fork`] return within five
+/// seconds, if necessary with an error. Cloning and dropping do not wait for the service, but can
+/// wait for calls of other threads to the same provider, which end within five seconds too.
 ///
-/// A child that was forked has a connection of its own from [`post_fork`] on, or from its first
-/// request on. Call [`pre_fork`] and [`post_fork`], so that the service knows of the child before
-/// it could lose its parent. The parent may have threads, if the allocator gets through a fork, as those
-/// of glibc and musl do: a child that was announced takes no lock that one of them could have left locked.
+/// A forked child has a connection of its own after [`post_fork`], or after its first request. Call
+/// [`pre_fork`] and [`post_fork`], so that the service knows of the child before its parent can
+/// end. The parent can have threads if the allocator supports `fork()`, as those of glibc and musl
+/// do: a child that was announced takes no lock that another thread could have left locked.
 ///
 /// [`pre_fork`]: crate::ShMemProvider::pre_fork
 /// [`post_fork`]: crate::ShMemProvider::post_fork
@@ -65,10 +65,10 @@ use crate::service::client::{Client, Held};
 /// # Examples
 ///
 /// ```
-/// use shmem_providers::{MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider};
+/// use shmem_providers::{MemfdBackend, ServedShMemProvider, ShMem, ShMemProvider};
 ///
-/// # let folder = tempfile::tempdir()?;
-/// # let address = folder.path().join("service");
+/// # let directory = tempfile::tempdir()?;
+/// # let address = directory.path().join("service");
 /// let mut provider = ServedShMemProvider::<MemfdBackend>::at(&address);
 /// let mut segment = provider.new_shmem(100)?;
 /// segment[0] = 1;
@@ -90,11 +90,12 @@ pub struct ServedBackend<B> {
 }
 
 impl<B: Backend<Handle = OwnedFd>> Provider<ServedBackend<B>> {
-    /// A provider that uses the service at this address, the path of a socket, and hosts it if
-    /// nobody does. It connects when it has to. A relative path is made absolute now.
+    /// Creates a provider that uses the service at this address, which is the path of a socket, and
+    /// hosts the service if no other process does. It connects when it first has to. A relative
+    /// path is made absolute now.
     ///
-    /// What [`new`](crate::ShMemProvider::new) and `default` use, says
-    /// [`ShMemService::start`](crate::ShMemService::start).
+    /// [`ShMemService::start`](crate::ShMemService::start) explains which address
+    /// [`new`](crate::ShMemProvider::new) and `default` use.
     #[must_use]
     pub fn at(address: impl AsRef<Path>) -> Self {
         Self {
@@ -105,20 +106,21 @@ impl<B: Backend<Handle = OwnedFd>> Provider<ServedBackend<B>> {
         }
     }
 
-    /// The address of the service. If none was chosen, the environment says once which it is, when it
-    /// is first asked for or used: see [`ShMemService::start`](crate::ShMemService::start). The
-    /// default address can change when its directories come and go, so there is no need to pass it on.
+    /// Returns the address of the service. If none was chosen, it is taken from the environment,
+    /// once, when it is first used or asked for: see
+    /// [`ShMemService::start`](crate::ShMemService::start). The default address can change when its
+    /// directories appear or disappear, so do not hand it to other processes.
     ///
     /// # Errors
     ///
-    /// [`Error::Service`](crate::Error::Service) if it cannot be one.
+    /// [`Error::Service`](crate::Error::Service) if it is not a valid address.
     pub fn address(&self) -> Result<PathBuf> {
         self.backend.client.address()
     }
 }
 
 impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
-    /// Hands what the memory's room has made to the service.
+    /// Registers what the memory backend has created with the service.
     fn register(&self, created: Created<OwnedFd>) -> Result<Created<Held>> {
         if created.cleanup == Cleanup::Unlink {
             self.memory.unlink(&created.handle, &created.id)?;
@@ -160,7 +162,7 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
     }
 
     fn map(&self, handle: &Held, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        // The size that the service knows, because some systems round it up to whole pages.
+        // The size that the service knows, because some systems round the size up to whole pages.
         let len = mapped_len(handle.size(), attach.len)?;
         let attach = Attach {
             len: Some(len),
@@ -188,7 +190,7 @@ impl<B: Backend<Handle = OwnedFd>> Lifecycle for ServedBackend<B> {
     }
 }
 
-/// The service always holds the segment too.
+/// Without this ability, because the service always holds the segment too.
 impl<B: Backend<Handle = OwnedFd>> Exclusive for ServedBackend<B> {}
 
 impl<B: Sparse<Handle = OwnedFd>> Sparse for ServedBackend<B> {

@@ -1,14 +1,14 @@
 //! Win32: `CreateFileMapping`, on every Windows.
 //!
-//! A *section* backed by the page file, under a random name in `Local\`: the names of one session.
-//! The kernel frees it with the last handle and view, so nothing can be left behind; its name opens
-//! it for as long as somebody has a handle, which is why everyone who attaches keeps one. Nobody can
-//! resize a section. Its memory is taken off the system's commit limit when it is made, so that
-//! touching a page cannot fail later.
+//! A *section* is backed by the page file and has a random name in `Local\`, the namespace of one
+//! session. The kernel frees it with the last handle and view, so nothing can be left behind. Its
+//! name opens it for as long as a process has a handle, so every process that attaches keeps one. A
+//! section cannot be resized. Its memory counts against the system's commit limit from its
+//! creation, so that touching a page cannot fail later.
 //!
-//! How large a section is, Windows tells only of a view, by `VirtualQuery`, and in whole pages. Not
-//! chosen: `NtQuerySection`, which is undocumented, and handles duplicated into other processes,
-//! which need the right `PROCESS_DUP_HANDLE`.
+//! Windows reports the size of a section only for a view, with `VirtualQuery`, and in whole pages.
+//! Alternatives that are not used: `NtQuerySection`, which is undocumented, and handles duplicated
+//! into other processes, which need the access right `PROCESS_DUP_HANDLE`.
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
@@ -40,35 +40,36 @@ use crate::sys::{self, OwnedHandle, failed, last_error};
 use crate::util::base64;
 use crate::util::fixed_str::FixedStr;
 
-/// Makes segments with `CreateFileMapping`, backed by the page file.
+/// Creates segments with `CreateFileMapping`, backed by the page file.
 ///
 /// # Lifetime
 ///
-/// A segment lives until the last process that holds it drops it or ends. The kernel sees to that,
-/// so it holds for `TerminateProcess` as well. The id opens it for just as long, whether its creator
-/// still runs or not.
+/// A segment lives until the last process that holds it drops it or ends. The kernel frees it, so
+/// this holds for `TerminateProcess` as well. The id opens it for just as long, whether or not its
+/// creator still runs.
 ///
 /// # Security
 ///
-/// A section is made with the default access rights of its creator: the same user, the system, and
-/// administrators if its creator is one. Who runs under another user is refused by the kernel, and
-/// what another user owns is refused here, even if it is open to us; with an administrator's full rights,
-/// what is made belongs to all administrators (`GetKernelObjectSecurity`, `TokenOwner`). Nobody can resize a segment, and what is attached is checked to be memory that is there.
+/// A section has the default access rights of its creator: the same user, the system, and
+/// administrators if its creator is one. The kernel refuses other users. This crate refuses
+/// sections that another user owns, even if this process may open them. What a process with full
+/// administrator rights creates belongs to all administrators (`GetKernelObjectSecurity`,
+/// `TokenOwner`). A segment cannot be resized, and attaching checks that its memory is committed.
 ///
 /// # Platform notes
 ///
-/// The id is `w` and 18 random characters, and names the section in `Local\`, which all processes of
-/// the same session share: of one log-on, or, for services, of session 0. To share across sessions,
-/// choose a name in `Global\` with [`new_shmem_with_id`](Self::new_shmem_with_id): every session sees
-/// it, and to make one needs the privilege `SeCreateGlobalPrivilege`, which administrators and
-/// services have. To open one needs no privilege, but the same user.
+/// The id is `w` and 18 random characters, and names the section in `Local\`, which all processes
+/// of the same session share: those of one log-on, or, for services, of session 0. To share across
+/// sessions, choose a name in `Global\` with [`new_shmem_with_id`](Self::new_shmem_with_id): every
+/// session sees it. Creating one needs the privilege `SeCreateGlobalPrivilege`, which
+/// administrators and services have. Opening one needs no privilege, but the same user.
 ///
-/// Sizes are told in whole pages: [`shmem_from_id`](crate::ShMemProvider::shmem_from_id) of a segment
-/// of 5000 bytes attaches to 8192, the rest of which are zeros at first, and as many may be asked
-/// for. To attach to just as many as there were asked for, pass on the
-/// [description](crate::ShMem::description), not the id alone.
+/// Windows reports sizes in whole pages. [`shmem_from_id`](crate::ShMemProvider::shmem_from_id) for
+/// a segment of 5000 bytes attaches to 8192 bytes, the rest of which are zero at first, and up to
+/// 8192 can be asked for. To attach to exactly the size that was asked for, hand over the
+/// [description](crate::ShMem::description) instead of the id alone.
 ///
-/// Handles are not inherited by children.
+/// Child processes do not inherit the handles.
 ///
 /// # Examples
 ///
@@ -78,8 +79,8 @@ use crate::util::fixed_str::FixedStr;
 /// let mut provider = Win32ShMemProvider::new()?;
 /// let mut segment = provider.new_shmem(65536)?;
 /// segment[0] = 1;
-/// let again = provider.shmem_from_id(segment.id())?; // in any process of this session and user
-/// assert_eq!((again[0], again.len()), (1, 65536));
+/// let attached = provider.shmem_from_id(segment.id())?; // in any process of this session and user
+/// assert_eq!((attached[0], attached.len()), (1, 65536));
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 pub type Win32ShMemProvider = Provider<Win32Backend>;
@@ -91,36 +92,37 @@ pub type Win32ShMem = Segment<Win32Backend>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Win32Backend;
 
-/// How many random names are tried. A single one of 108 bits that exists means that something is
-/// wrong.
+/// How many random names are tried. If even one name of 108 random bits exists already, something
+/// is wrong.
 const TRIES: usize = 4;
 
-/// To read and to write.
+/// Access for reading and writing.
 const READ_WRITE: u32 = FILE_MAP_READ | FILE_MAP_WRITE;
 
-/// To be told the owner (`winnt.h`).
+/// Access to the owner (`winnt.h`).
 const READ_CONTROL: u32 = 0x0002_0000;
 
-/// The names of one session.
+/// The namespace of one session.
 const LOCAL: &str = r"Local\";
 
-/// The names of all sessions.
+/// The namespace of all sessions.
 const GLOBAL: &str = r"Global\";
 
 impl Win32ShMemProvider {
-    /// Makes a segment of `map_size` zero bytes under a name of your choice, which is its id as well:
-    /// `Local\` or `Global\` and one component, 19 bytes at most all together.
+    /// Creates a segment of `map_size` zero bytes under a name of your choice, which is also its
+    /// id: `Local\` or `Global\` and one component, at most 19 bytes together.
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidId`] if that is no such name; [`Error::Os`] with `ERROR_ALREADY_EXISTS` if a
-    /// section has it, `ERROR_INVALID_HANDLE` if something else has, and with `ERROR_ACCESS_DENIED`
-    /// if another user's has or if, for `Global\`, this process does not have the privilege
-    /// `SeCreateGlobalPrivilege`; otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
+    /// [`Error::InvalidId`] if the name does not have this form. [`Error::Os`] with
+    /// `ERROR_ALREADY_EXISTS` if a section has the name; with `ERROR_INVALID_HANDLE` if another
+    /// kind of object has it; with `ERROR_ACCESS_DENIED` if an object of another user has it, or
+    /// if, for `Global\`, this process lacks the privilege `SeCreateGlobalPrivilege`. Otherwise as
+    /// [`new_shmem`](crate::ShMemProvider::new_shmem).
     ///
     /// # Security
     ///
-    /// A name that others can guess can be taken by other users before you.
+    /// Other users can create a name that they can guess before you do.
     ///
     /// # Examples
     ///
@@ -166,20 +168,20 @@ impl Backend for Win32Backend {
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedHandle> {
         let name = Name::of(id)?;
-        // SAFETY: the name ends with a zero.
+        // SAFETY: `name` ends with a zero byte.
         let raw = unsafe { OpenFileMappingA(READ_WRITE | READ_CONTROL, 0, name.as_ptr()) };
         let error = last_error();
-        // SAFETY: it is null, or a new handle that is ours.
+        // SAFETY: `raw` is null or a new handle that nothing else owns.
         let handle = unsafe { OwnedHandle::from_raw(raw) };
         let handle = handle.ok_or_else(|| match error {
             ERROR_FILE_NOT_FOUND | ERROR_PATH_NOT_FOUND => Error::Gone { id: *id },
             ERROR_ACCESS_DENIED => Error::OtherUser { owner: None },
             ERROR_INVALID_HANDLE => Error::Foreign {
-                found: "it is no section",
+                found: "it is not a section",
             },
             _ => failed("OpenFileMapping", error, Subject::Id(*id)),
         })?;
-        // The name may have been taken since it was ours, by somebody who lets us in.
+        // Another user, who grants access to this one, may have created an object of this name.
         if sys::is_ours(&handle)? {
             Ok(handle)
         } else {
@@ -195,7 +197,8 @@ impl Backend for Win32Backend {
         let report = attach.options.refused(&UNSUPPORTED)?;
         let (mapping, size) = map_all(handle, Subject::Nothing)?;
         let len = mapped_len(size as u64, attach.len)?;
-        // SAFETY: as many bytes are mapped, and `unmap` asks for no length.
+        // SAFETY: at least `len` bytes are mapped, as `mapped_len` ensures, and `unmap` ignores the
+        // length.
         let mapping = unsafe { mapping.with_len(len) };
         Ok((mapping, report))
     }
@@ -213,13 +216,13 @@ impl Sparse for Win32Backend {}
 
 impl Snapshots for Win32Backend {}
 
-/// A segment with this id. After an error there is none, unless there was one before.
+/// Creates a segment with this id. After an error the name does not exist, unless it did before.
 fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
     let name = Name::of(&id)?;
     let [high, low] = [(size as u64) >> 32, (size as u64) & u64::from(u32::MAX)]
         .map(|half| u32::try_from(half).unwrap_or(u32::MAX));
     sys::forget_last_error();
-    // SAFETY: the name ends with a zero, and the attributes may be null.
+    // SAFETY: `name` ends with a zero byte, and the attributes may be null.
     let raw = unsafe {
         CreateFileMappingA(
             INVALID_HANDLE_VALUE,
@@ -231,14 +234,14 @@ fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
         )
     };
     let error = last_error();
-    // SAFETY: it is null, or a new handle that is ours.
+    // SAFETY: `raw` is null or a new handle that nothing else owns.
     let handle = unsafe { OwnedHandle::from_raw(raw) };
-    // For a name that exists there is a handle as well: to what somebody else has made.
+    // For a name that exists, the call returns a handle as well, to the existing object.
     let handle = handle
         .filter(|_| error != ERROR_ALREADY_EXISTS)
         .ok_or_else(|| refused(error, &id, size))?;
     let (mapping, _) = map_all(&handle, Subject::Bytes(size))?;
-    // SAFETY: the kernel has made the section with at least `size` bytes, and `unmap` asks for no
+    // SAFETY: the kernel created the section with at least `size` bytes, and `unmap` ignores the
     // length.
     let mapping = unsafe { mapping.with_len(size) };
     Ok(Created {
@@ -250,7 +253,7 @@ fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
     })
 }
 
-/// The error for a section that could not be made.
+/// Returns the error for a section that could not be created.
 fn refused(error: u32, id: &ShMemId, size: usize) -> Error {
     match failed("CreateFileMapping", error, Subject::Bytes(size)) {
         Error::Os {
@@ -270,59 +273,58 @@ fn refused(error: u32, id: &ShMemId, size: usize) -> Error {
     }
 }
 
-/// Maps all of a section, and says how much that is, in bytes: the length of the mapping is zero
-/// until the caller has chosen.
+/// Maps a whole section and returns its size in bytes. The length of the mapping is zero until the
+/// caller sets it.
 fn map_all(handle: &OwnedHandle, subject: Subject) -> Result<(Mapping, usize)> {
-    // SAFETY: the handle is open, and the kernel chooses the address, so no other memory of this
-    // process is touched.
+    // SAFETY: the handle is open, and the kernel chooses an unused address.
     let view = unsafe { MapViewOfFile(handle.as_raw(), READ_WRITE, 0, 0, 0) };
     let error = last_error();
     let base = NonNull::new(view.Value.cast::<u8>())
         .ok_or_else(|| failed("MapViewOfFile", error, subject))?;
-    // SAFETY: the view is new and ours, and its address a multiple of 64 KiB.
+    // SAFETY: the view is new and nothing else owns it, and its address is a multiple of 64 KiB.
     let mapping = unsafe { Mapping::from_raw(base, 0, unmap) };
 
-    let mut facts = MaybeUninit::<MEMORY_BASIC_INFORMATION>::zeroed();
-    // SAFETY: the pointer is valid for the write of as many bytes.
+    let mut info = MaybeUninit::<MEMORY_BASIC_INFORMATION>::zeroed();
+    // SAFETY: `info` is valid for writing the size that is passed.
     let written = unsafe {
         VirtualQuery(
             base.as_ptr().cast(),
-            facts.as_mut_ptr(),
+            info.as_mut_ptr(),
             size_of::<MEMORY_BASIC_INFORMATION>(),
         )
     };
     if written == 0 {
         return Err(failed("VirtualQuery", last_error(), subject));
     }
-    // SAFETY: all zeros are a value of it, and so is what was written.
-    let facts = unsafe { facts.assume_init() };
-    // A program, or a section whose memory is only reserved: to touch it could fail.
-    if facts.Type != MEM_MAPPED || facts.State != MEM_COMMIT || facts.Protect != PAGE_READWRITE {
+    // SAFETY: zeros are a valid value of the type, and so is what `VirtualQuery` writes.
+    let info = unsafe { info.assume_init() };
+    // An image, or a section whose memory is only reserved, which cannot be touched safely.
+    if info.Type != MEM_MAPPED || info.State != MEM_COMMIT || info.Protect != PAGE_READWRITE {
         return Err(Error::Foreign {
-            found: "its memory is not there to be read and written",
+            found: "its memory is not committed for reading and writing",
         });
     }
-    if isize::try_from(facts.RegionSize).is_err() {
+    if isize::try_from(info.RegionSize).is_err() {
         return Err(failed("MapViewOfFile", ERROR_NOT_ENOUGH_MEMORY, subject));
     }
-    Ok((mapping, facts.RegionSize))
+    Ok((mapping, info.RegionSize))
 }
 
-/// Gives back what [`map_all`] mapped.
+/// Unmaps what [`map_all`] mapped.
 ///
 /// # Safety
 ///
-/// `base` is where a view starts, and nobody refers to it any more.
+/// `base` is the start of a view, and nothing refers to it any more.
 unsafe fn unmap(base: NonNull<u8>, _len: usize) {
     let view = MEMORY_MAPPED_VIEW_ADDRESS {
         Value: base.as_ptr().cast(),
     };
-    // SAFETY: demanded from the caller. A failure would mean that it was not mapped; there is
-    // nothing to be done about that here.
+    // SAFETY: demanded from the caller. The call fails only if the view is not mapped, and there is
+    // nothing to do about that here.
     unsafe { UnmapViewOfFile(view) };
 }
 
-/// What the kernel calls a section, with a zero behind it.
+/// The name of a section in the kernel, with a zero byte at the end.
 struct Name {
     text: FixedStr<32>,
 }
@@ -336,9 +338,9 @@ impl Name {
                  Global\\",
             ));
         }
-        let space = if text.starts_with('w') { LOCAL } else { "" };
+        let namespace = if text.starts_with('w') { LOCAL } else { "" };
         Ok(Self {
-            text: FixedStr::joined(&[space.as_bytes(), text.as_bytes(), b"\0"]),
+            text: FixedStr::joined(&[namespace.as_bytes(), text.as_bytes(), b"\0"]),
         })
     }
 
@@ -347,7 +349,7 @@ impl Name {
     }
 }
 
-/// 108 random bits.
+/// Returns an id of 108 random bits.
 fn random_id() -> Result<ShMemId> {
     let (high, low) = (sys::nonce()?, sys::nonce()?);
     let digits: ([u8; 7], [u8; 11]) = (base64::digits(high), base64::digits(low));

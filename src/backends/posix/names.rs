@@ -1,0 +1,127 @@
+//! Creates POSIX segments under random and chosen names.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+
+use crate::backend::{Cleanup, Created};
+use crate::error::{Error, Result, Subject};
+use crate::id::ShMemId;
+use crate::id::kind::IdKind;
+use crate::options::OptionReport;
+use crate::sys::{self, failed, shm_names};
+use crate::util::base64;
+
+/// How many random names are tried. Random names of 64 bits do not collide, but a process that
+/// removes unused segments can remove each of them before the file is locked. That happens only if
+/// both processes run at the same moment.
+const MAX_ATTEMPTS: usize = 1000;
+
+/// The start of random names.
+const PREFIX: &str = "/shmem-";
+
+/// How many names of this form are checked before the first segment of a process is created.
+const MAX_CHECKED: usize = 1000;
+
+/// Creates a segment under a random name. `fill` gives the file its size and its memory.
+///
+/// Once per process, and whenever there is no space left, unused segments are removed first.
+pub(super) fn create_unique(
+    size: usize,
+    fill: impl Fn(&OwnedFd) -> Result<()>,
+) -> Result<Created<OwnedFd>> {
+    static CLEANED: AtomicBool = AtomicBool::new(false);
+
+    if !CLEANED.swap(true, Relaxed) {
+        // If this fails for a reason that matters, creating the segment fails too.
+        let _ = shm_names::remove_unused(is_random_name, MAX_CHECKED);
+    }
+    let mut last_error = failed("shm_open", Errno::EXIST, Subject::Bytes(size));
+    for _ in 0..MAX_ATTEMPTS {
+        match create(random_name()?, size, &fill) {
+            Err(error) if is(&error, Errno::EXIST) => last_error = error,
+            Err(error) if is(&error, Errno::NOSPC) => {
+                let removed = remove_orphans();
+                if removed.is_ok_and(|removed| removed > 0) {
+                    last_error = error;
+                } else {
+                    return Err(error);
+                }
+            }
+            result => return result,
+        }
+    }
+    Err(last_error)
+}
+
+/// Creates a segment under a chosen name. Replaces a segment of this name that a killed process left
+/// behind.
+#[cfg(feature = "std")]
+pub(super) fn create_named(
+    id: ShMemId,
+    size: usize,
+    fill: impl Fn(&OwnedFd) -> Result<()>,
+) -> Result<Created<OwnedFd>> {
+    match create(id, size, &fill) {
+        Err(error) if is(&error, Errno::EXIST) && shm_names::remove_if_unused(name(&id)?) => {
+            create(id, size, fill)
+        }
+        result => result,
+    }
+}
+
+/// Creates a segment with this id. After an error the name does not exist, unless it did before.
+fn create(
+    id: ShMemId,
+    size: usize,
+    fill: impl Fn(&OwnedFd) -> Result<()>,
+) -> Result<Created<OwnedFd>> {
+    let name = name(&id)?;
+    let fd = shm_names::create(name).map_err(|errno| failed("shm_open", errno, Subject::Id(id)))?;
+    let mapping = fill(&fd).and_then(|()| sys::map_fd(&fd, size));
+    match mapping {
+        Ok(mapping) => Ok(Created {
+            handle: fd,
+            id,
+            mapping,
+            cleanup: Cleanup::Unlink,
+            report: OptionReport::default(),
+        }),
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = shm_names::unlink_own(&fd, name, &id);
+            Err(error)
+        }
+    }
+}
+
+fn is(error: &Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// Removes all segments with random names that no process holds, and returns their number.
+pub(super) fn remove_orphans() -> Result<usize> {
+    shm_names::remove_unused(is_random_name, usize::MAX)
+}
+
+/// Returns the name that the id consists of.
+pub(super) fn name(id: &ShMemId) -> Result<&CStr> {
+    if id.kind() != IdKind::Posix {
+        return Err(id.invalid("a POSIX name starts with a slash"));
+    }
+    CStr::from_bytes_until_nul(id.as_array())
+        .map_err(|_| id.invalid("a name ends with a zero byte"))
+}
+
+fn random_name() -> Result<ShMemId> {
+    let random = base64::digits::<11>(sys::nonce()?);
+    Ok(ShMemId::joined(&[PREFIX.as_bytes(), &random]))
+}
+
+/// Returns `true` if [`random_name`] could have created this name, which includes the slash.
+fn is_random_name(text: &str) -> bool {
+    text.strip_prefix(PREFIX)
+        .is_some_and(base64::is_digits::<11>)
+}
