@@ -1,13 +1,14 @@
 //! System V shared memory: `shmget(2)`, `shmat(2)`, `shmctl(2)`, on every Unix but Android.
 //!
-//! The kernel knows a segment by a number, and so does everyone who was told it: targets in the
-//! manner of AFL read it, in decimal, from `__AFL_SHM_ID`. By itself a segment stays until it is
-//! removed, which is how programs that crashed have left so many. On Linux it is removed here as
-//! soon as its creator has attached it: the kernel keeps it for as long as anybody is attached, and
-//! lets others attach by the number until then (`shmctl(2)`, section `IPC_RMID` on Linux).
-//! Elsewhere its creator removes it when it drops it.
+//! The kernel knows a segment by a number, which every process of the IPC namespace can use:
+//! AFL-style targets read it in decimal from `__AFL_SHM_ID`. Without further steps a segment stays
+//! until it is removed, so crashed programs leave segments behind. On Linux this file marks a
+//! segment for removal as soon as its creator has attached it: the kernel then frees it with the
+//! last attached process, and until then other processes can attach by the number (`shmctl(2)`,
+//! section `IPC_RMID` on Linux). On other systems the creator removes a segment when it drops it.
 //!
-//! Needs no descriptor and no file system. Not chosen: `ftok(3)` keys, which can collide.
+//! No descriptor and no file system is needed. `ftok(3)` keys are not used, because they can
+//! collide.
 #![allow(unsafe_code)]
 
 use core::ffi::c_int;
@@ -29,44 +30,45 @@ use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::sys::{self, FileInfo, attachments, failed, last_errno, sysv};
 
-/// Makes segments with `shmget(2)`.
+/// Creates segments with `shmget(2)`.
 ///
-/// The id is the shmid in decimal: what AFL-style targets read from `__AFL_SHM_ID`.
+/// The id is the shmid in decimal, which AFL-style targets read from `__AFL_SHM_ID`.
 ///
 /// # Lifetime
 ///
-/// On Linux a segment lives until the last process that has it attached drops it or ends; the
-/// kernel sees to that, so it holds for SIGKILL as well. The id opens it for just as long. One thing
-/// can be left behind: a creator that is killed between the system call that makes the segment and
-/// the second one after it, which marks it for removal, leaves it, unknown to anybody. The next
-/// process of the same user that makes a System V segment removes it.
+/// On Linux a segment lives until the last process that has it attached drops it or ends. The
+/// kernel frees it, so this holds for SIGKILL as well. The id opens it for just as long. There is
+/// one exception: if the creator is killed between the system call that creates the segment and the
+/// second one after it, which marks it for removal, the segment stays, unknown to any process. The
+/// next process of the same user that creates a System V segment removes it.
 ///
-/// Elsewhere the process that made a segment removes it when it drops it. From then on its id opens
-/// it no more, though who is attached stays so; and if the creator is killed, the segment stays.
+/// On other systems the process that created a segment removes it when it drops it. From then on
+/// the id no longer opens it, but processes that are attached stay attached. If the creator is
+/// killed, the segment stays.
 ///
 /// # Security
 ///
-/// Only processes of the same user get in: by permissions, and whoever attaches compares both the
-/// owner and the creator with itself, because a creator can set the owner to any user. A segment of
-/// the same user that group or others may write to is refused as well. Segments cannot be resized.
+/// Only processes of the same user get in: by permissions, and because attaching compares both the
+/// owner and the creator with this user, as a creator can set the owner to any user. A segment of
+/// the same user that group or others may write to is refused too. Segments cannot be resized.
 ///
-/// An id is a number, and the same number names another segment, or none, in another IPC namespace
-/// (a container, `unshare --ipc`). Attaching with the size that the segment was made with, as
-/// [`shmem_from_description`](crate::ShMemProvider::shmem_from_description) does, fails if the other
-/// segment is smaller; if it is not, nothing tells the two apart. Between namespaces use another
-/// provider.
+/// An id is a number, and in another IPC namespace (a container, `unshare --ipc`) the same number
+/// names another segment or none. Attaching with the size of the segment, as
+/// [`shmem_from_description`](crate::ShMemProvider::shmem_from_description) does, fails if the
+/// other segment is smaller; otherwise the two cannot be told apart. Use another provider between
+/// namespaces.
 ///
-/// Segments of huge pages which other programs have made without reserving them (`SHM_HUGETLB` with
-/// `SHM_NORESERVE`) would raise SIGBUS when they are touched and no page is free. They get their pages
-/// when they are attached, and are refused if there are not enough. What remains: a peer of the same
-/// user can take huge pages away from a segment that is attached (`MADV_REMOVE`), and where the system
-/// promises no more memory than it has (`vm.overcommit_memory=2`), ordinary segments made with
-/// `SHM_NORESERVE` raise SIGBUS when that is used up.
+/// Segments of huge pages that another program created without reserving them (`SHM_HUGETLB` with
+/// `SHM_NORESERVE`) would raise SIGBUS when they are touched while no page is free. Attaching
+/// allocates all their pages, and fails if there are not enough. Two risks remain: a peer of the
+/// same user can free huge pages of an attached segment (`MADV_REMOVE`), and where the system does
+/// not overcommit memory (`vm.overcommit_memory=2`), ordinary segments created with `SHM_NORESERVE`
+/// raise SIGBUS when the memory is used up.
 ///
 /// # Platform notes
 ///
-/// The limits are small on some systems: `kernel.shmmni` (4096 segments), `kernel.shmmax`,
-/// `kernel.shmall` on Linux. A segment costs no descriptor. Processes in another IPC namespace do
+/// The limits are small on some systems: `kernel.shmmni` (4096 segments), `kernel.shmmax` and
+/// `kernel.shmall` on Linux. A segment takes no descriptor. Processes in another IPC namespace do
 /// not see it.
 ///
 /// # Examples
@@ -93,7 +95,7 @@ pub type CommonUnixShMem = Segment<SystemVBackend>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemVBackend;
 
-/// The number of a segment. It keeps nothing alive; being attached does.
+/// The number of a segment. It does not keep the segment alive; the attachment does.
 #[derive(Clone, Copy, Debug)]
 pub struct Shmid(c_int);
 
@@ -104,7 +106,8 @@ impl Shmid {
     }
 }
 
-/// The system removes a segment that is marked while attached once nobody is attached any more.
+/// On systems where a segment that is marked for removal can still be attached, it is marked at
+/// once, and the kernel removes it with its last attachment.
 pub(crate) const CLEANUP: Cleanup = if sysv::REMOVED_BUT_OPEN {
     Cleanup::Kernel
 } else {
@@ -118,25 +121,25 @@ impl Backend for SystemVBackend {
         let Request { size, options, .. } = request;
         let mut report = options.without_required().refused(&UNSUPPORTED)?;
         let huge = options.huge_pages.map(|(pages, priority)| {
-            let made = sysv::huge(pages).and_then(|flags| created(get(size, flags)?, size));
-            (made, priority)
+            let created = sysv::huge(pages).and_then(|flags| attach_new(get(size, flags)?, size));
+            (created, priority)
         });
-        let made = match huge {
-            Some((Ok(made), _)) => {
+        let created = match huge {
+            Some((Ok(created), _)) => {
                 report.huge_pages = OptionStatus::Granted;
-                made
+                created
             }
             Some((Err(error), Priority::Required)) => return Err(error),
             Some((Err(error), Priority::BestEffort)) => {
                 report.huge_pages = OptionStatus::Refused(error);
-                created(get_after_cleaning(size)?, size)?
+                attach_new(get_after_cleaning(size)?, size)?
             }
-            None => created(get_after_cleaning(size)?, size)?,
+            None => attach_new(get_after_cleaning(size)?, size)?,
         };
-        let mut made = made.filled_with(request.content);
+        let mut created = created.filled_with(request.content);
         let options = options.without_huge_pages();
-        sys::apply_options(&mut made.mapping, options, &mut report);
-        Ok(Created { report, ..made })
+        sys::apply_options(&mut created.mapping, options, &mut report);
+        Ok(Created { report, ..created })
     }
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<Shmid> {
@@ -153,13 +156,14 @@ impl Backend for SystemVBackend {
     fn map(&self, handle: &Shmid, attach: Attach) -> Result<(Mapping, OptionReport)> {
         let mut report = attach.options.refused(&UNSUPPORTED)?;
         let id = ShMemId::from_int(handle.0);
-        // Another user's segment is not even attached to.
-        facts(*handle, id)?;
+        // Checked before attaching, so that a segment of another user is never attached.
+        info(*handle, id)?;
         let mapping = shmat(*handle, Subject::Id(id))?;
-        // The number could have been given to another segment since. Now that one of that number is
-        // attached, it keeps the number until it is detached, so this is what the facts are of.
-        let len = facts(*handle, id)?.mapped_len(attach.len)?;
-        // SAFETY: the segment that is attached has at least `len` bytes, and `detach` asks for none.
+        // The number can have been given to another segment since the check. An attached segment
+        // keeps its number, so the second check is about the segment that is attached.
+        let len = info(*handle, id)?.mapped_len(attach.len)?;
+        // SAFETY: the attached segment has at least `len` bytes, as `mapped_len` ensures, and
+        // `detach` ignores the length.
         let mut mapping = unsafe { mapping.with_len(len) };
         sys::populate_or_refuse(&mapping)?;
         let options = attach.options.without_huge_pages();
@@ -168,7 +172,8 @@ impl Backend for SystemVBackend {
     }
 
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
-        // Somebody may have removed it, and the number may have been given to another segment.
+        // Another process may have removed the segment, and its number may belong to another
+        // segment now.
         let (_, stat) = sysv::ask(handle.0, sysv::IPC_STAT)
             .map_err(|errno| refused("shmctl(IPC_STAT)", errno, *id))?;
         sysv::check_owner(&stat)?;
@@ -202,17 +207,17 @@ impl Sparse for SystemVBackend {}
 
 impl Snapshots for SystemVBackend {}
 
-/// Attaches a segment that has just been made, and marks it for removal where that leaves it open.
-fn created(shmid: Shmid, size: usize) -> Result<Created<Shmid>> {
+/// Attaches a new segment, and marks it for removal where it can still be opened then.
+fn attach_new(shmid: Shmid, size: usize) -> Result<Created<Shmid>> {
     let attached = shmat(shmid, Subject::Bytes(size));
     if CLEANUP == Cleanup::Kernel || attached.is_err() {
         let removed = sysv::remove(shmid.0);
-        // Dropping what is attached frees it if the removal went through, and it always does for
-        // who has just made it.
+        // The creator is always allowed to remove its segment. Once it is marked, dropping the
+        // mapping frees it.
         removed.map_err(|errno| failed("shmctl(IPC_RMID)", errno, Subject::Bytes(size)))?;
     }
-    // SAFETY: the kernel has made the segment with at least `size` bytes, and `detach` asks for
-    // none.
+    // SAFETY: the kernel created the segment with at least `size` bytes, and `detach` ignores the
+    // length.
     let mapping = unsafe { attached?.with_len(size) };
     Ok(Created {
         handle: shmid,
@@ -223,8 +228,8 @@ fn created(shmid: Shmid, size: usize) -> Result<Created<Shmid>> {
     })
 }
 
-/// A new segment. Once per process, and when there are no more to be had, what was left by
-/// processes that were killed is removed before.
+/// Creates a segment. Once per process, and whenever the system has no more segments, those that
+/// killed processes left behind are removed first.
 fn get_after_cleaning(size: usize) -> Result<Shmid> {
     static CLEANED: AtomicBool = AtomicBool::new(false);
 
@@ -251,13 +256,14 @@ fn get(size: usize, flags: c_int) -> Result<Shmid> {
     }
 }
 
-/// Attaches, with a length of zero until the caller knows better.
+/// Attaches a segment. The length of the mapping is zero until the caller sets it.
 fn shmat(shmid: Shmid, subject: Subject) -> Result<Mapping> {
-    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
+    // SAFETY: the kernel chooses an unused address.
     let base = unsafe { libc::shmat(shmid.0, ptr::null(), 0) };
     match NonNull::new(base.cast::<u8>()) {
         Some(base) if base.as_ptr().addr() != usize::MAX => {
-            // SAFETY: the attachment is new and ours, and its address a multiple of the page size.
+            // SAFETY: the attachment is new and nothing else owns it, and its address is a multiple
+            // of the page size.
             Ok(unsafe { Mapping::from_raw(base, 0, detach) })
         }
         _ => Err(match (last_errno(), subject) {
@@ -267,20 +273,20 @@ fn shmat(shmid: Shmid, subject: Subject) -> Result<Mapping> {
     }
 }
 
-/// Gives back what [`shmat`] got.
+/// Detaches what [`shmat`] attached.
 ///
 /// # Safety
 ///
-/// As for `shmdt`: `base` is where a segment is attached, and nobody refers to it any more.
+/// As for `shmdt`: `base` is the address of an attached segment, and nothing refers to it any more.
 unsafe fn detach(base: NonNull<u8>, _len: usize) {
     attachments::will_detach();
-    // SAFETY: demanded from the caller. A failure would mean that it was not attached; there is
-    // nothing to be done about that here.
+    // SAFETY: demanded from the caller. The call fails only if nothing is attached there, and there
+    // is nothing to do about that here.
     let _ = unsafe { libc::shmdt(base.as_ptr().cast()) };
 }
 
-/// What the system says of a segment, if it belongs to this user alone.
-fn facts(shmid: Shmid, id: ShMemId) -> Result<FileInfo> {
+/// Returns what the system reports about a segment, if it belongs to this user alone.
+fn info(shmid: Shmid, id: ShMemId) -> Result<FileInfo> {
     let (_, stat) = sysv::ask(shmid.0, sysv::IPC_STAT)
         .map_err(|errno| refused("shmctl(IPC_STAT)", errno, id))?;
     sysv::check_access(&stat)?;
@@ -295,7 +301,7 @@ fn facts(shmid: Shmid, id: ShMemId) -> Result<FileInfo> {
     })
 }
 
-/// The error for an id that the system refused.
+/// Returns the error for an id that the system refused.
 fn refused(call: &'static str, errno: Errno, id: ShMemId) -> Error {
     match errno {
         Errno::INVAL | Errno::IDRM => Error::Gone { id },
@@ -304,7 +310,8 @@ fn refused(call: &'static str, errno: Errno, id: ShMemId) -> Error {
     }
 }
 
-/// The error for a segment to which the system denies access: whose it is, if the system tells that.
+/// Returns the error for a segment to which the system denies access, with its owner if the system
+/// reports that.
 fn denied(call: &'static str, errno: Errno, id: ShMemId) -> Error {
     let stat = id.as_int().and_then(sysv::ask_without_permission);
     let Some(stat) = stat else {
@@ -315,7 +322,7 @@ fn denied(call: &'static str, errno: Errno, id: ShMemId) -> Error {
         Ok(()) if sysv::mode(&stat) & 0o600 != 0o600 => Error::Foreign {
             found: "its permissions do not let its owner read and write it",
         },
-        // A security module.
+        // A security module denies it.
         Ok(()) => failed(call, errno, Subject::Id(id)),
     }
 }

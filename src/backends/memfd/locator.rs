@@ -1,5 +1,4 @@
-//! How the id of a memfd leads to the memfd: by the descriptor of its creator, or else of any other
-//! holder.
+//! Opens a memfd by its id: through the descriptor of its creator, or else of any other holder.
 
 use rustix::fd::OwnedFd;
 
@@ -10,13 +9,13 @@ use crate::sys::procfs::{self, Clock, Look, Wanted};
 use crate::sys::{self, failed};
 use crate::util::fixed_str::FixedStr;
 
-/// Returns `true` if others can open the memfd of this id without searching all processes.
+/// Returns `true` if other processes can open the memfd of this id without searching all processes.
 pub(in crate::backends) fn is_reachable(id: &ShMemId) -> bool {
     matches!(id.kind(), IdKind::Memfd(locator) if locator.process_and_fd().is_some())
 }
 
-/// Opens the segment by the descriptor of its creator or of any other holder: what has the name
-/// and is taken for genuine.
+/// Opens the segment through the descriptor of its creator or of any other holder: a file that has
+/// the name and that `is_genuine` accepts.
 pub(super) fn open(
     locator: MemfdLocator,
     id: &ShMemId,
@@ -38,18 +37,18 @@ pub(super) fn open(
     }
     let Some(own_pid) = procfs::own_pid() else {
         return Err(Error::Unsupported {
-            what: "/proc is not mounted here, or does not show this process: the id of a memfd \
-                   leads nowhere. Mount it, or use `UnixShMemProvider` or \
+            what: "/proc is not mounted here, or does not show this process, so the id of a memfd \
+                   cannot be opened: mount it, or use `UnixShMemProvider` or \
                    `StdServedShMemProvider`",
         });
     };
     let mut clock = Clock::start();
-    // A process that has the segment already need not look far.
+    // If this process has the segment already, that is found fastest.
     let own = procfs::look_through(own_pid, &wanted, &mut clock).map_err(refused)?;
     if let Look::Found(fd) = own {
         return Ok(fd);
     }
-    // What is said of the process that the id names, if nobody else has the segment.
+    // The error about the process that the id names, in case no other process has the segment.
     let mut error = None;
     if let Some((pid, _)) = locator.process_and_fd() {
         match procfs::look_through(pid, &wanted, &mut clock).map_err(refused)? {
