@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
-// Elsewhere fewer mechanisms exist, and leave idle what only they use.
+// Other systems have fewer mechanisms, so code that only the missing ones use is unused there.
 #![cfg_attr(
     any(
         not(target_os = "linux"),
@@ -10,7 +10,7 @@
     ),
     allow(dead_code, unreachable_pub, unused_imports)
 )]
-// What only the library has to keep to.
+// Lints that apply to the library, but not to tests and examples.
 #![warn(
     clippy::alloc_instead_of_core,
     clippy::std_instead_of_alloc,
@@ -70,17 +70,19 @@ mod sys;
 mod traits;
 mod util;
 
-/// For the documentation: which provider for which target.
+/// For the documentation: which provider to use for which target.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/fuzzing.md")]
 pub mod fuzzing {}
-/// For the documentation: from version 0.16, and from the crate of that name in `LibAFL`.
+/// For the documentation: migration from version 0.16, and from the crate of that name in `LibAFL`.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
 
 #[cfg(any(unix, windows))]
 pub use self::backend::{Backend, Exclusive, Snapshots, Sparse};
+// Which of these exist depends on the system, as the table in `backends/mod.rs` says. Listing them here
+// would repeat its conditions; `make api` prints those that exist on Linux.
 #[cfg(any(unix, windows))]
 pub use self::backends::*;
 pub use self::error::{Error, ErrorKind, Result};
@@ -96,8 +98,13 @@ pub use self::memory::access::Access;
 pub use self::memory::cursor::ShMemCursor;
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
+// As for `backends`: the table is in `platform.rs`.
 #[cfg(any(unix, windows))]
 pub use self::platform::*;
+#[cfg(all(any(unix, windows), feature = "std"))]
+pub use self::platform::aliases::{StdShMemPool, StdSlab, StdSlabObject};
+#[cfg(any(unix, windows))]
+pub use self::platform::aliases::{StdSnapshot, StdView};
 /// For the package in `libafl/`, which has traits of its own.
 #[cfg(all(feature = "libafl", feature = "std"))]
 #[doc(hidden)]
@@ -111,7 +118,7 @@ pub use self::pool::{PooledShMem, ShMemPool};
 pub use self::provider::Provider;
 #[cfg(any(unix, windows))]
 pub use self::segment::Segment;
-/// For fuzzing: the parts of the service that read what strangers send.
+/// For fuzzing: the parts of the service that read untrusted input.
 #[cfg(fuzzing)]
 #[allow(missing_docs)]
 pub mod service_core {

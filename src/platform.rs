@@ -1,10 +1,9 @@
-//! The defaults of each platform: what the names that start with `Std` and `Unix` stand for.
+//! The defaults of each platform: what the names that start with `Std` and `Unix` refer to.
 //!
-//! On Linux an id alone opens a memfd, and Windows has names that end with their last holder. Elsewhere
-//! the default is a served provider, if the system tells the service who its clients are. The other
-//! table of platforms is `backends/mod.rs`.
+//! On Linux the id of a memfd is enough to open it, and Windows has names that end with their last
+//! holder. On other systems the default is a served provider, if the system reports the user of the
+//! peer of a socket. The other table of platforms is `backends/mod.rs`.
 
-#[cfg(any(unix, windows))]
 pub use self::default::*;
 #[cfg(all(
     unix,
@@ -13,26 +12,25 @@ pub use self::default::*;
 pub use crate::backends::{
     CommonUnixShMem as UnixShMem, CommonUnixShMemProvider as UnixShMemProvider,
 };
-#[cfg(any(unix, windows))]
-mod aliases {
+
+/// The names that exist on every system.
+pub(crate) mod aliases {
     use super::default::StdBackend;
 
-    /// A [`ShMemPool`](crate::ShMemPool) of [`StdShMemProvider`](crate::StdShMemProvider).
+    /// The [`ShMemPool`](crate::ShMemPool) of the default provider.
     #[cfg(feature = "std")]
     pub type StdShMemPool = crate::pool::ShMemPool<StdBackend>;
-    /// A [`Slab`](crate::Slab) in a segment of [`StdShMemProvider`](crate::StdShMemProvider).
+    /// The [`Slab`](crate::Slab) of the default provider.
     #[cfg(feature = "std")]
     pub type StdSlab = crate::slab::Slab<StdBackend>;
     /// An object of a [`StdSlab`].
     #[cfg(feature = "std")]
     pub type StdSlabObject = crate::slab::SlabObject<StdBackend>;
-    /// A [`Snapshot`](crate::Snapshot) of a segment of [`StdShMemProvider`](crate::StdShMemProvider).
+    /// The [`Snapshot`](crate::Snapshot) of the default provider.
     pub type StdSnapshot = crate::snapshot::Snapshot<StdBackend>;
-    /// A view of a [`StdSnapshot`].
+    /// The [`View`](crate::View) of a [`StdSnapshot`].
     pub type StdView = crate::snapshot::View<StdBackend>;
 }
-#[cfg(any(unix, windows))]
-pub use self::aliases::*;
 
 #[cfg(all(
     target_os = "linux",
@@ -43,8 +41,8 @@ mod default {
     #[cfg(feature = "std")]
     pub use crate::service::dummy::DummyShMemService as StdShMemService;
 
-    /// The provider for processes that do not see each other's descriptors, so that an id alone does
-    /// not open a segment: in different pid namespaces, containers or sandboxes.
+    /// The provider for processes that do not see each other's descriptors, so that an id alone
+    /// does not open a segment: in different pid namespaces, containers or sandboxes.
     #[cfg(feature = "std")]
     pub type StdServedShMemProvider = crate::ServedShMemProvider<crate::backends::MemfdBackend>;
 
@@ -101,7 +99,8 @@ mod default {
     pub(super) use crate::backends::memfd_freebsd::MemfdBackend as StdBackend;
 }
 
-/// Haiku does not tell who is on the other side of a socket; nothing is known of other systems yet.
+/// Haiku does not report the user of the peer of a socket, and other systems have not been examined
+/// yet.
 #[cfg(all(
     unix,
     not(any(
@@ -124,7 +123,7 @@ mod default {
     pub use crate::service::dummy::DummyShMemService as StdShMemService;
 }
 
-/// The default where an id alone does not open a segment.
+/// The default on systems where an id alone does not open a segment.
 #[cfg(all(
     feature = "std",
     any(
@@ -146,15 +145,15 @@ mod served {
     use crate::backends::served::{ServedBackend, ServedShMem, ServedShMemProvider};
     pub use crate::service::host::ShMemService as StdShMemService;
 
-    /// The backend of [`StdShMemProvider`].
+    /// The backend of the default provider.
     pub type StdBackend = ServedBackend<Memory>;
 
     /// Creates segments that end with their last holder, and shares them through a
     /// [service](crate::ShMemService), because on this system an id alone does not open a segment.
     ///
-    /// No setup is needed, except on Android: there an app has no directory for temporary files by
-    /// default, so choose an address in one of its own directories, with [`at`](crate::Provider::at) or
-    /// `SHMEM_SERVICE`.
+    /// No setup is needed, except on Android. There an app has no directory for temporary files by
+    /// default, so choose an address in one of its own directories, with
+    /// [`at`](crate::Provider::at) or `SHMEM_SERVICE`.
     ///
     /// # Lifetime
     ///
@@ -164,7 +163,8 @@ mod served {
     /// A segment of [`StdShMemProvider`].
     pub type StdShMem = ServedShMem<Memory>;
 
-    /// The provider for processes in which an id alone does not open a segment: the default here.
+    /// The provider for processes in which an id alone does not open a segment: on this system the
+    /// default.
     pub type StdServedShMemProvider = StdShMemProvider;
 
     /// A segment of [`StdServedShMemProvider`].

@@ -14,24 +14,24 @@ use crate::process::fork_lock::ForkLock;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
 
-/// Shares one provider among its clones, among threads, and with all segments that it makes.
+/// Shares one provider between its clones, between threads, and with all segments that it creates.
 ///
 /// References to the provider are counted: it is dropped after the last clone and the last segment.
-/// Each segment is released exactly once, by the provider that made it: when it is dropped, or
-/// earlier by [`release_shmem`](ShMemProvider::release_shmem). Clones may be used from many
-/// threads at once; requests wait for each other.
+/// Each segment is released exactly once, by the provider that created it: when the segment is
+/// dropped, or earlier by [`release_shmem`](ShMemProvider::release_shmem). Threads may use clones
+/// at the same time; their requests wait for each other.
 ///
 /// # Platform notes
 ///
-/// It gets through `fork()`: call [`pre_fork`](ShMemProvider::pre_fork) before and
-/// [`post_fork`](ShMemProvider::post_fork) after it on both sides, after a `fork()` that failed as
-/// well; both reach the provider inside. Between the two, other threads wait, however long the fork
-/// takes, and the thread that forks leaves the provider and its segments alone: what it does with
-/// them counts as the end of the fork, and so does its own end. If neither comes, other threads get
-/// [`Error::ForkPending`](crate::error::Error::ForkPending) after ten seconds.
+/// It works across `fork()`: call [`pre_fork`](ShMemProvider::pre_fork) before and
+/// [`post_fork`](ShMemProvider::post_fork) after it, in the parent and in the child, even if
+/// `fork()` failed. Both call the inner provider. Between the two calls, other threads wait,
+/// however long the fork takes. The thread that forks must not use the provider or its segments in
+/// between: if it does, or if it ends, the fork counts as finished. If neither happens, other
+/// threads get [`Error::ForkPending`](crate::error::Error::ForkPending) after ten seconds.
 ///
-/// A child that was forked without them can use it too, but where another thread was just using the
-/// provider, the child starts with a new one, made by `default`.
+/// A child that was forked without these calls can use the provider too. But if another thread was
+/// using the provider during the fork, the child starts with a new one, created by `default`.
 ///
 /// # Examples
 ///
@@ -41,11 +41,11 @@ use crate::traits::ShMemProvider;
 ///
 /// let provider = RcShMemProvider::<NopShMemProvider>::new()?;
 /// let segments = thread::scope(|scope| {
-///     let make = || provider.clone().new_shmem(100);
-///     let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+///     let create = || provider.clone().new_shmem(100);
+///     let threads: Vec<_> = (0..4).map(|_| scope.spawn(create)).collect();
 ///     threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Result<Vec<_>, _>>()
 /// })?;
-/// drop(provider); // the segments keep what they need of it
+/// drop(provider); // the segments keep the inner provider alive
 /// assert!(segments.iter().all(|segment| segment.len() == 100));
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
@@ -70,7 +70,7 @@ impl<P: ShMemProvider> RcShMemProvider<P> {
     }
 }
 
-/// Shares a provider that was made otherwise than by `new`.
+/// Shares an existing provider.
 impl<P: ShMemProvider> From<P> for RcShMemProvider<P> {
     fn from(provider: P) -> Self {
         Self {
@@ -101,8 +101,8 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
     }
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error> {
-        let made = self.shared.lock()?.new_shmem(map_size);
-        self.counted(made)
+        let created = self.shared.lock()?.new_shmem(map_size);
+        self.counted(created)
     }
 
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
@@ -140,7 +140,7 @@ impl<P: ShMemProvider> RcShMem<P> {
     fn release(&mut self) {
         if !self.is_released {
             self.is_released = true;
-            // If it cannot be asked, dropping the segment does the same.
+            // If the provider is locked for a fork, dropping the segment has the same effect.
             if let Ok(mut provider) = self.shared.lock() {
                 provider.release_shmem(&mut self.segment);
             }
@@ -154,7 +154,7 @@ impl<P: ShMemProvider> Drop for RcShMem<P> {
     }
 }
 
-// SAFETY: everything is left to a segment that keeps the contract.
+// SAFETY: every method delegates to a segment, which upholds the contract.
 unsafe impl<P: ShMemProvider> ShMem for RcShMem<P> {
     fn id(&self) -> ShMemId {
         self.segment.id()

@@ -1,4 +1,4 @@
-//! The backends: one file for each mechanism, and this table of the systems that have it.
+//! The backends: one file for each mechanism, and the table of the systems that have it.
 //!
 //! The other table of platforms is `platform.rs`, which selects the defaults. A new backend is one
 //! file here and one row in the table.

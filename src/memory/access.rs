@@ -1,13 +1,13 @@
-//! [`Access`]: to a segment that other processes write at the same time, without undefined behaviour.
+//! [`Access`]: reads and writes a segment while other processes write it, without undefined behaviour.
 //!
-//! A `&[u8]` promises the compiler that its bytes stay as they are while it lives, a `&mut [u8]`
-//! that nobody else looks at them. Another process knows nothing of either. Here every byte is an
-//! atomic, which promises nothing of the kind. How such bytes are copied stands in `copy.rs`.
+//! A `&[u8]` promises the compiler that its bytes do not change while it lives, and a `&mut [u8]`
+//! that nothing else reads or writes them. Another process keeps neither promise. Here every byte
+//! is an atomic, which makes no such promise. `copy.rs` copies such bytes.
 //!
-//! The crate offers atomics of several sizes over the same bytes. Rust's memory model says nothing
-//! yet about racing accesses of different sizes; LLVM's defines them byte by byte, as all hardware
-//! that we run on does: a value read during a race is made of bytes that were written, by one
-//! writer or more.
+//! The crate offers atomics of several sizes over the same bytes. Rust's memory model does not
+//! define racing accesses of different sizes yet. LLVM's model defines them byte by byte, as all
+//! supported hardware does: a value read during a race consists of bytes that were written, by one
+//! or more writers.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "zerocopy")]
@@ -19,14 +19,14 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
 use crate::error::Error;
 use crate::memory::copy;
 
-/// A view of a segment's bytes that stays sound while other processes write them.
+/// A view of the bytes of a segment that stays sound while other processes write them.
 ///
-/// Made by [`ShMem::access`](crate::ShMem::access), from which it borrows the segment mutably:
-/// while it lives, safe code of this process cannot hold a `&[u8]` of the same segment. It is
-/// `Copy`, `Send` and `Sync`, so threads can work on it side by side.
+/// Created by [`ShMem::access`](crate::ShMem::access), which borrows the segment mutably: while the
+/// access lives, safe code of this process cannot hold a `&[u8]` of the same segment. It is `Copy`,
+/// `Send` and `Sync`, so threads can use it at the same time.
 ///
-/// The copies are relaxed, byte by byte: one that races with a writer can be made of old and new
-/// bytes. Put what must be seen together behind an atomic of your own, written with
+/// Copies are relaxed and bytewise: a copy that races with a writer can consist of old and new
+/// bytes. Guard what must be seen together with an atomic of your own, which is written with
 /// [`Release`](core::sync::atomic::Ordering::Release) and read with
 /// [`Acquire`](core::sync::atomic::Ordering::Acquire).
 ///
@@ -41,9 +41,9 @@ use crate::memory::copy;
 /// let mut segment = provider.new_shmem(4096)?;
 /// let access = segment.access();
 /// access.write_at(8, b"a message")?;
-/// access.as_atomic_u32()?[0].store(9, Ordering::Release); // its length: now it may be read
+/// access.as_atomic_u32()?[0].store(9, Ordering::Release); // its length: a peer may read it now
 ///
-/// // Words that belong together, each by its name:
+/// // Words that belong together, each with a name:
 /// if let [head, tail] = access.range(2048, 8)?.as_atomic_u32()? {
 ///     assert_eq!(head.swap(5, Ordering::AcqRel), tail.load(Ordering::Acquire));
 /// }
@@ -60,23 +60,23 @@ impl<'a> Access<'a> {
         Self { bytes }
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether there are no bytes.
+    /// Returns `true` if there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// The same for `len` bytes from `offset` on.
+    /// Returns access to `len` bytes that start at `offset`.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`] if there are not as many.
+    /// [`Error::OutOfBounds`] if they reach beyond the end.
     pub fn range(&self, offset: usize, len: usize) -> Result<Access<'a>, Error> {
         let bytes = self.bytes.get(offset..).and_then(|rest| rest.get(..len));
         let bytes = bytes.ok_or(Error::OutOfBounds {
@@ -87,11 +87,11 @@ impl<'a> Access<'a> {
         Ok(Access::new(bytes))
     }
 
-    /// Copies bytes from `offset` on into `into`, as many as it has.
+    /// Fills `into` with the bytes that start at `offset`.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`] if there are not as many; `into` is then as before.
+    /// [`Error::OutOfBounds`] if they reach beyond the end; then `into` is unchanged.
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), Error> {
         copy::load(self.range(offset, into.len())?.bytes, into);
         Ok(())
@@ -112,42 +112,41 @@ impl<'a> Access<'a> {
         copy::fill(self.bytes, value);
     }
 
-    /// Touches one byte of every `step` for writing, and leaves it as it is.
+    /// Writes to one byte of every `step`, without changing its value.
     pub(crate) fn touch_every(&self, step: usize) {
         for byte in self.bytes.iter().step_by(step) {
             byte.fetch_or(0, core::sync::atomic::Ordering::Relaxed);
         }
     }
 
-    /// The bytes as atomics.
+    /// Returns the bytes as atomics.
     #[must_use]
     pub fn as_atomic_u8(&self) -> &'a [AtomicU8] {
         self.bytes
     }
 
-    /// As many 16-bit atomics as fit, in the byte order of the machine.
+    /// Returns as many 16-bit atomics as fit, in the byte order of the machine.
     ///
     /// # Errors
     ///
     /// [`Error::Misaligned`], which only a [`range`](Self::range) at an odd offset can cause.
     pub fn as_atomic_u16(&self) -> Result<&'a [AtomicU16], Error> {
-        // SAFETY: of `atomics`: made of bytes, any of which may be anything, and written
-        // atomically.
+        // SAFETY: an `AtomicU16` is an atomic integer.
         unsafe { self.atomics() }
     }
 
-    /// As many 32-bit atomics as fit, in the byte order of the machine.
+    /// Returns as many 32-bit atomics as fit, in the byte order of the machine.
     ///
     /// # Errors
     ///
     /// [`Error::Misaligned`], which only a [`range`](Self::range) at an offset that is not a multiple of
     /// 4 can cause.
     pub fn as_atomic_u32(&self) -> Result<&'a [AtomicU32], Error> {
-        // SAFETY: as for 16 bits.
+        // SAFETY: an `AtomicU32` is an atomic integer.
         unsafe { self.atomics() }
     }
 
-    /// As many 64-bit atomics as fit, in the byte order of the machine.
+    /// Returns as many 64-bit atomics as fit, in the byte order of the machine.
     ///
     /// # Errors
     ///
@@ -155,11 +154,11 @@ impl<'a> Access<'a> {
     /// 8 can cause.
     #[cfg(target_has_atomic = "64")]
     pub fn as_atomic_u64(&self) -> Result<&'a [AtomicU64], Error> {
-        // SAFETY: as for 16 bits.
+        // SAFETY: an `AtomicU64` is an atomic integer.
         unsafe { self.atomics() }
     }
 
-    /// The value at `offset`, as a copy. It need not be aligned there.
+    /// Returns a copy of the value at `offset`, which need not be aligned there.
     ///
     /// # Errors
     ///
@@ -179,16 +178,17 @@ impl<'a> Access<'a> {
     pub fn read<T: zerocopy::FromBytes>(&self, offset: usize) -> Result<T, Error> {
         let mut copy = MaybeUninit::uninit();
         self.fetch(offset, &mut copy)?;
-        // SAFETY: all of its bytes were written, and `FromBytes` says that any bytes are a value.
+        // SAFETY: `fetch` has written all bytes, and `FromBytes` states that any bytes are a valid
+        // value.
         Ok(unsafe { copy.assume_init() })
     }
 
-    /// The value at `offset`, as a copy, if the bytes there are one.
+    /// Returns a copy of the value at `offset`, if the bytes there are a valid value of the type.
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfBounds`] if it reaches beyond the end, [`Error::InvalidValue`] if the bytes are no
-    /// value of the type.
+    /// [`Error::OutOfBounds`] if it reaches beyond the end, [`Error::InvalidValue`] if the bytes
+    /// are not a valid value of the type.
     #[cfg(feature = "zerocopy")]
     pub fn try_read<T: zerocopy::TryFromBytes>(&self, offset: usize) -> Result<T, Error> {
         let mut copy = MaybeUninit::<T>::uninit();
@@ -196,7 +196,7 @@ impl<'a> Access<'a> {
         T::try_read_from_bytes(bytes).map_err(|_| Error::InvalidValue)
     }
 
-    /// Copies the value to `offset`. It need not be aligned there.
+    /// Copies the value to `offset`, which need not be aligned for its type.
     ///
     /// # Errors
     ///
@@ -209,30 +209,31 @@ impl<'a> Access<'a> {
         self.write_at(offset, value.as_bytes())
     }
 
-    /// Copies the bytes at `offset` into `copy`, and lends them.
+    /// Copies the bytes at `offset` into `copy`, and returns them.
     #[cfg(feature = "zerocopy")]
     fn fetch<'b, T>(
         &self,
         offset: usize,
         copy: &'b mut MaybeUninit<T>,
     ) -> Result<&'b mut [u8], Error> {
-        let place = copy.as_mut_ptr();
-        // SAFETY: `copy` has room for one `T`, padding included.
-        unsafe { place.write_bytes(0, 1) };
-        // SAFETY: all of its bytes have just been written, in place, so that padding counts as
-        // well, and `copy` stays borrowed for as long as the slice lives.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(place.cast::<u8>(), size_of::<T>()) };
+        let dst = copy.as_mut_ptr();
+        // SAFETY: `copy` has space for one `T`, padding included.
+        unsafe { dst.write_bytes(0, 1) };
+        // SAFETY: all bytes were initialised just now, in place, so that this includes padding, and
+        // `copy` stays borrowed for as long as the slice lives.
+        let bytes = unsafe { core::slice::from_raw_parts_mut(dst.cast::<u8>(), size_of::<T>()) };
         self.read_at(offset, bytes)?;
         Ok(bytes)
     }
 
-    /// All bytes that make up whole values of `T`.
+    /// Returns all bytes that form whole values of `T`.
     ///
     /// # Safety
     ///
     /// `T` is an atomic integer.
     unsafe fn atomics<T>(&self) -> Result<&'a [T], Error> {
-        // SAFETY: by the contract of this function.
+        // SAFETY: the caller ensures that `T` is an atomic integer: any bytes are valid, and it is
+        // only accessed atomically.
         let (head, values, _) = unsafe { self.bytes.align_to::<T>() };
         if head.is_empty() {
             Ok(values)
@@ -244,13 +245,13 @@ impl<'a> Access<'a> {
     }
 }
 
-/// Access to memory of this process: what [`ShMem::access`](crate::ShMem::access) returns for segments
-/// that are nothing but a slice.
+/// Access to memory of this process. [`ShMem::access`](crate::ShMem::access) returns it for
+/// segments that are only a slice.
 impl<'a> From<&'a mut [u8]> for Access<'a> {
     fn from(bytes: &'a mut [u8]) -> Self {
         let bytes: *const [AtomicU8] = core::ptr::from_mut(bytes) as *const [AtomicU8];
-        // SAFETY: a `u8` has the size and alignment of an `AtomicU8`, the bytes are borrowed
-        // exclusively, and what is borrowed so may be accessed atomically instead.
+        // SAFETY: a `u8` has the size and alignment of an `AtomicU8`. The bytes are borrowed
+        // exclusively for `'a`, so that they may be accessed atomically instead.
         Self::new(unsafe { &*bytes })
     }
 }

@@ -1,19 +1,19 @@
-//! Copies from and to memory that other processes access meanwhile.
+//! Copies from and to memory that other processes access at the same time.
 //!
-//! To the language such memory is made of atomics, and copies of atomics go by machine words. On
-//! `x86_64` there is a faster way: the processor's own instructions for strings (`rep movsb`, `rep
-//! stosb`), which move whole cache lines. The compiler takes assembly for an unknown function that may
-//! have used relaxed atomics; the processor knows no undefined behaviour, and orders what they write
-//! before every later store (Intel's manual, volume 3, "Fast-String Operation and Out-of-Order
-//! Stores").
+//! To the language such memory consists of atomics, and atomics are copied word by word. On
+//! `x86_64` the string instructions of the processor (`rep movsb`, `rep stosb`) are faster, because
+//! they move whole cache lines. To the compiler, assembly is an unknown function that may have used
+//! relaxed atomics. The processor knows no undefined behaviour, and orders what these instructions
+//! write before every later store (Intel's manual, volume 3, "Fast-String Operation and
+//! Out-of-Order Stores").
 #![allow(unsafe_code)]
 
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
-/// The size of a machine word, in bytes.
+/// The size of a machine word in bytes.
 const WORD: usize = size_of::<usize>();
 
-/// Copies all bytes of `from` into `into`, which has as many.
+/// Copies all bytes of `from` into `into`, which has the same length.
 pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
     debug_assert_eq!(from.len(), into.len());
     if strings::load(from, into) {
@@ -30,7 +30,7 @@ pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
     }
 }
 
-/// Copies all bytes of `from` to `to`, which has as many.
+/// Copies all bytes of `from` to `to`, which has the same length.
 pub(crate) fn store(to: &[AtomicU8], from: &[u8]) {
     debug_assert_eq!(from.len(), to.len());
     if strings::store(to, from) {
@@ -63,49 +63,52 @@ pub(crate) fn fill(bytes: &[AtomicU8], value: u8) {
     }
 }
 
-/// Bytes up to the first aligned word, the words, and the bytes after the last.
+/// Returns the bytes before the first aligned word, the words, and the bytes after the last word.
 fn by_words(bytes: &[AtomicU8]) -> (&[AtomicU8], &[AtomicUsize], &[AtomicU8]) {
-    // SAFETY: both types are plain bytes that may be anything and are only accessed atomically.
+    // SAFETY: any bytes are valid for both types, and both are only accessed atomically.
     unsafe { bytes.align_to::<AtomicUsize>() }
 }
 
-/// Each of these does the work if that is worth it, and says whether it was.
+/// Copies with string instructions. Each function returns `false` if that would be slower, and does
+/// nothing then.
 #[cfg(target_arch = "x86_64")]
 mod strings {
     use core::arch::asm;
     use core::sync::atomic::AtomicU8;
 
-    /// From here on, in bytes, it pays that the instruction has to get going.
-    const WORTH_IT: usize = 512;
+    /// Below this many bytes, the start-up cost of the instruction outweighs its speed.
+    const MIN_LEN: usize = 512;
 
     pub(super) fn load(from: &[AtomicU8], into: &mut [u8]) -> bool {
-        if from.len() < WORTH_IT {
+        if from.len() < MIN_LEN {
             return false;
         }
         let (source, target) = (from.as_ptr().cast::<u8>(), into.as_mut_ptr());
-        // SAFETY: `into` is ours, and `from` has as many bytes, which may be read while others write.
+        // SAFETY: both slices have at least this many bytes. `into` is borrowed exclusively, and
+        // `from` may be read while others write it.
         unsafe { copy(source, target, from.len().min(into.len())) };
         true
     }
 
     pub(super) fn store(to: &[AtomicU8], from: &[u8]) -> bool {
-        if to.len() < WORTH_IT {
+        if to.len() < MIN_LEN {
             return false;
         }
         let (source, target) = (from.as_ptr(), to.as_ptr().cast_mut().cast::<u8>());
-        // SAFETY: nobody writes `from`, and `to` has as many bytes, which may be written by all who
-        // have a reference to them, as atomics may.
+        // SAFETY: both slices have at least this many bytes. Nothing writes to `from`, and `to`
+        // consists of atomics, which any holder of a reference may write.
         unsafe { copy(source, target, from.len().min(to.len())) };
         true
     }
 
     pub(super) fn fill(bytes: &[AtomicU8], value: u8) -> bool {
-        if bytes.len() < WORTH_IT {
+        if bytes.len() < MIN_LEN {
             return false;
         }
         let target = bytes.as_ptr().cast_mut().cast::<u8>();
-        // SAFETY: as many bytes may be written from there on by who has a reference to these atomics;
-        // the direction flag is clear, as it has to be wherever assembly begins.
+        // SAFETY: `target` is valid for writing `bytes.len()` bytes, which are atomics that any
+        // holder of a reference may write. The direction flag is clear at the start of an assembly
+        // block.
         unsafe {
             asm!(
                 "rep stosb",
@@ -120,10 +123,11 @@ mod strings {
 
     /// # Safety
     ///
-    /// As many bytes may be read from `source` and written to `target`, in the way of relaxed atomics.
+    /// `len` bytes may be read from `source` and written to `target`, in the way of relaxed
+    /// atomics.
     unsafe fn copy(source: *const u8, target: *mut u8, len: usize) {
-        // SAFETY: demanded from the caller; the direction flag is clear, as it has to be wherever
-        // assembly begins.
+        // SAFETY: demanded from the caller. The direction flag is clear at the start of an assembly
+        // block.
         unsafe {
             asm!(
                 "rep movsb",
@@ -136,7 +140,7 @@ mod strings {
     }
 }
 
-/// On other machines words are the best there is.
+/// Other processors have no faster way than words.
 #[cfg(not(target_arch = "x86_64"))]
 mod strings {
     use core::sync::atomic::AtomicU8;

@@ -4,11 +4,13 @@ use std::io::{self, BufRead, Cursor, IoSlice, IoSliceMut, Read, Seek, SeekFrom, 
 
 use core::ops::DerefMut;
 
-/// A segment as a file of fixed length, with a position: `Read`, `Write`, `Seek` and `BufRead`.
+/// A segment as a file of fixed length, with a position: implements `Read`, `Write`, `Seek` and
+/// `BufRead`.
 ///
-/// It keeps the rules of [`std::io::Cursor`] over a slice: a write at the end writes nothing and
-/// says so (`write_all` fails), one that reaches beyond writes what fits; the position may lie
-/// beyond the end, where reads find nothing; a position before the start is an error.
+/// It follows the rules of [`std::io::Cursor`] over a slice. A write at the end writes nothing and
+/// returns 0, so that `write_all` fails; a write that reaches beyond the end writes what fits. The
+/// position may lie beyond the end, where reads return nothing. A position before the start is an
+/// error.
 ///
 /// # Examples
 ///
@@ -31,7 +33,7 @@ pub struct ShMemCursor<SHM> {
 }
 
 impl<SHM> ShMemCursor<SHM> {
-    /// A cursor at the start of the segment.
+    /// Creates a cursor at the start of the segment.
     pub fn new(shmem: SHM) -> Self {
         Self {
             inner: shmem,
@@ -39,43 +41,43 @@ impl<SHM> ShMemCursor<SHM> {
         }
     }
 
-    /// The segment.
+    /// Returns the segment.
     pub fn get_ref(&self) -> &SHM {
         &self.inner
     }
 
-    /// The segment, for writing.
+    /// Returns the segment for writing.
     pub fn get_mut(&mut self) -> &mut SHM {
         &mut self.inner
     }
 
-    /// The segment, without the position.
+    /// Returns the segment and drops the position.
     pub fn into_inner(self) -> SHM {
         self.inner
     }
 
-    /// The position, in bytes from the start.
+    /// Returns the position in bytes from the start.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Puts the position, in bytes from the start. It may lie beyond the end.
+    /// Sets the position in bytes from the start. It may lie beyond the end.
     pub fn set_position(&mut self, position: u64) {
         self.position = position;
     }
 }
 
 impl<SHM: DerefMut<Target = [u8]>> ShMemCursor<SHM> {
-    /// Lets the standard library's cursor do the work, and keeps where it got to.
+    /// Calls `work` with a cursor of the standard library, and keeps its position.
     fn with<T>(
         &mut self,
         work: impl FnOnce(&mut Cursor<&mut [u8]>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut cursor = Cursor::new(&mut *self.inner);
         cursor.set_position(self.position);
-        let done = work(&mut cursor);
+        let result = work(&mut cursor);
         self.position = cursor.position();
-        done
+        result
     }
 }
 

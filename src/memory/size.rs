@@ -1,13 +1,12 @@
-//! Sizes that segments and mappings can have.
+//! The sizes that segments and mappings can have.
 
 use crate::error::{Error, Result};
 
-/// How many bytes to map of a segment that has `actual`, if `asked` is how many are wanted: as many
-/// as that, or all.
+/// Returns how many bytes to map of a segment of `actual` bytes: the `asked` number, or all.
 ///
-/// The length of every mapping of an existing segment is decided here, whatever the mechanism.
-/// `actual` is what the operating system says, which on 32 bits can be more than a `usize` can hold,
-/// or a slice can have, if a process of 64 bits has made the segment.
+/// This decides the length of every mapping of an existing segment, whatever the mechanism.
+/// `actual` is the size that the operating system reports. On 32-bit systems it can be larger than
+/// a `usize` or a slice can be, if a 64-bit process created the segment.
 pub(crate) fn mapped_len(actual: u64, asked: Option<usize>) -> Result<usize> {
     let saturated = usize::try_from(actual).unwrap_or(usize::MAX);
     match asked {
@@ -23,7 +22,7 @@ pub(crate) fn mapped_len(actual: u64, asked: Option<usize>) -> Result<usize> {
     }
 }
 
-/// A size that a segment can have.
+/// Returns the size if a segment can have it.
 pub(crate) fn check_size(size: usize) -> Result<usize> {
     if size == 0 || isize::try_from(size).is_err() {
         return Err(Error::InvalidSize { size });
@@ -55,7 +54,7 @@ mod tests {
             Err(Error::TooLarge { asked, actual })
         );
 
-        // What this process cannot have, another one can.
+        // A process with a larger address space can have these.
         assert_eq!(mapped_len(MOST as u64, None), Ok(MOST));
         assert_eq!(mapped_len(MOST as u64 + 1, None), invalid(MOST + 1));
         assert_eq!(mapped_len(MOST as u64 + 1, Some(MOST)), Ok(MOST));
@@ -69,7 +68,7 @@ mod tests {
         #[cfg(target_pointer_width = "32")]
         {
             assert_eq!(mapped_len(0x9800_0000, None), invalid(0x9800_0000));
-            // The lower half says 4096.
+            // The lower 32 bits are 4096.
             assert_eq!(mapped_len((1 << 32) + 4096, None), invalid(usize::MAX));
             assert_eq!(mapped_len((1 << 32) + 4096, Some(8192)), Ok(8192));
         }
