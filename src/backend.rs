@@ -252,7 +252,7 @@ pub struct Created<Handle> {
 }
 
 impl<Handle> Created<Handle> {
-    /// Copies `content` into the segment, which has as many bytes and is still private.
+    /// Copies `content`, which has the size of the segment, into the segment, which is still private.
     pub(crate) fn filled_with(mut self, content: Option<&[u8]>) -> Self {
         if let Some(content) = content {
             self.mapping.as_mut_slice().copy_from_slice(content);

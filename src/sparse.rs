@@ -56,7 +56,7 @@ impl<B: Sparse> Segment<B> {
     /// Returns the parts that have memory because some process has touched them: whole pages, in
     /// bytes from the start of the segment. All other bytes are zero.
     ///
-    /// This takes two system calls for each part and nothing for the rest, so it is worth it for
+    /// This takes two system calls for each part and nothing for the rest, so it suits
     /// large segments of which little is used. A part that includes the last page ends with the
     /// segment. Pages that other processes touch during the iteration may or may not be included.
     ///
@@ -107,12 +107,12 @@ impl<B: Sparse> Segment<B> {
     /// ```
     pub fn clear(&mut self) {
         let len = self.len();
-        let mut done = 0;
+        let mut cleared = 0;
         if len > MIN_SPARSE_LEN {
             loop {
-                match self.next_data(done) {
+                match self.next_data(cleared) {
                     Ok(Some(range)) => {
-                        done = range.end;
+                        cleared = range.end;
                         if let Some(part) = self.get_mut(range) {
                             part.fill(0);
                         }
@@ -122,7 +122,7 @@ impl<B: Sparse> Segment<B> {
                 }
             }
         }
-        if let Some(rest) = self.get_mut(done..) {
+        if let Some(rest) = self.get_mut(cleared..) {
             rest.fill(0);
         }
     }

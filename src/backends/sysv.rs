@@ -243,7 +243,7 @@ fn get_after_cleaning(size: usize) -> Result<Shmid> {
         {
             get(size, 0)
         }
-        done => done,
+        result => result,
     }
 }
 

@@ -157,8 +157,8 @@ impl Backend for Win32Backend {
                 Err(error) if error.raw_os_error() == Some(sys::errno(ERROR_ALREADY_EXISTS)) => {
                     taken = error;
                 }
-                done => {
-                    let created = Created { report, ..done? };
+                result => {
+                    let created = Created { report, ..result? };
                     return Ok(created.filled_with(request.content));
                 }
             }

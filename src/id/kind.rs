@@ -127,7 +127,7 @@ impl MemfdLocator {
             return None;
         }
         let hint = base64::number(hint)?;
-        // 11 characters can hold 66 bits. Larger numbers are not made by this crate.
+        // 11 characters can hold 66 bits. This crate creates no larger numbers.
         let nonce = base64::number(nonce)?;
         let pid = u32::try_from(hint >> FD_BITS).ok()?;
         let fd = u32::try_from(hint & ((1 << FD_BITS) - 1)).ok()?;

@@ -18,7 +18,7 @@ use crate::process::{Owner, ThreadNumber};
 /// A mutex for a value that a forked child goes on using.
 ///
 /// A child has one thread, a copy of the one that called `fork()`. An ordinary lock that another
-/// thread held at that moment stays locked in the child for ever. This lock knows which process its
+/// thread held at that moment stays locked in the child forever. This lock knows which process its
 /// holder belongs to. Calling [`hold`](Guard::hold) before the fork and [`lock`](Self::lock) after
 /// it, in the parent and in the child, carries the value over. Without these calls, a child that
 /// finds the lock held discards the value without reading it, because the value may be half
@@ -29,7 +29,7 @@ use crate::process::{Owner, ThreadNumber};
 /// In the child, when its thread locks. In the parent, when the thread that holds the lock locks it
 /// again: it cannot do that during the fork, so the fork is over, has failed, or is not going to
 /// happen. Or when that thread has ended. A hold never ends after some time: however long the fork
-/// takes, the child finds a consistent value. Other threads wait, but not for ever: after
+/// takes, the child finds a consistent value. Other threads wait, but not forever: after
 /// [`HOLD_TIMEOUT`] they get [`Error::ForkPending`] until the hold ends.
 pub struct ForkLock<T> {
     /// 0 if the lock is free. Otherwise the number of the [`Owner`] that holds it, times two, plus

@@ -119,7 +119,7 @@ pub(crate) fn of_memory_that_can_shrink() -> Outcome {
     assert!(
         error
             .as_ref()
-            .is_err_and(|error| error.contains("not a segment that is safe")),
+            .is_err_and(|error| error.contains("cannot be mapped safely")),
         "{error:?}"
     );
     // It has shrunk since the service looked.
