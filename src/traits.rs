@@ -169,7 +169,7 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     #[cfg(feature = "std")]
     unsafe fn write_to_env(&self, env_name: &str) -> Result<(), Error> {
         for (name, value) in crate::handover::variables(self.description(), env_name)? {
-            // SAFETY: demanded from the caller.
+            // SAFETY: the caller ensures that no other thread uses the environment.
             unsafe { std::env::set_var(name, value) };
         }
         Ok(())

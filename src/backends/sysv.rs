@@ -280,8 +280,8 @@ fn shmat(shmid: Shmid, subject: Subject) -> Result<Mapping> {
 /// As for `shmdt`: `base` is the address of an attached segment, and nothing refers to it any more.
 unsafe fn detach(base: NonNull<u8>, _len: usize) {
     attachments::will_detach();
-    // SAFETY: demanded from the caller. The call fails only if nothing is attached there, and there
-    // is nothing to do about that here.
+    // SAFETY: the caller ensures that a segment is attached at `base` and that nothing refers to
+    // it. The call cannot fail then.
     let _ = unsafe { libc::shmdt(base.as_ptr().cast()) };
 }
 

@@ -319,8 +319,8 @@ unsafe fn unmap(base: NonNull<u8>, _len: usize) {
     let view = MEMORY_MAPPED_VIEW_ADDRESS {
         Value: base.as_ptr().cast(),
     };
-    // SAFETY: demanded from the caller. The call fails only if the view is not mapped, and there is
-    // nothing to do about that here.
+    // SAFETY: the caller ensures that a view starts at `base` and that nothing refers to it. The
+    // call cannot fail then.
     unsafe { UnmapViewOfFile(view) };
 }
 

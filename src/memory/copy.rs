@@ -126,8 +126,8 @@ mod strings {
     /// `len` bytes may be read from `source` and written to `target`, in the way of relaxed
     /// atomics.
     unsafe fn copy(source: *const u8, target: *mut u8, len: usize) {
-        // SAFETY: demanded from the caller. The direction flag is clear at the start of an assembly
-        // block.
+        // SAFETY: the caller ensures that `len` bytes may be read and written. The direction flag
+        // is clear at the start of an assembly block.
         unsafe {
             asm!(
                 "rep movsb",

@@ -220,7 +220,7 @@ impl<T> Deref for Guard<'_, T> {
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above, and the guard is borrowed for writing.
+        // SAFETY: the guard proves that this thread holds the lock, and it is borrowed exclusively.
         unsafe { &mut *self.lock.value.get() }
     }
 }

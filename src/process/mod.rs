@@ -25,10 +25,10 @@ pub(crate) mod tests {
         // SAFETY: the child uses nothing that another thread could have locked.
         let child = unsafe { libc::fork() };
         if child == 0 {
-            // SAFETY: no preconditions. It ends a child that hangs.
+            // SAFETY: `alarm` has no preconditions. It ends a child that hangs.
             unsafe { libc::alarm(40) };
             let code = i32::from(!check());
-            // SAFETY: no preconditions.
+            // SAFETY: `_exit` has no preconditions.
             unsafe { libc::_exit(code) };
         }
         let mut status = 0;
