@@ -99,12 +99,12 @@ pub use self::memory::cursor::ShMemCursor;
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 // As for `backends`: the table is in `platform.rs`.
-#[cfg(any(unix, windows))]
-pub use self::platform::*;
 #[cfg(all(any(unix, windows), feature = "std"))]
 pub use self::platform::aliases::{StdShMemPool, StdSlab, StdSlabObject};
 #[cfg(any(unix, windows))]
 pub use self::platform::aliases::{StdSnapshot, StdView};
+#[cfg(any(unix, windows))]
+pub use self::platform::*;
 /// For the package in `libafl/`, which has traits of its own.
 #[cfg(all(feature = "libafl", feature = "std"))]
 #[doc(hidden)]

@@ -134,9 +134,9 @@ impl fmt::Display for Limit {
                 "RLIMIT_NOFILE is {limit}: raise it (`ulimit -n`), or hold fewer segments"
             ),
             Self::InFlightDescriptors { limit } => write!(
-                "RLIMIT_NOFILE is {limit}, and this user has sent more descriptors than that which \
-                 were not received yet: find the program that does not receive them, or raise the \
-                 limit (`ulimit -n`)"
+                f,
+                "RLIMIT_NOFILE is {limit}, and more descriptors that this user has sent were not \
+                 received yet: find the program that does not receive them, or raise the limit \
                  (`ulimit -n`)"
             ),
             Self::SystemOpenFiles { limit } => {

@@ -65,7 +65,9 @@ impl fmt::Display for Error {
                 Escaped(id)
             ),
             Self::OtherUser { owner } => {
-                f.write_str("the segment, or the process that the id names, belongs to another user")?;
+                f.write_str(
+                    "the segment, or the process that the id names, belongs to another user",
+                )?;
                 owner.map_or(Ok(()), |uid| write!(f, " (uid {uid})"))?;
                 f.write_str(
                     "; segments are shared within one user: run both processes as the same user",

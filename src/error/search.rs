@@ -135,10 +135,7 @@ impl fmt::Display for Search {
         let mut separator = "";
         if self.closed > 0 {
             let closed = Count(self.closed, "process", "processes");
-            write!(
-                f,
-                "{closed} of this user that this one may not look into ("
-            )?;
+            write!(f, "{closed} of this user that this one may not look into (")?;
             for (process, reason) in self.reasons() {
                 write!(f, "{separator}process {process}: {reason}")?;
                 separator = "; ";

@@ -108,7 +108,8 @@ impl<T: Default> ForkLock<T> {
 
     /// Locks, and waits until no other thread of this process holds the lock.
     pub fn lock(&self) -> Result<Guard<'_, T>> {
-        self.acquire(Wait::For(HOLD_TIMEOUT)).ok_or(Error::ForkPending)
+        self.acquire(Wait::For(HOLD_TIMEOUT))
+            .ok_or(Error::ForkPending)
     }
 
     /// As [`lock`](Self::lock), for a lock that is never held for a fork, or whose holder no longer
@@ -159,9 +160,7 @@ impl<T: Default> ForkLock<T> {
                             (seen, waited) = (holds, Duration::ZERO);
                         }
                         waited += pause;
-                        if !self.take_over_from_ended()
-                            && self.is_overdue(seen, waited > timeout)
-                        {
+                        if !self.take_over_from_ended() && self.is_overdue(seen, waited > timeout) {
                             return None;
                         }
                     }

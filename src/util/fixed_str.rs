@@ -89,7 +89,10 @@ mod tests {
     #[test]
     fn truncates_only_where_that_is_asked_for() {
         assert_eq!(FixedStr::<4>::joined(&[b"ab", b"cd"]).as_bytes(), b"abcd");
-        assert_eq!(FixedStr::<4>::of(format_args!("{}", -12)).as_bytes(), b"-12");
+        assert_eq!(
+            FixedStr::<4>::of(format_args!("{}", -12)).as_bytes(),
+            b"-12"
+        );
         let truncated = FixedStr::<4>::truncated(&[b"abc", b"def", b"g"]);
         assert_eq!(truncated.as_bytes(), b"abcd");
     }
