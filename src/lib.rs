@@ -98,11 +98,11 @@ pub use self::memory::access::Access;
 pub use self::memory::cursor::ShMemCursor;
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
-// As for `backends`: the table is in `platform.rs`.
 #[cfg(all(any(unix, windows), feature = "std"))]
 pub use self::platform::aliases::{StdShMemPool, StdSlab, StdSlabObject};
 #[cfg(any(unix, windows))]
 pub use self::platform::aliases::{StdSnapshot, StdView};
+// As for `backends`: the table is in `platform.rs`.
 #[cfg(any(unix, windows))]
 pub use self::platform::*;
 /// For the package in `libafl/`, which has traits of its own.

@@ -37,9 +37,7 @@ const ALIGN: usize = 64;
 /// child frees nothing: only the process that created the slab allocates and frees.
 ///
 /// # Examples
-/// # Examples
 ///
-/// ```
 /// ```
 /// use shmem_providers::{ShMemProvider, StdShMemProvider, StdSlab};
 ///

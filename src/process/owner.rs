@@ -23,7 +23,6 @@ fn generation() -> usize {
 ///
 /// Threads share the memory of the process and therefore its owner. So does a child of `vfork` or
 /// `clone(CLONE_VM)`, which may only execute another program or end.
-/// `clone(CLONE_VM)`, which may only execute another program or end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(NonZeroUsize);
 
