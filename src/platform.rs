@@ -44,11 +44,12 @@ mod default {
     /// The provider for processes that do not see each other's descriptors, so that an id alone
     /// does not open a segment: in different pid namespaces, containers or sandboxes.
     #[cfg(feature = "std")]
-    pub type StdServedShMemProvider = crate::ServedShMemProvider<crate::backends::MemfdBackend>;
+    pub type StdServedShMemProvider =
+        crate::backends::ServedShMemProvider<crate::backends::MemfdBackend>;
 
     /// A segment of [`StdServedShMemProvider`].
     #[cfg(feature = "std")]
-    pub type StdServedShMem = crate::ServedShMem<crate::backends::MemfdBackend>;
+    pub type StdServedShMem = crate::backends::ServedShMem<crate::backends::MemfdBackend>;
 }
 
 #[cfg(windows)]
