@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shmem_providers::service_core::protocol::{Ask, FRAME, Frame, Reply, Request};
+use shmem_providers::service_core::protocol::{Command, FRAME, Frame, Reply, Request};
 use shmem_providers::service_core::registry::{Client, Closing, IDS, Limits, Process, Registry};
 
 const CLIENTS: Client = 4;
@@ -29,11 +29,11 @@ fuzz_target!(|data: &[u8]| {
         let client = Client::from(turn) % CLIENTS;
         now += u64::from(turn >> 5);
         registry.expire(now);
-        if let Some(reply) = Reply::decode(&frame) {
+        if let Ok(reply) = Reply::decode(&frame) {
             assert_eq!(reply.encode(), frame);
-            assert_eq!(Request::decode(&frame), None);
+            assert!(Request::decode(&frame).is_err());
         }
-        let Some(request) = Request::decode(&frame) else {
+        let Ok(request) = Request::decode(&frame) else {
             // The server lets go of who says this.
             registry.disconnect(client);
             assert!(registry.holds_nothing(client));
@@ -41,14 +41,14 @@ fuzz_target!(|data: &[u8]| {
             continue;
         };
         assert_eq!(request.encode(), frame);
-        match request.ask {
-            Ask::Hello(None) => {}
-            Ask::Hello(Some(token)) => {
+        match request.command {
+            Command::Hello(None) => {}
+            Command::Hello(Some(token)) => {
                 let awaited = registry.awaited();
                 let adopted = registry.adopt(client, token);
                 assert_eq!(registry.awaited(), awaited - usize::from(adopted));
             }
-            Ask::Register { id, size } => {
+            Command::Register { id, size } => {
                 if registry
                     .register(client, id, size.get(), turn, Closing::default())
                     .is_ok()
@@ -57,15 +57,15 @@ fuzz_target!(|data: &[u8]| {
                     assert!(registry.open(client, id).is_ok());
                 }
             }
-            Ask::Open(id) => {
+            Command::Open(id) => {
                 let opened = registry.open(client, id).is_ok();
                 assert_eq!(registry.held(client).any(|held| held == id), opened);
             }
-            Ask::Release(id) => {
+            Command::Release(id) => {
                 registry.release(client, id);
                 assert!(registry.held(client).all(|held| held != id));
             }
-            Ask::Fork(token) => {
+            Command::Fork(token) => {
                 registry.announce(client, token, now + 3);
                 assert!(registry.awaited() <= LIMITS.forks);
             }

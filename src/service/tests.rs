@@ -8,7 +8,7 @@ use core::num::NonZeroU64;
 
 use proptest::prelude::*;
 
-use super::protocol::{Ask, FRAME, Frame, Opcode, Reply, Request, VERSION, Verdict};
+use super::protocol::{Command, DecodeError, FRAME, Frame, Opcode, Reply, Request, Status, VERSION};
 use super::registry::{Client, Closing, IDS, Limits, Process, Refused, Registry, SHARE};
 use crate::id::ShMemId;
 
@@ -20,25 +20,26 @@ fn any_id() -> impl Strategy<Value = ShMemId> {
     "[ -~]{1,19}".prop_map(|text| ShMemId::from_string(&text))
 }
 
-fn any_ask() -> impl Strategy<Value = Ask> {
+fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        proptest::option::of(any_id()).prop_map(Ask::Hello),
-        (any_id(), 1..u64::MAX).prop_map(|(id, size)| Ask::Register {
+        proptest::option::of(any_id()).prop_map(Command::Hello),
+        (any_id(), 1..u64::MAX).prop_map(|(id, size)| Command::Register {
             id,
             size: NonZeroU64::new(size).unwrap(),
         }),
-        any_id().prop_map(Ask::Open),
-        any_id().prop_map(Ask::Release),
-        any_id().prop_map(Ask::Fork),
+        any_id().prop_map(Command::Open),
+        any_id().prop_map(Command::Release),
+        any_id().prop_map(Command::Fork),
     ]
 }
 
 proptest! {
     #[test]
-    fn a_request_comes_back(number: u32, ask in any_ask()) {
-        let request = Request { number, ask };
-        prop_assert_eq!(Request::decode(&request.encode()), Some(request));
-        prop_assert_eq!(Reply::decode(&request.encode()), None);
+    fn a_request_comes_back(number: u32, command in any_command()) {
+        let request = Request { number, command };
+        prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+        let opcode = request.command.opcode() as u8;
+        prop_assert_eq!(Reply::decode(&request.encode()), Err(DecodeError::Opcode(opcode)));
     }
 
     /// What was decoded is what is encoded: nothing can be said in two ways.
@@ -49,10 +50,10 @@ proptest! {
         frame[4..36].copy_from_slice(&bytes);
         // Ids end early most of the time, as real ones do.
         frame[20 + usize::from(tail) % 16..36].fill(0);
-        if let Some(request) = Request::decode(&frame) {
+        if let Ok(request) = Request::decode(&frame) {
             prop_assert_eq!(request.encode(), frame);
         }
-        if let Some(reply) = Reply::decode(&frame) {
+        if let Ok(reply) = Reply::decode(&frame) {
             prop_assert_eq!(reply.encode(), frame);
         }
     }
@@ -60,27 +61,27 @@ proptest! {
     #[test]
     fn a_changed_frame_is_another_message_or_none(
         number: u32,
-        ask in any_ask(),
+        command in any_command(),
         place in 0..FRAME,
         change in 1..=u8::MAX,
     ) {
-        let request = Request { number, ask };
+        let request = Request { number, command };
         let mut frame = request.encode();
         frame[place] ^= change;
-        prop_assert_ne!(Request::decode(&frame), Some(request));
+        prop_assert_ne!(Request::decode(&frame), Ok(request));
     }
 }
 
 #[test]
 fn the_bytes_of_a_request_are_those_of_the_table() {
     let size = NonZeroU64::new(0x0102_0304_0506_0708).unwrap();
-    let ask = Ask::Register {
+    let command = Command::Register {
         id: ShMemId::from_string("sabc"),
         size,
     };
     let frame = Request {
         number: 0x0a0b_0c0d,
-        ask,
+        command,
     }
     .encode();
     let mut expected = [0; FRAME];
@@ -99,29 +100,32 @@ fn a_reply_comes_back() {
         Opcode::Release,
         Opcode::Fork,
     ];
-    let verdicts = [
-        Verdict::Done,
-        Verdict::Unknown,
-        Verdict::Taken,
-        Verdict::Full,
-        Verdict::BadDescriptor,
-        Verdict::Busy,
+    let statuses = [
+        Status::Done,
+        Status::Unknown,
+        Status::Taken,
+        Status::Full,
+        Status::BadDescriptor,
+        Status::Busy,
     ];
-    for to in opcodes {
-        for verdict in verdicts {
+    for opcode in opcodes {
+        for status in statuses {
             for size in [0, 100, u64::MAX] {
                 let number = 7;
                 let reply = Reply {
                     number,
-                    to,
-                    verdict,
+                    opcode,
+                    status,
                     size,
                 };
                 let decoded = Reply::decode(&reply.encode());
                 // A size comes with an opened segment, and with nothing else.
-                let is_open = to == Opcode::Open && verdict == Verdict::Done;
-                assert_eq!(decoded, (is_open == (size > 0)).then_some(reply));
-                assert_eq!(Request::decode(&reply.encode()), None);
+                let is_open = opcode == Opcode::Open && status == Status::Done;
+                let is_valid = is_open == (size > 0);
+                assert_eq!(decoded, is_valid.then_some(reply).ok_or(DecodeError::Size));
+                let code = opcode as u8 | 0x80;
+                let as_request = Request::decode(&reply.encode());
+                assert_eq!(as_request, Err(DecodeError::Opcode(code)));
             }
         }
     }

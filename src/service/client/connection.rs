@@ -12,7 +12,7 @@ use rustix::process::geteuid;
 use crate::error::{Error, Subject};
 use crate::process::fork_fd::ForkFd;
 use crate::service::address::Location;
-use crate::service::protocol::{Ask, Opcode, Reply, Request, Token, Verdict};
+use crate::service::protocol::{Command, Opcode, Reply, Request, Status, Token};
 use crate::service::reaper;
 use crate::service::wire::{self, Arrival, Assembly};
 use crate::sys::socket::Passed;
@@ -100,8 +100,8 @@ impl Connection {
             fd: ForkFd::new(fd),
             patience: AtomicU64::new(millis(GREETING)),
         };
-        let ask = Ask::Hello(token);
-        let reply = match connection.ask(Request { number: 0, ask }, None, deadline) {
+        let command = Command::Hello(token);
+        let reply = match connection.ask(Request { number: 0, command }, None, deadline) {
             Ok((reply, _)) => reply,
             Err(Broken::Lost) => return Err(Absent::Crowded),
             Err(Broken::Silent) => return Err(Absent::Silent),
@@ -110,13 +110,13 @@ impl Connection {
             }
             Err(Broken::Refused(call, errno)) => return Err(os(call, errno)),
         };
-        match reply.verdict {
-            Verdict::Busy => Err(Absent::Crowded),
-            Verdict::Full => Err(Absent::Error(location.problem(
+        match reply.status {
+            Status::Busy => Err(Absent::Crowded),
+            Status::Full => Err(Absent::Error(location.problem(
                 "has as many clients as it may: raise RLIMIT_NOFILE (`ulimit -n`) of the program \
                  that hosts it",
             ))),
-            verdict => Ok((connection, token.is_some() && verdict == Verdict::Done)),
+            status => Ok((connection, token.is_some() && status == Status::Done)),
         }
     }
 
@@ -195,11 +195,11 @@ impl Connection {
             })?;
             match assembly.look(fd) {
                 Arrival::Frame(frame, has_descriptors) => {
-                    let reply = Reply::decode(&frame).filter(|reply| {
-                        reply.number == request.number && reply.to == request.ask.opcode()
+                    let reply = Reply::decode(&frame).ok().filter(|reply| {
+                        reply.number == request.number && reply.opcode == request.command.opcode()
                     });
                     let reply = reply.ok_or(Broken::Nonsense)?;
-                    let is_due = reply.to == Opcode::Open && reply.verdict == Verdict::Done;
+                    let is_due = reply.opcode == Opcode::Open && reply.status == Status::Done;
                     if has_descriptors && !is_due {
                         return Err(Broken::Nonsense);
                     }

@@ -23,7 +23,7 @@ use crate::process::Owner;
 use crate::process::fork_lock::{ForkLock, Guard};
 use crate::service::address::Address;
 use crate::service::host::ShMemService;
-use crate::service::protocol::{Ask, Reply, Request, Token, Verdict};
+use crate::service::protocol::{Command, Reply, Request, Status, Token};
 use crate::sys::path_lock::{Place, Site};
 use crate::sys::{self, socket};
 use crate::util::base64;
@@ -132,15 +132,15 @@ impl Client {
         let mut tries = 4;
         loop {
             let id = random_text(b's')?;
-            let ask = Ask::Register { id, size };
+            let command = Command::Register { id, size };
             let (reply, _) = self
                 .shared
-                .request(&mut state, ask, Some(fd.as_fd()), deadline)?;
+                .request(&mut state, command, Some(fd.as_fd()), deadline)?;
             tries -= 1;
-            match reply.verdict {
-                Verdict::Done => return Ok(self.hold(&mut state, id, size, fd)),
-                Verdict::Taken if tries > 0 => {}
-                verdict => return Err(self.shared.refused(id, verdict)),
+            match reply.status {
+                Status::Done => return Ok(self.hold(&mut state, id, size, fd)),
+                Status::Taken if tries > 0 => {}
+                status => return Err(self.shared.refused(id, status)),
             }
         }
     }
@@ -152,10 +152,10 @@ impl Client {
         let deadline = self.shared.deadline(&state, start)?;
         let (reply, fd) = self
             .shared
-            .request(&mut state, Ask::Open(id), None, deadline)?;
-        match (reply.verdict, NonZeroU64::new(reply.size), fd) {
-            (Verdict::Done, Some(size), Some(fd)) => Ok(self.hold(&mut state, id, size, fd)),
-            (verdict, ..) => Err(self.shared.refused(id, verdict)),
+            .request(&mut state, Command::Open(id), None, deadline)?;
+        match (reply.status, NonZeroU64::new(reply.size), fd) {
+            (Status::Done, Some(size), Some(fd)) => Ok(self.hold(&mut state, id, size, fd)),
+            (status, ..) => Err(self.shared.refused(id, status)),
         }
     }
 
@@ -168,10 +168,10 @@ impl Client {
         let deadline = self.shared.deadline(&state, start)?;
         if state.connection.is_some() || !state.held.is_empty() {
             let token = random_text(b't')?;
-            let ask = Ask::Fork(token);
-            let (reply, _) = self.shared.request(&mut state, ask, None, deadline)?;
+            let command = Command::Fork(token);
+            let (reply, _) = self.shared.request(&mut state, command, None, deadline)?;
             // Otherwise the child hands in by itself what it holds.
-            state.token = (reply.verdict == Verdict::Done).then_some(token);
+            state.token = (reply.status == Status::Done).then_some(token);
         }
         // What the child will find is what the service was told of.
         state.hold();
@@ -287,11 +287,11 @@ impl Shared {
     fn request(
         self: &Arc<Self>,
         state: &mut State,
-        ask: Ask,
+        command: Command,
         passed: Option<BorrowedFd<'_>>,
         deadline: Instant,
     ) -> Result<(Reply, Option<OwnedFd>)> {
-        let answer = self.try_request(state, ask, passed, deadline);
+        let answer = self.try_request(state, command, passed, deadline);
         if matches!(answer, Err(Error::Service { .. })) {
             state.failed = Some(Instant::now());
         }
@@ -301,7 +301,7 @@ impl Shared {
     fn try_request(
         self: &Arc<Self>,
         state: &mut State,
-        ask: Ask,
+        command: Command,
         passed: Option<BorrowedFd<'_>>,
         deadline: Instant,
     ) -> Result<(Reply, Option<OwnedFd>)> {
@@ -315,8 +315,8 @@ impl Shared {
                 return Err(self.problem("does not answer"));
             };
             let number = state.next_number();
-            let broken = match connection.ask(Request { number, ask }, passed, deadline) {
-                Ok((reply, fd)) if reply.verdict != Verdict::Busy => return Ok((reply, fd)),
+            let broken = match connection.ask(Request { number, command }, passed, deadline) {
+                Ok((reply, fd)) if reply.status != Status::Busy => return Ok((reply, fd)),
                 Ok(_) if Instant::now() < deadline => {
                     thread::sleep(PAUSE);
                     continue;
@@ -468,23 +468,23 @@ impl Shared {
         }
     }
 
-    fn refused(&self, id: ShMemId, verdict: Verdict) -> Error {
-        match verdict {
-            Verdict::Unknown => match self.address.locate() {
+    fn refused(&self, id: ShMemId, status: Status) -> Error {
+        match status {
+            Status::Unknown => match self.address.locate() {
                 Ok(location) => Error::NotServed {
                     id,
                     address: location.path.to_string_lossy().into_owned(),
                 },
                 Err(error) => error,
             },
-            Verdict::Full => self.problem(
+            Status::Full => self.problem(
                 "has as many segments as it may keep: raise RLIMIT_NOFILE (`ulimit -n`) of the \
                  program that hosts it",
             ),
-            Verdict::BadDescriptor => {
+            Status::BadDescriptor => {
                 self.problem("does not take the memory for what it is said to be")
             }
-            Verdict::Done | Verdict::Taken | Verdict::Busy => self.problem("sent an invalid reply"),
+            Status::Done | Status::Taken | Status::Busy => self.problem("sent an invalid reply"),
         }
     }
 
@@ -591,8 +591,8 @@ impl State {
                 let size = segment.size;
                 let fd = Arc::clone(&segment.fd);
                 let number = self.next_number();
-                let ask = Ask::Register { id, size };
-                let request = Request { number, ask };
+                let command = Command::Register { id, size };
+                let request = Request { number, command };
                 match connection.send(request, Some(fd.as_fd()), deadline) {
                     Ok(()) => self.handed = Some((request, Instant::now())),
                     Err(Broken::Refused("sendmsg", _)) if Instant::now() < deadline => {
@@ -616,8 +616,8 @@ impl State {
     fn tell_released(&mut self, deadline: Option<Instant>) {
         while let (Some(&id), Some(connection)) = (self.released.last(), self.connection.clone()) {
             let number = self.next_number();
-            let ask = Ask::Release(id);
-            let request = Request { number, ask };
+            let command = Command::Release(id);
+            let request = Request { number, command };
             let told = match deadline {
                 Some(deadline) => connection.send(request, None, deadline),
                 None => connection.send_now(request),

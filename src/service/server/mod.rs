@@ -18,7 +18,7 @@ use rustix::process::{Uid, geteuid};
 
 use crate::id::ShMemId;
 use crate::service::address::Lookup;
-use crate::service::protocol::{Ask, Opcode, Reply, Request, Verdict};
+use crate::service::protocol::{Command, Opcode, Reply, Request, Status};
 use crate::service::reaper::{Closer, Kind};
 use crate::service::registry::{Client, Closing, Limits, Process, Refused, Registry, is_fair};
 use crate::service::wire::{self, Arrival, Assembly};
@@ -405,17 +405,17 @@ impl Server {
             return self.dispose(process, false, socket);
         }
         let refused = if self.closer.is_behind(process) {
-            Some(Verdict::Busy)
+            Some(Status::Busy)
         } else if self.has_room_for(process) {
             None
         } else {
-            Some(Verdict::Full)
+            Some(Status::Full)
         };
-        if let Some(verdict) = refused {
+        if let Some(status) = refused {
             let refusal = Reply {
                 number: 0,
-                to: Opcode::Hello,
-                verdict,
+                opcode: Opcode::Hello,
+                status,
                 size: 0,
             };
             // It may not be there any more.
@@ -520,8 +520,8 @@ impl Server {
         connection.heard = self.turn;
         match connection.assembly.look(&connection.socket) {
             Arrival::Frame(frame, has_descriptors) => match Request::decode(&frame) {
-                Some(request) => return self.consider(client, request, has_descriptors),
-                None => self.expel(client),
+                Ok(request) => return self.consider(client, request, has_descriptors),
+                Err(_) => self.expel(client),
             },
             Arrival::Part => {
                 if !self.expected.contains_key(&client) {
@@ -541,8 +541,8 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&client) else {
             return false;
         };
-        let is_hello = matches!(request.ask, Ask::Hello(_));
-        let is_register = matches!(request.ask, Ask::Register { .. });
+        let is_hello = matches!(request.command, Command::Hello(_));
+        let is_register = matches!(request.command, Command::Register { .. });
         let impatient = self.waiting.contains_key(&client);
         if is_hello == connection.introduced || impatient || has_descriptors && !is_register {
             self.expel(client);
@@ -562,13 +562,13 @@ impl Server {
         };
         match passed {
             Passed::Nothing if !is_register => self.answer(client, request, None),
-            Passed::Nothing => self.answer(client, request, Some(Err(Verdict::BadDescriptor))),
+            Passed::Nothing => self.answer(client, request, Some(Err(Status::BadDescriptor))),
             Passed::One(fd) if is_register => self.answer(client, request, Some(Ok(fd))),
             Passed::One(fd) => self.close_foreign(client, [fd].into()),
             Passed::Several(descriptors) => self.close_foreign(client, descriptors),
             // It was taken, and its descriptors are lost.
             Passed::NoRoom if is_register && !socket::PEEK_SHOWS_DESCRIPTORS => {
-                self.answer(client, request, Some(Err(Verdict::Full)));
+                self.answer(client, request, Some(Err(Status::Full)));
             }
             Passed::NoRoom => self.expel(client),
         }
@@ -627,39 +627,39 @@ impl Server {
         &mut self,
         client: Client,
         request: Request,
-        passed: Option<Result<OwnedFd, Verdict>>,
+        passed: Option<Result<OwnedFd, Status>>,
     ) {
         let Some(connection) = self.connections.get_mut(&client) else {
             return;
         };
         connection.introduced = true;
         self.expected.remove(&client);
-        let verdict = match request.ask {
-            Ask::Hello(token) => {
+        let status = match request.command {
+            Command::Hello(token) => {
                 if self.is_guarded && !socket::let_pass_descriptors(&connection.socket, true) {
                     return self.expel(client);
                 }
-                token.map_or(Verdict::Done, |token| {
+                token.map_or(Status::Done, |token| {
                     known(self.registry.adopt(client, token))
                 })
             }
-            Ask::Register { id, size } => self.register(client, id, size.get(), passed),
-            Ask::Open(id) => return self.open(client, id, request.number),
-            Ask::Release(id) => {
+            Command::Register { id, size } => self.register(client, id, size.get(), passed),
+            Command::Open(id) => return self.open(client, id, request.number),
+            Command::Release(id) => {
                 self.registry.release(client, id);
                 return;
             }
-            Ask::Fork(token) => {
+            Command::Fork(token) => {
                 let until = self.after(FORK);
                 if self.registry.announce(client, token, until) {
-                    Verdict::Done
+                    Status::Done
                 } else {
-                    Verdict::Full
+                    Status::Full
                 }
             }
         };
-        self.reply(client, request.number, request.ask.opcode(), verdict);
-        if let Ask::Register { id, .. } = request.ask {
+        self.reply(client, request.number, request.command.opcode(), status);
+        if let Command::Register { id, .. } = request.command {
             self.serve_those_who_wait_for(id);
         }
     }
@@ -669,24 +669,24 @@ impl Server {
         client: Client,
         id: ShMemId,
         size: u64,
-        passed: Option<Result<OwnedFd, Verdict>>,
-    ) -> Verdict {
+        passed: Option<Result<OwnedFd, Status>>,
+    ) -> Status {
         let connection = self.connections.get(&client);
         let process = connection.map_or(Process::Unknown, |connection| connection.process);
         let fd = match passed {
             Some(Ok(fd)) => fd,
-            Some(Err(verdict)) => return verdict,
-            None => return Verdict::BadDescriptor,
+            Some(Err(status)) => return status,
+            None => return Status::BadDescriptor,
         };
         let Some(memory) = Memory::behind(&fd) else {
             self.closer.close(process, Kind::Foreign, fd);
-            return Verdict::BadDescriptor;
+            return Status::BadDescriptor;
         };
         if self.spare.is_none() || !memory.may_have(size) {
             self.closer.close(process, Kind::Refused, fd);
             return match self.spare {
-                Some(_) => Verdict::BadDescriptor,
-                None => Verdict::Full,
+                Some(_) => Status::BadDescriptor,
+                None => Status::Full,
             };
         }
         let closing = Closing {
@@ -695,9 +695,9 @@ impl Server {
         };
         let kept = Kept { fd, memory };
         match self.registry.register(client, id, size, kept, closing) {
-            Ok(()) => Verdict::Done,
-            Err(Refused::Taken) => Verdict::Taken,
-            Err(Refused::Full | Refused::Unknown) => Verdict::Full,
+            Ok(()) => Status::Done,
+            Err(Refused::Taken) => Status::Taken,
+            Err(Refused::Full | Refused::Unknown) => Status::Full,
         }
     }
 
@@ -711,14 +711,14 @@ impl Server {
                 return;
             }
             Err(Refused::Unknown) => {
-                return self.reply(client, number, Opcode::Open, Verdict::Unknown);
+                return self.reply(client, number, Opcode::Open, Status::Unknown);
             }
-            Err(_) => return self.reply(client, number, Opcode::Open, Verdict::Full),
+            Err(_) => return self.reply(client, number, Opcode::Open, Status::Full),
         };
         let reply = Reply {
             number,
-            to: Opcode::Open,
-            verdict: Verdict::Done,
+            opcode: Opcode::Open,
+            status: Status::Done,
             size,
         };
         let Some(connection) = self.connections.get(&client) else {
@@ -728,17 +728,17 @@ impl Server {
             Ok(()) => {}
             Err(socket::CROWDED) => {
                 self.registry.release(client, id);
-                self.reply(client, number, Opcode::Open, Verdict::Busy);
+                self.reply(client, number, Opcode::Open, Status::Busy);
             }
             Err(_) => self.expel(client),
         }
     }
 
-    fn reply(&mut self, client: Client, number: u32, to: Opcode, verdict: Verdict) {
+    fn reply(&mut self, client: Client, number: u32, opcode: Opcode, status: Status) {
         let reply = Reply {
             number,
-            to,
-            verdict,
+            opcode,
+            status,
             size: 0,
         };
         let sent = self
@@ -778,7 +778,7 @@ impl Server {
             .collect();
         for (client, number) in in_vain {
             self.waiting.remove(&client);
-            self.reply(client, number, Opcode::Open, Verdict::Unknown);
+            self.reply(client, number, Opcode::Open, Status::Unknown);
         }
         self.registry.expire(now);
         self.closer.try_again();
@@ -835,11 +835,11 @@ fn listeners<'a>(
     core::iter::once(current).chain(older.iter().map(|(_, listener)| listener))
 }
 
-fn known(is_known: bool) -> Verdict {
+fn known(is_known: bool) -> Status {
     if is_known {
-        Verdict::Done
+        Status::Done
     } else {
-        Verdict::Unknown
+        Status::Unknown
     }
 }
 
