@@ -14,7 +14,7 @@ use crate::process::fork_fd::ForkFd;
 use crate::service::address::Location;
 use crate::service::protocol::{Command, Opcode, Reply, Request, Status, Token};
 use crate::service::reaper;
-use crate::service::wire::{self, Arrival, Assembly};
+use crate::service::wire::{self, FrameReader, Received};
 use crate::sys::socket::Passed;
 use crate::sys::{self, socket};
 
@@ -183,18 +183,18 @@ impl Connection {
         deadline: Instant,
     ) -> Result<(Reply, Option<OwnedFd>), Broken> {
         let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
-        let mut assembly = Assembly::new();
+        let mut reader = FrameReader::new();
         loop {
             self.be_patient(fd, deadline).map_err(|silent| {
-                if assembly.is_empty() {
+                if reader.is_empty() {
                     silent
                 } else {
                     // The rest of it would be taken for the next answer.
                     Broken::Lost
                 }
             })?;
-            match assembly.look(fd) {
-                Arrival::Frame(frame, has_descriptors) => {
+            match reader.peek(fd) {
+                Received::Frame(frame, has_descriptors) => {
                     let reply = Reply::decode(&frame).ok().filter(|reply| {
                         reply.number == request.number && reply.opcode == request.command.opcode()
                     });
@@ -203,7 +203,7 @@ impl Connection {
                     if has_descriptors && !is_due {
                         return Err(Broken::Nonsense);
                     }
-                    let taken = assembly.take(fd, has_descriptors);
+                    let taken = reader.take(fd, has_descriptors);
                     return match taken.map_err(|_| Broken::Lost)? {
                         Passed::Nothing if !is_due => Ok((reply, None)),
                         Passed::One(fd) if is_due => Ok((reply, Some(fd))),
@@ -219,10 +219,10 @@ impl Connection {
                         }
                     };
                 }
-                Arrival::Interrupted | Arrival::Part => {}
-                Arrival::Nothing if assembly.is_empty() => return Err(Broken::Silent),
-                Arrival::Nothing | Arrival::End | Arrival::Broken => return Err(Broken::Lost),
-                Arrival::Invalid => return Err(Broken::Nonsense),
+                Received::Interrupted | Received::Partial => {}
+                Received::Empty if reader.is_empty() => return Err(Broken::Silent),
+                Received::Empty | Received::Closed | Received::Failed => return Err(Broken::Lost),
+                Received::Malformed => return Err(Broken::Nonsense),
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::service::address::Lookup;
 use crate::service::protocol::{Command, Opcode, Reply, Request, Status};
 use crate::service::reaper::{Closer, Kind};
 use crate::service::registry::{Client, Closing, Limits, Process, Refused, Registry, is_fair};
-use crate::service::wire::{self, Arrival, Assembly};
+use crate::service::wire::{self, FrameReader, Received};
 use crate::sys::path_lock::{self, Denied, File, Place, Site};
 use crate::sys::socket::Passed;
 use crate::sys::watch::Watch;
@@ -125,7 +125,7 @@ impl PartialEq for Kept {
 struct Connection {
     socket: OwnedFd,
     process: Process,
-    assembly: Assembly,
+    reader: FrameReader,
     introduced: bool,
     /// The last turn in which it said something.
     heard: u64,
@@ -436,7 +436,7 @@ impl Server {
             Connection {
                 socket,
                 process,
-                assembly: Assembly::new(),
+                reader: FrameReader::new(),
                 introduced: false,
                 heard: self.turn,
             },
@@ -518,19 +518,19 @@ impl Server {
             return false;
         }
         connection.heard = self.turn;
-        match connection.assembly.look(&connection.socket) {
-            Arrival::Frame(frame, has_descriptors) => match Request::decode(&frame) {
+        match connection.reader.peek(&connection.socket) {
+            Received::Frame(frame, has_descriptors) => match Request::decode(&frame) {
                 Ok(request) => return self.consider(client, request, has_descriptors),
                 Err(_) => self.expel(client),
             },
-            Arrival::Part => {
+            Received::Partial => {
                 if !self.expected.contains_key(&client) {
                     let until = self.after(INTRODUCTION);
                     self.expected.insert(client, until);
                 }
             }
-            Arrival::Nothing | Arrival::Interrupted => return false,
-            Arrival::End | Arrival::Broken | Arrival::Invalid => self.expel(client),
+            Received::Empty | Received::Interrupted => return false,
+            Received::Closed | Received::Failed | Received::Malformed => self.expel(client),
         }
         true
     }
@@ -553,7 +553,7 @@ impl Server {
             return false;
         }
         let taken = connection
-            .assembly
+            .reader
             .take(&connection.socket, has_descriptors);
         let passed = match taken {
             Ok(Passed::NoRoom) if socket::PEEK_SHOWS_DESCRIPTORS => self.take_with_spare(client),
@@ -582,7 +582,7 @@ impl Server {
         let Some(connection) = self.connections.get_mut(&client) else {
             return Passed::NoRoom;
         };
-        let taken = connection.assembly.take(&connection.socket, true);
+        let taken = connection.reader.take(&connection.socket, true);
         taken.unwrap_or(Passed::NoRoom)
     }
 
