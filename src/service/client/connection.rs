@@ -39,7 +39,7 @@ impl Drop for Connection {
             socket::shut_down(fd);
             // What was sent and not read is closed with the socket, which can take long.
             if !socket::is_drained(fd) {
-                reaper::close_of_service(self.fd.take().into_iter().collect());
+                reaper::close_from_service(self.fd.take().into_iter().collect());
             }
         }
     }
@@ -77,7 +77,7 @@ impl Connection {
         deadline: Instant,
     ) -> Result<(Self, bool), Absent> {
         let os = |call, errno| Absent::Error(sys::failed(call, errno, Subject::Nothing));
-        if reaper::has_enough_of_services() {
+        if reaper::is_overloaded_by_services() {
             return Err(Absent::Error(
                 location.problem("sent descriptors that do not get closed"),
             ));
@@ -210,11 +210,11 @@ impl Connection {
                         Passed::NoRoom => Err(Broken::Refused("recvmsg", Errno::MFILE)),
                         Passed::Nothing => Err(Broken::Nonsense),
                         Passed::One(fd) => {
-                            reaper::close_of_service([fd].into());
+                            reaper::close_from_service([fd].into());
                             Err(Broken::Nonsense)
                         }
                         Passed::Several(descriptors) => {
-                            reaper::close_of_service(descriptors);
+                            reaper::close_from_service(descriptors);
                             Err(Broken::Nonsense)
                         }
                     };

@@ -19,7 +19,7 @@ use rustix::process::{Uid, geteuid};
 use crate::id::ShMemId;
 use crate::service::address::Lookup;
 use crate::service::protocol::{Command, Opcode, Reply, Request, Status};
-use crate::service::reaper::{Closer, Kind};
+use crate::service::reaper::{Kind, Reaper};
 use crate::service::registry::{Client, Closing, Limits, Process, Refused, Registry, is_fair};
 use crate::service::wire::{self, FrameReader, Received};
 use crate::sys::path_lock::{self, Denied, File, Place, Site};
@@ -103,7 +103,7 @@ pub(super) struct Server {
     turn: u64,
     start: Instant,
     grace: Moment,
-    closer: Closer,
+    reaper: Reaper,
 }
 
 /// Milliseconds since the service was started.
@@ -177,7 +177,7 @@ impl Server {
             turn: 0,
             start: Instant::now(),
             grace: millis(GRACE),
-            closer: Closer::new(room.foreign),
+            reaper: Reaper::new(room.foreign),
         })
     }
 
@@ -234,7 +234,7 @@ impl Server {
         }
         self.registry.clear();
         self.close_freed();
-        self.closer.finish(LAST_CLOSING);
+        self.reaper.finish(LAST_CLOSING);
     }
 
     /// Has the memory closed that nobody holds any more.
@@ -245,7 +245,7 @@ impl Server {
             } else {
                 Kind::Refused
             };
-            self.closer.close(freed.process, kind, freed.segment.fd);
+            self.reaper.close(freed.process, kind, freed.segment.fd);
         }
     }
 
@@ -255,7 +255,7 @@ impl Server {
             // Nobody could put a descriptor in, so that this does not take long.
             drop(socket);
         } else {
-            self.closer.close(process, Kind::Connection, socket);
+            self.reaper.close(process, Kind::Connection, socket);
         }
     }
 
@@ -362,7 +362,7 @@ impl Server {
         }
         for _ in 0..ACCEPTED_AT_ONCE {
             // What waits to be closed takes up descriptors as well.
-            if self.closer.waiting(Kind::Connection) >= self.most_connections {
+            if self.reaper.pending(Kind::Connection) >= self.most_connections {
                 return self.stop_accepting();
             }
             match self.accept_one() {
@@ -404,7 +404,7 @@ impl Server {
         if other.user != geteuid().as_raw() {
             return self.dispose(process, false, socket);
         }
-        let refused = if self.closer.is_behind(process) {
+        let refused = if self.reaper.is_overloaded_by(process) {
             Some(Status::Busy)
         } else if self.has_room_for(process) {
             None
@@ -456,7 +456,7 @@ impl Server {
     /// Whether a process may have one more connection: as many as are left for all others, and of the last
     /// ones only if it has few. If none is left, an idle one is closed.
     fn has_room_for(&mut self, process: Process) -> bool {
-        let taken = self.connections.len() + self.closer.waiting(Kind::Connection);
+        let taken = self.connections.len() + self.reaper.pending(Kind::Connection);
         match self.most_connections.saturating_sub(taken) {
             0 => self.let_an_idle_one_go(),
             room => {
@@ -548,7 +548,7 @@ impl Server {
             self.expel(client);
             return true;
         }
-        if is_register && self.closer.is_behind(connection.process) {
+        if is_register && self.reaper.is_overloaded_by(connection.process) {
             self.pause(client);
             return false;
         }
@@ -591,7 +591,7 @@ impl Server {
         let connection = self.connections.get(&client);
         let process = connection.map_or(Process::Unknown, |connection| connection.process);
         for fd in descriptors {
-            self.closer.close(process, Kind::Foreign, fd);
+            self.reaper.close(process, Kind::Foreign, fd);
         }
         self.expel(client);
     }
@@ -614,7 +614,7 @@ impl Server {
             self.paused.remove(&client);
             return;
         };
-        if self.closer.is_behind(connection.process) {
+        if self.reaper.is_overloaded_by(connection.process) {
             return;
         }
         self.paused.remove(&client);
@@ -679,19 +679,19 @@ impl Server {
             None => return Status::BadDescriptor,
         };
         let Some(memory) = Memory::behind(&fd) else {
-            self.closer.close(process, Kind::Foreign, fd);
+            self.reaper.close(process, Kind::Foreign, fd);
             return Status::BadDescriptor;
         };
         if self.spare.is_none() || !memory.may_have(size) {
-            self.closer.close(process, Kind::Refused, fd);
+            self.reaper.close(process, Kind::Refused, fd);
             return match self.spare {
                 Some(_) => Status::BadDescriptor,
                 None => Status::Full,
             };
         }
         let closing = Closing {
-            own: self.closer.memory_of(process),
-            all: self.closer.waiting(Kind::Memory),
+            own: self.reaper.pending_memory_of(process),
+            all: self.reaper.pending(Kind::Memory),
         };
         let kept = Kept { fd, memory };
         match self.registry.register(client, id, size, kept, closing) {
@@ -781,7 +781,7 @@ impl Server {
             self.reply(client, number, Opcode::Open, Status::Unknown);
         }
         self.registry.expire(now);
-        self.closer.try_again();
+        self.reaper.retry();
         if self.not_accepting.is_some_and(|until| until <= now) {
             self.not_accepting = None;
             if !self.watch_listeners() {
