@@ -283,10 +283,20 @@ pub(super) fn close_from_service(descriptors: Vec<OwnedFd>) {
         return;
     }
     FROM_SERVICES.fetch_add(1, Relaxed);
+    let counted = FromService;
     let work = move || {
         drop(descriptors);
-        FROM_SERVICES.fetch_sub(1, Relaxed);
+        drop(counted);
     };
     // If no thread can be started, the closure is dropped, which closes the descriptors on this thread.
     let _ = sys::thread::spawn(c"shmem-reaper", work);
+}
+
+/// Is included in [`FROM_SERVICES`] until it is dropped.
+struct FromService;
+
+impl Drop for FromService {
+    fn drop(&mut self) {
+        FROM_SERVICES.fetch_sub(1, Relaxed);
+    }
 }
