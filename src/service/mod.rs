@@ -14,6 +14,9 @@ pub mod registry;
 
 #[cfg(all(unix, feature = "std"))]
 mod address;
+// Without `std` there is only the registry, which needs a part of it.
+#[cfg_attr(not(all(unix, feature = "std")), allow(dead_code))]
+mod admission;
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod client;
 #[cfg(feature = "std")]

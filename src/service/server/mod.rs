@@ -18,9 +18,10 @@ use rustix::process::{Uid, geteuid};
 
 use crate::id::ShMemId;
 use crate::service::address::Lookup;
+use crate::service::admission::{Admission, Capacity, IdleClient, eviction_candidates};
 use crate::service::protocol::{Command, Opcode, Reply, Request, Status};
 use crate::service::reaper::{Kind, Reaper};
-use crate::service::registry::{Client, Closing, Limits, Process, Refused, Registry, is_fair};
+use crate::service::registry::{Client, Closing, Limits, Process, Refusal, Registry};
 use crate::service::wire::{self, FrameReader, Received};
 use crate::sys::path_lock::{self, Denied, File, Place, Site};
 use crate::sys::socket::Passed;
@@ -57,9 +58,6 @@ const LAST_CLOSING: Duration = Duration::from_millis(100);
 /// How long to wait before trying again what there was no room for.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// How many idle clients are looked at to find one that has nothing to say.
-const CANDIDATES: usize = 8;
-
 const LISTENER: u64 = 0;
 const STOP: u64 = 1;
 const FIRST_CLIENT: Client = 2;
@@ -84,9 +82,9 @@ pub(super) struct Server {
     /// Given up when there are no descriptors left, to accept a connection and close it.
     spare: Option<OwnedFd>,
     watch: Watch,
-    registry: Registry<Kept>,
+    registry: Registry<StoredSegment>,
     connections: BTreeMap<Client, Connection>,
-    most_connections: usize,
+    capacity: Capacity,
     /// Whether no descriptor can be in a connection before it was introduced.
     is_guarded: bool,
     /// Until when no connection is accepted, if so.
@@ -110,13 +108,13 @@ pub(super) struct Server {
 type Moment = u64;
 
 /// A segment.
-struct Kept {
+struct StoredSegment {
     fd: OwnedFd,
     memory: Memory,
 }
 
 /// Two descriptors of the same object.
-impl PartialEq for Kept {
+impl PartialEq for StoredSegment {
     fn eq(&self, other: &Self) -> bool {
         self.memory == other.memory
     }
@@ -148,7 +146,7 @@ impl Server {
         let is_guarded = socket::let_pass_descriptors(&listener, false);
         watch.add(&listener, LISTENER).map_err(os("epoll_ctl"))?;
         watch.add(&stop, STOP).map_err(os("epoll_ctl"))?;
-        let room = Room::of_this_process();
+        let capacity = Capacity::of(sys::limits::open_files());
         Ok(Self {
             site: Some(site),
             older: Vec::new(),
@@ -161,12 +159,12 @@ impl Server {
             spare: Some(spare),
             watch,
             registry: Registry::new(Limits {
-                segments: room.segments,
+                segments: capacity.segments,
                 bytes: MOST_BYTES,
                 forks: MOST_FORKS,
             }),
             connections: BTreeMap::new(),
-            most_connections: room.connections,
+            capacity,
             is_guarded,
             not_accepting: None,
             paused: BTreeSet::new(),
@@ -177,7 +175,7 @@ impl Server {
             turn: 0,
             start: Instant::now(),
             grace: millis(GRACE),
-            reaper: Reaper::new(room.foreign),
+            reaper: Reaper::new(capacity.foreign),
         })
     }
 
@@ -239,8 +237,8 @@ impl Server {
 
     /// Has the memory closed that nobody holds any more.
     fn close_freed(&mut self) {
-        for freed in self.registry.freed() {
-            let kind = if freed.was_kept {
+        for freed in self.registry.take_freed() {
+            let kind = if freed.was_stored {
                 Kind::Memory
             } else {
                 Kind::Refused
@@ -362,7 +360,7 @@ impl Server {
         }
         for _ in 0..ACCEPTED_AT_ONCE {
             // What waits to be closed takes up descriptors as well.
-            if self.reaper.pending(Kind::Connection) >= self.most_connections {
+            if self.reaper.pending(Kind::Connection) >= self.capacity.connections {
                 return self.stop_accepting();
             }
             match self.accept_one() {
@@ -453,16 +451,14 @@ impl Server {
         }
     }
 
-    /// Whether a process may have one more connection: as many as are left for all others, and of the last
-    /// ones only if it has few. If none is left, an idle one is closed.
+    /// Returns `true` if a process may have one more connection, if necessary after evicting an idle client.
     fn has_room_for(&mut self, process: Process) -> bool {
         let taken = self.connections.len() + self.reaper.pending(Kind::Connection);
-        match self.most_connections.saturating_sub(taken) {
-            0 => self.let_an_idle_one_go(),
-            room => {
-                let own = self.registry.clients_of(process);
-                own < room && is_fair(own as u64, room as u64, self.most_connections as u64)
-            }
+        let own = self.registry.clients_of(process);
+        match self.capacity.admit(own, taken) {
+            Admission::Admit => true,
+            Admission::Evict => self.evict_idle(),
+            Admission::Refuse => false,
         }
     }
 
@@ -483,21 +479,22 @@ impl Server {
         self.spare = sys::duplicate_quietly(&self.stop).ok();
     }
 
-    /// Closes the connection that holds nothing and has been silent longest. Whether there was one.
-    fn let_an_idle_one_go(&mut self) -> bool {
+    /// Evicts the client that holds nothing and has been silent longest. Returns `false` if there is none.
+    fn evict_idle(&mut self) -> bool {
         let idle = self.connections.iter().filter(|(client, _)| {
             self.registry.holds_nothing(**client) && !self.waiting.contains_key(client)
         });
-        let mut idle: Vec<_> = idle
-            .map(|(&client, connection)| (connection.introduced, connection.heard, client))
-            .collect();
-        idle.sort_unstable();
+        let idle = idle.map(|(&client, connection)| IdleClient {
+            introduced: connection.introduced,
+            last_read: connection.heard,
+            client,
+        });
         // A client with an unread request is not idle.
-        let silent = idle.iter().take(CANDIDATES).find(|(_, _, client)| {
+        let silent = eviction_candidates(idle).find(|client| {
             let connection = self.connections.get(client);
             connection.is_some_and(|connection| socket::is_silent(&connection.socket))
         });
-        let Some(&(_, _, client)) = silent else {
+        let Some(client) = silent else {
             return false;
         };
         self.expel(client);
@@ -640,7 +637,7 @@ impl Server {
                     return self.expel(client);
                 }
                 token.map_or(Status::Done, |token| {
-                    known(self.registry.adopt(client, token))
+                    known(self.registry.bind_fork(client, token))
                 })
             }
             Command::Register { id, size } => self.register(client, id, size.get(), passed),
@@ -651,7 +648,7 @@ impl Server {
             }
             Command::Fork(token) => {
                 let until = self.after(FORK);
-                if self.registry.announce(client, token, until) {
+                if self.registry.announce_fork(client, token, until) {
                     Status::Done
                 } else {
                     Status::Full
@@ -693,24 +690,24 @@ impl Server {
             own: self.reaper.pending_memory_of(process),
             all: self.reaper.pending(Kind::Memory),
         };
-        let kept = Kept { fd, memory };
-        match self.registry.register(client, id, size, kept, closing) {
+        let stored = StoredSegment { fd, memory };
+        match self.registry.register(client, id, size, stored, closing) {
             Ok(()) => Status::Done,
-            Err(Refused::Taken) => Status::Taken,
-            Err(Refused::Full | Refused::Unknown) => Status::Full,
+            Err(Refusal::Taken) => Status::Taken,
+            Err(Refusal::Full | Refusal::Unknown) => Status::Full,
         }
     }
 
     fn open(&mut self, client: Client, id: ShMemId, number: u32) {
         let now = self.now();
-        let (kept, size) = match self.registry.open(client, id) {
+        let (stored, size) = match self.registry.open(client, id) {
             Ok(found) => found,
-            Err(Refused::Unknown) if now < self.grace => {
+            Err(Refusal::Unknown) if now < self.grace => {
                 let until = self.after(Duration::from_millis(self.grace - now));
                 self.waiting.insert(client, Waiting { id, number, until });
                 return;
             }
-            Err(Refused::Unknown) => {
+            Err(Refusal::Unknown) => {
                 return self.reply(client, number, Opcode::Open, Status::Unknown);
             }
             Err(_) => return self.reply(client, number, Opcode::Open, Status::Full),
@@ -724,7 +721,7 @@ impl Server {
         let Some(connection) = self.connections.get(&client) else {
             return;
         };
-        match send(connection, reply, Some(kept.fd.as_fd())) {
+        match send(connection, reply, Some(stored.fd.as_fd())) {
             Ok(()) => {}
             Err(socket::CROWDED) => {
                 self.registry.release(client, id);
@@ -780,7 +777,7 @@ impl Server {
             self.waiting.remove(&client);
             self.reply(client, number, Opcode::Open, Status::Unknown);
         }
-        self.registry.expire(now);
+        self.registry.expire_forks(now);
         self.reaper.retry();
         if self.not_accepting.is_some_and(|until| until <= now) {
             self.not_accepting = None;
@@ -799,7 +796,7 @@ impl Server {
         let retry = retry.chain((!self.paused.is_empty()).then(|| now + millis(RETRY)));
         let expected = self.expected.values().copied();
         let waiting = self.waiting.values().map(|waiting| waiting.until);
-        let forks = self.registry.next_expiry();
+        let forks = self.registry.next_fork_expiry();
         self.due = expected.chain(waiting).chain(forks).chain(retry).min();
     }
 
@@ -845,30 +842,4 @@ fn known(is_known: bool) -> Status {
 
 fn millis(span: Duration) -> Moment {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// For how much there are descriptors.
-struct Room {
-    connections: usize,
-    segments: usize,
-    /// Descriptors that clients should not have sent and that are still being closed.
-    foreign: usize,
-}
-
-impl Room {
-    /// A part is kept free: for the service itself, and for what is being closed.
-    fn of_this_process() -> Self {
-        const OWN: u64 = 24;
-        const FOREIGN: u64 = 256;
-        const MOST: u64 = 1 << 20;
-        let limit = sys::limits::open_files().unwrap_or(MOST).min(MOST);
-        let free = (limit / 8).min(OWN + FOREIGN);
-        let count = |number| usize::try_from(number).unwrap_or(0);
-        let room = count(limit.saturating_sub(free));
-        Self {
-            connections: (room / 2).max(1),
-            segments: (room / 2).max(1),
-            foreign: count(free.saturating_sub(OWN) / 2).max(1),
-        }
-    }
 }
