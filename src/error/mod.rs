@@ -4,12 +4,16 @@
 pub(crate) mod kind;
 pub(crate) mod limit;
 pub(crate) mod search;
+#[cfg(feature = "std")]
+pub(crate) mod service;
 
 use core::fmt;
 
 pub use self::kind::ErrorKind;
 pub use self::limit::Limit;
 pub use self::search::{Denial, Search};
+#[cfg(feature = "std")]
+pub use self::service::{AddressOrigin, PathOwner, RejectedDirectory, ServiceError};
 use crate::error::search::CURES;
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
@@ -140,10 +144,12 @@ pub enum Error {
     /// The service, or its address, is not what it should be.
     #[cfg(feature = "std")]
     Service {
-        /// The path that it is about.
+        /// The path of its socket. If no directory can be used, the first one that was tried.
         address: alloc::string::String,
-        /// What is wrong, and which variable the address comes from.
-        problem: alloc::borrow::Cow<'static, str>,
+        /// Where the address comes from.
+        origin: AddressOrigin,
+        /// What is wrong.
+        reason: ServiceError,
         /// The error number, if the system refused a call.
         errno: Option<i32>,
     },
@@ -293,10 +299,11 @@ impl fmt::Display for Error {
             }
             #[cfg(feature = "std")]
             Self::Service {
-                address, problem, ..
-            } => {
-                write!(f, "the service at {address:?}: {problem}")
-            }
+                address,
+                origin,
+                reason,
+                errno,
+            } => service::write(f, address, *origin, reason, *errno),
             #[cfg(feature = "std")]
             Self::ForkPending => f.write_str(
                 "another thread has called pre_fork, and for ten seconds neither post_fork nor \
