@@ -12,8 +12,8 @@ pub(crate) const VARIABLE: &str = "SHMEM_SERVICE";
 
 /// What is wrong with a service, or with its address.
 ///
-/// [`Display`](fmt::Display) prints the reason alone. That of [`Error::Service`](crate::Error::Service), which
-/// contains it, also names the address, the variable that it comes from, the error number and the cure.
+/// [`Display`](fmt::Display) prints the reason alone. That of [`Error::Service`](crate::Error::Service),
+/// which contains it, also names the address, the variable that it comes from, the error number and the cure.
 ///
 /// # Examples
 ///

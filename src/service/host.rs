@@ -93,10 +93,10 @@ static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 ///   debugging each other. They are not trusted to follow the protocol: a client that sends invalid or
 ///   incomplete requests, is slow, silent or stopped, or sends descriptors of any kind, loses its own
 ///   connection, and does not affect the others. A descriptor is accepted only with a request to store it,
-///   one at a time. A descriptor that is not memory is closed on another thread, one for each process, because
-///   its sender determines how long closing it takes. Nothing is accepted from a process while eight of its
-///   descriptors wait to be closed. No request makes the service map memory, follow a path, allocate an amount
-///   that the client chooses, or stop. See the [limits](Self::start_at).
+///   one at a time. A descriptor that is not memory is closed on another thread, one for each process,
+///   because its sender determines how long closing it takes. Nothing is accepted from a process while eight
+///   of its descriptors wait to be closed. No request makes the service map memory, follow a path, allocate
+///   an amount that the client chooses, or stop. See the [limits](Self::start_at).
 /// * *The service* is trusted by its clients as little. A process that opens a segment checks the owner, the
 ///   size and the seals of the descriptor, and waits at most five seconds for it. A false service could
 ///   provide the wrong segment, or none.
@@ -168,8 +168,8 @@ impl ShMemService {
     /// 1. `shmem_providers` in `$XDG_RUNTIME_DIR`, if only this user can enter that,
     /// 2. `shmem_providers` in `/run/user/UID`, under the same condition,
     /// 3. `shmem_providers-UID` in `$TMPDIR` or `/tmp`,
-    /// 4. `.shmem_providers` in `$HOME`, if this user owns `$HOME`: for the case that another user has created
-    ///    the third one first, or that the file system is read-only.
+    /// 4. `.shmem_providers` in `$HOME`, if this user owns `$HOME`: for the case that another user has
+    ///    created the third one first, or that the file system is read-only.
     ///
     /// Relative paths in these variables are ignored. If another directory becomes the first that can be used
     /// while the service runs, the service moves there within a second, and new programs find it there.
@@ -186,36 +186,37 @@ impl ShMemService {
     /// Starts the service at this address: the path of a socket, at most 103 bytes long. A relative path is
     /// made absolute now.
     ///
-    /// The service creates the socket, and next to it a file with `.lock` after the same name. Both are removed
-    /// when the service is stopped. If its process is killed, or exits without dropping the service (`exit`
-    /// does not drop statics), they remain until the last of its clients, or the next service at this address,
-    /// removes them.
+    /// The service creates the socket, and next to it a file with `.lock` after the same name. Both are
+    /// removed when the service is stopped. If its process is killed, or exits without dropping the service
+    /// (`exit` does not drop statics), they remain until the last of its clients, or the next service at this
+    /// address, removes them.
     ///
     /// If the socket, the lock or their directory is removed while the service runs, it creates them again
     /// within a second. If another service has started there in the meantime, this one ends, and its clients
     /// register their segments with the other one.
     ///
     /// No other user may be able to rename a directory of the path: each has to belong to this user or to
-    /// root, and a directory that others can write to needs the sticky bit, as `/tmp` has it. The directory of
-    /// the socket itself should be writable for this user only.
+    /// root, and a directory that others can write to needs the sticky bit, as `/tmp` has it. The directory
+    /// of the socket itself should be writable for this user only.
     ///
-    /// For half a second after its start, the service waits for the clients of a previous one to register their
-    /// segments. In that time, opening an unknown id takes until the end of it, before it is an error.
+    /// For half a second after its start, the service waits for the clients of a previous one to register
+    /// their segments. In that time, opening an unknown id takes until the end of it, before it is an error.
     ///
     /// # Errors
     ///
-    /// [`Error::Service`] if another service runs there, if the file there belongs to another user or is not a
-    /// socket, or if the path is not a safe one. [`Error::Os`] if the system has run out of a resource. After
-    /// an error, no files are left there.
+    /// [`Error::Service`] if another service runs there, if the file there belongs to another user or is not
+    /// a socket, or if the path is not a safe one. [`Error::Os`] if the system has run out of a resource.
+    /// After an error, no files are left there.
     ///
     /// # Limits
     ///
-    /// They depend on `RLIMIT_NOFILE` of this process. An eighth of it, at most 280, is kept free. Half of the
-    /// rest is for clients, half for segments. No process has more clients than are left for all others, and
-    /// none has registered more than four times as many segments, or bytes, as are left, so one process leaves
-    /// a fifth of the segments. The last eighth of each is for processes that have less than a twelfth of it.
-    /// Processes in other pid namespaces count as one. When there are too many clients, the service disconnects
-    /// the one that holds nothing and has been silent longest. It connects again with its next request.
+    /// They depend on `RLIMIT_NOFILE` of this process. An eighth of it, at most 280, is kept free. Half of
+    /// the rest is for clients, half for segments. No process has more clients than are left for all others,
+    /// and none has registered more than four times as many segments, or bytes, as are left, so one process
+    /// leaves a fifth of the segments. The last eighth of each is for processes that have less than a twelfth
+    /// of it. Processes in other pid namespaces count as one. When there are too many clients, the service
+    /// disconnects the one that holds nothing and has been silent longest. It connects again with its next
+    /// request.
     ///
     /// The service starts within three seconds, or returns an error.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self> {
@@ -340,8 +341,8 @@ impl Drop for ShMemService {
             return;
         }
         if let Some(mut stop) = self.stop.take() {
-            // This fails if the thread has ended. Closing the pipe would not suffice, because a child may have
-            // a copy of it.
+            // This fails if the thread has ended. Closing the pipe would not suffice, because a child may
+            // have a copy of it.
             let _ = stop.write_all(&[0]);
         }
         if let Some(thread) = self.thread.take() {

@@ -13,8 +13,8 @@ use crate::sys::path_lock::{Denied, File};
 use crate::sys::trust::{self, Found};
 use crate::sys::user::is_me;
 
-/// The maximum length of the path of a socket, in bytes: some systems store it in 104 bytes, with a zero at the
-/// end.
+/// The maximum length of the path of a socket, in bytes: some systems store it in 104 bytes, with a zero at
+/// the end.
 const MAX_LEN: usize = 103;
 
 /// The path of a socket, and where the path comes from.

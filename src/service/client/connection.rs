@@ -1,4 +1,5 @@
-//! [`Connection`]: a client's connection to the service. Each request is answered before the next one is sent.
+//! [`Connection`]: a client's connection to the service. Each request is answered before the next one is
+//! sent.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;

@@ -103,8 +103,8 @@ impl Shared {
         }
     }
 
-    /// Does the work of the monitor after the connection `lost` has ended, or after it was woken. Returns what
-    /// it has to wait for next.
+    /// Does the work of the monitor after the connection `lost` has ended, or after it was woken. Returns
+    /// what it has to wait for next.
     fn reconnect(self: &Arc<Self>, lost: Option<&Arc<Connection>>) -> MonitorTarget {
         let Ok(mut state) = self.state() else {
             return MonitorTarget {

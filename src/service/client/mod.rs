@@ -1,8 +1,8 @@
 //! [`Client`]: what a provider and its clones share to use the service.
 //!
 //! A client has one connection, which is created when it is needed, replaced when the host dies, and created
-//! again in a forked child. `state` is what it knows, `election` connects or becomes the host, `forks` carries
-//! it into a child, `monitor` notices when the host dies.
+//! again in a forked child. `state` is what it knows, `election` connects or becomes the host, `forks`
+//! carries it into a child, `monitor` notices when the host dies.
 
 mod connection;
 mod election;
@@ -40,8 +40,8 @@ const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait before trying again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The connection of a provider, its clones and its segments. When the last of them is dropped, the connection
-/// is closed, and the threads have ended.
+/// The connection of a provider, its clones and its segments. When the last of them is dropped, the
+/// connection is closed, and the threads have ended.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     shared: Arc<Shared>,
@@ -266,7 +266,8 @@ impl Shared {
             // A late reply must not be read as the reply to the next request.
             state.lose_connection();
             match error {
-                // A host that has died does not answer either, if a child of its process has its sockets open.
+                // A host that has died does not answer either, if a child of its process has its sockets
+                // open.
                 RequestError::Disconnected | RequestError::TimedOut
                     if Instant::now() < deadline => {}
                 RequestError::Disconnected => {
