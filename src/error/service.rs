@@ -416,3 +416,63 @@ fn write_errno(f: &mut fmt::Formatter<'_>, errno: Option<i32>) -> fmt::Result {
     f.write_str(": ")?;
     describe(f, errno)
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    use super::*;
+    use crate::error::Error;
+
+    fn message(origin: AddressOrigin, reason: ServiceError) -> String {
+        let error = Error::Service {
+            address: "/run/x".into(),
+            origin,
+            reason,
+            errno: None,
+        };
+        error.to_string()
+    }
+
+    #[test]
+    fn a_message_names_address_origin_reason_and_cure() {
+        assert_eq!(
+            message(AddressOrigin::ShMemService, ServiceError::SymbolicLink),
+            "the service address \"/run/x\" (from SHMEM_SERVICE) cannot be used: it is a symbolic link, \
+             and the path of the socket itself is needed; set SHMEM_SERVICE, for all programs that share \
+             segments, to the path of a socket in a directory that only this user can change"
+        );
+        assert_eq!(
+            message(AddressOrigin::Program, ServiceError::TimedOut),
+            "the service at \"/run/x\" (chosen by the program) does not answer"
+        );
+        assert_eq!(
+            message(AddressOrigin::Default, ServiceError::AlreadyServed),
+            "another service is already running at \"/run/x\" (the default)"
+        );
+    }
+
+    #[test]
+    fn a_message_names_all_rejected_directories() {
+        let rejected = |path: &str, origin, reason| RejectedDirectory {
+            path: path.into(),
+            origin,
+            reason,
+            errno: None,
+        };
+        let other_user = ServiceError::OtherUser {
+            path: "/tmp/x".into(),
+            uid: 1000,
+        };
+        let rejected = vec![
+            rejected("x", AddressOrigin::Tmpdir, ServiceError::RelativePath),
+            rejected("/tmp/x", AddressOrigin::Default, other_user),
+        ];
+        let message = message(AddressOrigin::Tmpdir, ServiceError::NoDirectory { rejected });
+        let expected = "no directory can be used for the service: \"x\" (from TMPDIR): the path is not \
+                        absolute; \"/tmp/x\" (the default): \"/tmp/x\" belongs to another user (uid 1000); \
+                        set SHMEM_SERVICE, ";
+        assert!(message.starts_with(expected), "{message}");
+    }
+}

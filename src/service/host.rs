@@ -97,9 +97,9 @@ static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 ///   because its sender determines how long closing it takes. Nothing is accepted from a process while eight
 ///   of its descriptors wait to be closed. No request makes the service map memory, follow a path, allocate
 ///   an amount that the client chooses, or stop. See the [limits](Self::start_at).
-/// * *The service* is trusted by its clients as little. A process that opens a segment checks the owner, the
-///   size and the seals of the descriptor, and waits at most five seconds for it. A false service could
-///   provide the wrong segment, or none.
+/// * *The service itself*: its clients do not trust it either. A process that opens a segment checks the
+///   owner, the size and the seals of the descriptor, and waits at most five seconds for it. A false service
+///   could provide the wrong segment, or none.
 ///
 /// # Platform notes
 ///
@@ -200,7 +200,7 @@ impl ShMemService {
     /// of the socket itself should be writable for this user only.
     ///
     /// For half a second after its start, the service waits for the clients of a previous one to register
-    /// their segments. In that time, opening an unknown id takes until the end of it, before it is an error.
+    /// their segments. Until then, opening an unknown id blocks before it returns an error.
     ///
     /// # Errors
     ///
