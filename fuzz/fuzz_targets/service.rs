@@ -4,7 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use shmem_providers::service_core::protocol::{Command, FRAME, Frame, Reply, Request};
-use shmem_providers::service_core::registry::{Client, Closing, IDS_PER_SEGMENT, Limits, Process, Registry};
+use shmem_providers::service_core::registry::{
+    Client, Closing, IDS_PER_SEGMENT, Limits, Process, Registry,
+};
 
 const CLIENTS: Client = 4;
 

@@ -192,7 +192,12 @@ impl<B: Backend<Handle = OwnedFd>> Lifecycle for ServedBackend<B> {
 impl<B: Backend<Handle = OwnedFd>> Exclusive for ServedBackend<B> {}
 
 impl<B: Sparse<Handle = OwnedFd>> Sparse for ServedBackend<B> {
-    fn next_data(&self, handle: &ServedHandle, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+    fn next_data(
+        &self,
+        handle: &ServedHandle,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
         self.memory.next_data(handle.fd(), from, len)
     }
 

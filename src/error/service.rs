@@ -246,7 +246,6 @@ impl ServiceError {
 
     /// Prints the reason. If the service does not work as it should, it is a verb whose subject is the
     /// service.
-    #[expect(clippy::too_many_lines, reason = "one sentence for each reason")]
     fn write(&self, f: &mut fmt::Formatter<'_>, errno: Option<i32>) -> fmt::Result {
         let text = match self {
             Self::EmptyPath => "the path is empty",
@@ -307,10 +306,7 @@ impl ServiceError {
             Self::Replaced => "its directory was replaced during the call",
             Self::NoDirectory { rejected } => return write_rejected(f, rejected),
             Self::OtherUsersService { uid } => {
-                return write!(
-                    f,
-                    "the service there belongs to another user (uid {uid})"
-                );
+                return write!(f, "the service there belongs to another user (uid {uid})");
             }
             Self::AlreadyServed => "another service is already running there",
             Self::StartTimedOut => {
@@ -469,7 +465,10 @@ mod tests {
             rejected("x", AddressOrigin::Tmpdir, ServiceError::RelativePath),
             rejected("/tmp/x", AddressOrigin::Default, other_user),
         ];
-        let message = message(AddressOrigin::Tmpdir, ServiceError::NoDirectory { rejected });
+        let message = message(
+            AddressOrigin::Tmpdir,
+            ServiceError::NoDirectory { rejected },
+        );
         let expected = "no directory can be used for the service: \"x\" (from TMPDIR): the path is not \
                         absolute; \"/tmp/x\" (the default): \"/tmp/x\" belongs to another user (uid 1000); \
                         set SHMEM_SERVICE, ";

@@ -61,8 +61,7 @@ impl Location {
             if let Found::Nothing = trust::check(parent)? {
                 return Err(Problem::absent(parent));
             }
-            let is_link =
-                |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+            let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
             if fs::lstat(&self.path).is_ok_and(is_link) {
                 return Err(ServiceError::SymbolicLink.into());
             }

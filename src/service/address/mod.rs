@@ -63,7 +63,8 @@ impl Address {
             if let Some(environment) = self.environment.get() {
                 return environment.lookup().clone();
             }
-            self.environment.replace(None, Environment::of_this_process());
+            self.environment
+                .replace(None, Environment::of_this_process());
         }
     }
 

@@ -112,7 +112,8 @@ impl Shared {
                 retry_after: Some(RECONNECT_PAUSE),
             };
         };
-        let is_lost = |current: &Arc<Connection>| lost.is_some_and(|lost| Arc::ptr_eq(current, lost));
+        let is_lost =
+            |current: &Arc<Connection>| lost.is_some_and(|lost| Arc::ptr_eq(current, lost));
         if state.connection.as_ref().is_some_and(is_lost) {
             state.lose_connection();
         }

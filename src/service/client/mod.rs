@@ -99,9 +99,7 @@ impl Client {
             let id = random_text(b's')?;
             let command = Command::Register { id, size };
             let passed = Some(fd.as_fd());
-            let (reply, _) = self
-                .shared
-                .request(&mut state, command, passed, deadline)?;
+            let (reply, _) = self.shared.request(&mut state, command, passed, deadline)?;
             tries -= 1;
             match reply.status {
                 Status::Done => return Ok(self.retain(&mut state, id, size, fd)),

@@ -1,6 +1,7 @@
 //! The deadlines, against a model that lists all of them.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use proptest::prelude::*;
