@@ -116,9 +116,9 @@ pub enum Status {
 pub enum DecodeError {
     /// The peer uses this other version of the format.
     Version(u8),
-    /// There is no such request, or no such reply.
+    /// No request has this opcode, or no reply.
     Opcode(u8),
-    /// There is no such status, or a request has one.
+    /// No reply has this status. In a request it is always 0.
     Status(u8),
     /// The size is missing, or this message has none.
     Size,
