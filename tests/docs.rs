@@ -67,7 +67,7 @@ fn every_test_that_the_security_page_names_exists() {
             ["contract", "…", _] => vec!["tests/contract/contract.rs".to_owned()],
             ["model", _] => vec!["tests/model.rs".to_owned()],
             // Of the library itself.
-            [module, "tests", _] => vec![format!("src/{module}/tests.rs")],
+            [module, "tests", file, _] => vec![format!("src/{module}/tests/{file}.rs")],
             [suite, file, _] => ["", "attack/"]
                 .map(|folder| format!("tests/{suite}/{folder}{file}.rs"))
                 .into(),

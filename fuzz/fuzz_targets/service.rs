@@ -1,10 +1,12 @@
-//! Whatever clients send, a frame is a request with one encoding or none at all, the books agree
-//! with who is there, and when everybody is gone they are empty.
+//! Whatever clients send, a frame is a request with one encoding or is rejected. The registry agrees with the
+//! clients that are connected, and is empty when the last one has disconnected.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shmem_providers::service_core::protocol::{Ask, FRAME, Frame, Reply, Request};
-use shmem_providers::service_core::registry::{Client, Closing, IDS, Limits, Process, Registry};
+use shmem_providers::service_core::protocol::{Command, FRAME, Frame, Reply, Request};
+use shmem_providers::service_core::registry::{
+    Client, Closing, IDS_PER_SEGMENT, Limits, Process, Registry,
+};
 
 const CLIENTS: Client = 4;
 
@@ -19,8 +21,8 @@ fuzz_target!(|data: &[u8]| {
     for client in 0..CLIENTS {
         registry.connect(client, Process::Known(client as u32 / 2));
     }
-    // Each round is a byte that says whose turn it is and what time has passed, and a frame. A frame
-    // that is cut off ends with what valid ones end with.
+    // Each round is a byte with the number of the client and the time that has passed, and a frame. A frame
+    // that is cut off ends with zeros, as valid ones do.
     let mut now = 0;
     for round in data.chunks(FRAME + 1) {
         let (&turn, rest) = round.split_first().expect("no chunk is empty");
@@ -28,51 +30,51 @@ fuzz_target!(|data: &[u8]| {
         frame[..rest.len()].copy_from_slice(rest);
         let client = Client::from(turn) % CLIENTS;
         now += u64::from(turn >> 5);
-        registry.expire(now);
-        if let Some(reply) = Reply::decode(&frame) {
+        registry.expire_forks(now);
+        if let Ok(reply) = Reply::decode(&frame) {
             assert_eq!(reply.encode(), frame);
-            assert_eq!(Request::decode(&frame), None);
+            assert!(Request::decode(&frame).is_err());
         }
-        let Some(request) = Request::decode(&frame) else {
-            // The server lets go of who says this.
+        let Ok(request) = Request::decode(&frame) else {
+            // The server disconnects the client.
             registry.disconnect(client);
             assert!(registry.holds_nothing(client));
             registry.connect(client, Process::Unknown);
             continue;
         };
         assert_eq!(request.encode(), frame);
-        match request.ask {
-            Ask::Hello(None) => {}
-            Ask::Hello(Some(token)) => {
-                let awaited = registry.awaited();
-                let adopted = registry.adopt(client, token);
-                assert_eq!(registry.awaited(), awaited - usize::from(adopted));
+        match request.command {
+            Command::Hello(None) => {}
+            Command::Hello(Some(token)) => {
+                let pending = registry.pending_forks();
+                let is_bound = registry.bind_fork(client, token);
+                assert_eq!(registry.pending_forks(), pending - usize::from(is_bound));
             }
-            Ask::Register { id, size } => {
+            Command::Register { id, size } => {
                 if registry
                     .register(client, id, size.get(), turn, Closing::default())
                     .is_ok()
                 {
-                    assert!(registry.held(client).any(|held| held == id));
+                    assert!(registry.held_by(client).any(|held| held == id));
                     assert!(registry.open(client, id).is_ok());
                 }
             }
-            Ask::Open(id) => {
+            Command::Open(id) => {
                 let opened = registry.open(client, id).is_ok();
-                assert_eq!(registry.held(client).any(|held| held == id), opened);
+                assert_eq!(registry.held_by(client).any(|held| held == id), opened);
             }
-            Ask::Release(id) => {
+            Command::Release(id) => {
                 registry.release(client, id);
-                assert!(registry.held(client).all(|held| held != id));
+                assert!(registry.held_by(client).all(|held| held != id));
             }
-            Ask::Fork(token) => {
-                registry.announce(client, token, now + 3);
-                assert!(registry.awaited() <= LIMITS.forks);
+            Command::Fork(token) => {
+                registry.announce_fork(client, token, now + 3);
+                assert!(registry.pending_forks() <= LIMITS.forks);
             }
         }
-        registry.freed();
+        registry.take_freed();
         for process in (0..2).map(Process::Known).chain([Process::Unknown]) {
-            assert!(registry.ids_of(process) <= IDS * LIMITS.segments);
+            assert!(registry.ids_of(process) <= IDS_PER_SEGMENT * LIMITS.segments);
         }
         assert!(registry.len() <= LIMITS.segments && registry.bytes() <= LIMITS.bytes);
         assert_eq!(registry.is_empty(), registry.bytes() == 0);
@@ -80,6 +82,6 @@ fuzz_target!(|data: &[u8]| {
     for client in 0..CLIENTS {
         registry.disconnect(client);
     }
-    registry.expire(u64::MAX);
-    assert!(registry.is_empty() && registry.bytes() == 0 && registry.clients() == 0);
+    registry.expire_forks(u64::MAX);
+    assert!(registry.is_empty() && registry.bytes() == 0 && registry.client_count() == 0);
 });

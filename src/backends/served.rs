@@ -24,7 +24,7 @@ use crate::memory::size::mapped_len;
 use crate::options::OptionReport;
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::service::client::{Client, Held};
+use crate::service::client::{Client, ServedHandle};
 
 /// Creates segments of another backend, and shares them through a [service](crate::ShMemService)
 /// instead of by names.
@@ -121,7 +121,7 @@ impl<B: Backend<Handle = OwnedFd>> Provider<ServedBackend<B>> {
 
 impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
     /// Registers what the memory backend has created with the service.
-    fn register(&self, created: Created<OwnedFd>) -> Result<Created<Held>> {
+    fn register(&self, created: Created<OwnedFd>) -> Result<Created<ServedHandle>> {
         if created.cleanup == Cleanup::Unlink {
             self.memory.unlink(&created.handle, &created.id)?;
         }
@@ -139,16 +139,16 @@ impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
 }
 
 impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
-    type Handle = Held;
+    type Handle = ServedHandle;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<Held>> {
+    fn create(&self, request: Request<'_>) -> Result<Created<ServedHandle>> {
         self.register(self.memory.create(Request {
             exclusive_check: false,
             ..request
         })?)
     }
 
-    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<Held> {
+    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<ServedHandle> {
         match id.kind() {
             IdKind::Served => self.client.open(*id),
             _ => {
@@ -157,11 +157,11 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
         }
     }
 
-    fn duplicate(&self, handle: &Held) -> Result<Held> {
-        self.client.hold_again(handle)
+    fn duplicate(&self, handle: &ServedHandle) -> Result<ServedHandle> {
+        self.client.duplicate(handle)
     }
 
-    fn map(&self, handle: &Held, attach: Attach) -> Result<(Mapping, OptionReport)> {
+    fn map(&self, handle: &ServedHandle, attach: Attach) -> Result<(Mapping, OptionReport)> {
         // The size that the service knows, because some systems round the size up to whole pages.
         let len = mapped_len(handle.size(), attach.len)?;
         let attach = Attach {
@@ -171,7 +171,7 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
         self.memory.map(handle.fd(), attach)
     }
 
-    fn unlink(&self, _handle: &Held, _id: &ShMemId) -> Result<()> {
+    fn unlink(&self, _handle: &ServedHandle, _id: &ShMemId) -> Result<()> {
         Ok(())
     }
 }
@@ -194,11 +194,16 @@ impl<B: Backend<Handle = OwnedFd>> Lifecycle for ServedBackend<B> {
 impl<B: Backend<Handle = OwnedFd>> Exclusive for ServedBackend<B> {}
 
 impl<B: Sparse<Handle = OwnedFd>> Sparse for ServedBackend<B> {
-    fn next_data(&self, handle: &Held, from: usize, len: usize) -> Result<Option<Range<usize>>> {
+    fn next_data(
+        &self,
+        handle: &ServedHandle,
+        from: usize,
+        len: usize,
+    ) -> Result<Option<Range<usize>>> {
         self.memory.next_data(handle.fd(), from, len)
     }
 
-    fn trim(&self, handle: &Held, range: Range<usize>) -> Result<()> {
+    fn trim(&self, handle: &ServedHandle, range: Range<usize>) -> Result<()> {
         self.memory.trim(handle.fd(), range)
     }
 }
@@ -208,14 +213,14 @@ impl<B: Snapshots<Handle = OwnedFd>> Snapshots for ServedBackend<B> {
         &self,
         bytes: &[u8],
         ranges: impl Iterator<Item = Range<usize>>,
-    ) -> Result<(Held, ShMemId)> {
+    ) -> Result<(ServedHandle, ShMemId)> {
         let (snapshot, _) = self.memory.create_snapshot(bytes, ranges)?;
         let handle = self.client.register(bytes.len(), snapshot)?;
         let id = handle.id();
         Ok((handle, id))
     }
 
-    fn map_private(&self, handle: &Held) -> Result<Mapping> {
+    fn map_private(&self, handle: &ServedHandle) -> Result<Mapping> {
         self.memory.map_private(handle.fd())
     }
 

@@ -3,6 +3,8 @@
 use core::fmt;
 
 use crate::error::search::CURES;
+#[cfg(feature = "std")]
+use crate::error::service;
 use crate::error::{Error, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
@@ -106,10 +108,11 @@ impl fmt::Display for Error {
             }
             #[cfg(feature = "std")]
             Self::Service {
-                address, problem, ..
-            } => {
-                write!(f, "the service at {address:?}: {problem}")
-            }
+                address,
+                origin,
+                reason,
+                errno,
+            } => service::write(f, address, *origin, reason, *errno),
             #[cfg(feature = "std")]
             Self::ForkPending => f.write_str(
                 "another thread has called pre_fork, and has not called post_fork or used the \
@@ -178,7 +181,7 @@ impl fmt::Debug for Error {
 }
 
 /// Writes the system's description of an error number, if the standard library is available.
-fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
+pub(crate) fn describe(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
     #[cfg(feature = "std")]
     return write!(f, "{}", std::io::Error::from_raw_os_error(errno));
     #[cfg(not(feature = "std"))]

@@ -5,10 +5,14 @@ pub(crate) mod kind;
 pub(crate) mod limit;
 mod message;
 pub(crate) mod search;
+#[cfg(feature = "std")]
+pub(crate) mod service;
 
 pub use self::kind::ErrorKind;
 pub use self::limit::Limit;
 pub use self::search::{Denial, Search};
+#[cfg(feature = "std")]
+pub use self::service::{AddressOrigin, PathOwner, RejectedDirectory, ServiceError};
 use crate::id::ShMemId;
 
 /// The result of the functions of this crate.
@@ -138,10 +142,12 @@ pub enum Error {
     /// The service, or its address, is unusable.
     #[cfg(feature = "std")]
     Service {
-        /// The path concerned.
+        /// The path of its socket. If no directory can be used, the first one that was tried.
         address: alloc::string::String,
-        /// What is wrong, and which variable the address comes from.
-        problem: alloc::borrow::Cow<'static, str>,
+        /// Where the address comes from.
+        origin: AddressOrigin,
+        /// What is wrong.
+        reason: ServiceError,
         /// The error number, if the system refused a call.
         errno: Option<i32>,
     },

@@ -1,11 +1,11 @@
-//! [`DummyShMemService`]: no service at all.
+//! [`DummyShMemService`]: stands in for the service where none is needed.
 
 use std::path::Path;
 
 use crate::error::Result;
 
-/// Stands in for `ShMemService` where no service is needed, because the default provider opens
-/// segments by their ids alone.
+/// Replaces `ShMemService` on systems where no service is needed, because the default provider opens segments
+/// by their ids alone.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DummyShMemService;
 

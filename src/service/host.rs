@@ -14,54 +14,51 @@ use std::time::Instant;
 
 use super::address::{Address, Location, Lookup};
 use super::server::Server;
-use crate::error::{Error, Result, Subject};
+use crate::error::{Error, Result, ServiceError, Subject, service};
 use crate::process::Owner;
 use crate::process::fork_lock::ForkLock;
 use crate::sys;
 use crate::sys::path_lock::Denied;
 use crate::sys::thread::Thread;
 
-/// The variable with the address, see [`ShMemService::ENV`].
-pub(super) const ENV: &str = "SHMEM_SERVICE";
-
 /// How long starting a service may take.
-const START: Duration = Duration::from_secs(3);
+const START_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long it may take in any case.
-const LEAST: Duration = Duration::from_millis(250);
+/// How long it may take even if the deadline of the caller is closer.
+const MIN_START_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What has come of the start of a service: somebody waits for it, it serves, or it took too long.
-const WAITED_FOR: u8 = 0;
-const SERVES: u8 = 1;
-const GIVEN_UP: u8 = 2;
+/// The states of a start: the caller waits for it, the thread serves, or the caller has given up.
+const PENDING: u8 = 0;
+const SERVING: u8 = 1;
+const ABANDONED: u8 = 2;
 
-/// What a thread says about the start: whether it serves, and the descriptor of the program's table
-/// that it does not need any more.
-type Started = (Result<Location, Failure>, Option<OwnedFd>);
+/// What the thread reports about its start: the outcome, and a descriptor of the program's descriptor table
+/// that it no longer needs.
+type Started = (Result<Location, StartError>, Option<OwnedFd>);
 
 /// Why a service does not start.
-enum Failure {
-    /// There is no place for its socket.
-    Nowhere(Error),
-    /// It was refused this place.
+enum StartError {
+    /// No path can be used for its socket.
+    NoAddress(Error),
+    /// It was not allowed to serve at this path.
     Denied(Location, Denied),
 }
 
-/// Starts that took too long. What they send back is closed when it comes, in the table that it
-/// belongs to.
+/// The reports of starts that took too long. Their descriptors are closed when they arrive, because only
+/// threads that share the program's descriptor table can do that.
 static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 
-/// Keeps the descriptors of segments for as long as somebody holds them, and hands them out to
-/// processes of the same user.
+/// Stores the descriptors of segments while any process holds them, and hands them out to processes of the
+/// same user.
 ///
-/// There is no need to start one: the first [`ServedShMemProvider`](crate::ServedShMemProvider)
-/// that finds none does so, and when it ends, another process takes over. Start one to choose its
-/// address, or to have it in a program of its own.
+/// There is no need to start one: the first [`ServedShMemProvider`](crate::ServedShMemProvider) that finds no
+/// service starts one, and when that process ends, another one takes over. Start one to choose its address,
+/// or to run it in a program of its own.
 ///
 /// # One request
 ///
 /// ```text
-///  a process that makes                 the service                  a process that opens
+///  a process that creates               the service                  a process that opens
 ///
 ///  memfd_create, ftruncate,
 ///  seals, mmap
@@ -77,49 +74,51 @@ static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 ///                                       after the last, close
 /// ```
 ///
-/// Frames have 40 bytes, whatever they say. A release has no answer. When a process dies, the kernel
-/// hangs up its connection, and with that it has released everything.
+/// All frames have 40 bytes. A release has no reply. When a process dies, the kernel closes its connection,
+/// which releases everything that it held.
 ///
 /// # Lifetime
 ///
-/// It serves until it is dropped or its process ends. What its clients hold goes on living, and they
-/// hand it to the next service, whose ids are the same.
+/// The service runs until it is dropped or its process ends. The segments that its clients hold continue to
+/// exist. The clients register them with the next service, under the same ids.
 ///
 /// # Security
 ///
-/// Whom does it trust?
+/// What the service trusts:
 ///
-/// * *Other users*: in nothing. The socket is in a folder that they cannot enter; credentials are
-///   compared on both sides (`SO_PEERCRED`) before the first byte is believed; an address that
-///   another user has taken first is an error. Ids are random, but nothing depends on that.
-/// * *Processes of the same user*: that they may read and write every segment, which they could by
-///   debugging each other. Not that they keep to the rules: a client that lies, is slow, silent or
-///   stopped, or sends descriptors of whatever kind, loses its own connection, and the others notice
-///   nothing. A descriptor is accepted only with a request to keep it, one at a time; what turns out not
-///   to be memory is closed on a thread of its own, one for each process, because closing can take as
-///   long as whoever sent it likes, and a process of which eight wait to be closed is not listened to.
-///   Nothing that a client says makes the service map memory, follow a path, allocate by a number, or
-///   stop. See the [limits](Self::start_at).
-/// * *The service*: as little. Who opens a segment checks owner, size and seals of what it gets, and
-///   waits five seconds at most for it. A false service could hand out the wrong segment, or none.
+/// * *Other users*: not at all. The socket is in a directory that they cannot enter. Client and service
+///   compare credentials (`SO_PEERCRED`) before they process the first byte. If another user has occupied an
+///   address first, that is an error. Ids are random, but the security does not depend on that.
+/// * *Processes of the same user*: they may read and write every segment, which they could also do by
+///   debugging each other. They are not trusted to follow the protocol: a client that sends invalid or
+///   incomplete requests, is slow, silent or stopped, or sends descriptors of any kind, loses its own
+///   connection, and does not affect the others. A descriptor is accepted only with a request to store it,
+///   one at a time. A descriptor that is not memory is closed on another thread, one for each process,
+///   because its sender determines how long closing it takes. Nothing is accepted from a process while eight
+///   of its descriptors wait to be closed. No request makes the service map memory, follow a path, allocate
+///   an amount that the client chooses, or stop. See the [limits](Self::start_at).
+/// * *The service itself*: its clients do not trust it either. A process that opens a segment checks the
+///   owner, the size and the seals of the descriptor, and waits at most five seconds for it. A false service
+///   could provide the wrong segment, or none.
 ///
 /// # Platform notes
 ///
-/// On Linux its thread has a table of descriptors of its own, so that a forked child inherits none
-/// of them. Elsewhere (or before Linux 5.9) a child that is forked without `exec` keeps the sockets
-/// of its parent open; clients then notice the death of the service by its silence.
+/// On Linux the thread of the service has its own descriptor table, so a forked child inherits none of its
+/// descriptors. On other systems, and before Linux 5.9, a child that is forked and does not call `exec` keeps
+/// the sockets of its parent open. Its clients then notice that the service has died because it does not
+/// answer.
 ///
-/// To have a table of its own, the thread closes copies of the program's descriptors, of which file systems
-/// are told. So it goes without if the program has a message queue open, whose `mq_notify` that would
-/// end, or a file of a file system in user space or of another machine, which could let it wait.
+/// To get its own table, the thread closes copies of the program's descriptors, and file systems are notified
+/// of that. So it shares the program's table if the program has a message queue open, whose `mq_notify`
+/// registration would end, or a file of a user-space or network file system, which could block.
 ///
-/// Since Linux 6.16 the kernel keeps clients from sending descriptors before they are accepted
-/// (`SO_PASSRIGHTS`). Before that, many processes together that send what does not get closed, and leave,
-/// can take up descriptors of the service until it is closed.
+/// Since Linux 6.16 the kernel prevents clients from sending descriptors before they are admitted
+/// (`SO_PASSRIGHTS`). Before that, many processes together that send descriptors whose closing blocks, and
+/// disconnect, can occupy descriptors of the service until these are closed.
 ///
 /// # Examples
 ///
-/// A program that does nothing but serve:
+/// A program that only serves:
 ///
 /// ```no_run
 /// use shmem_providers::ShMemService;
@@ -128,15 +127,15 @@ static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 ///
-/// Two campaigns that know nothing of each other:
+/// Two services that are independent of each other:
 ///
 /// ```
 /// use shmem_providers::{
-///     MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider, ShMemService,
+///     MemfdBackend, ServedShMemProvider, ShMem, ShMemProvider, ShMemService,
 /// };
 ///
-/// # let folder = tempfile::tempdir()?;
-/// # let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+/// # let directory = tempfile::tempdir()?;
+/// # let (one, other) = (directory.path().join("one"), directory.path().join("other"));
 /// let services = [ShMemService::start_at(&one)?, ShMemService::start_at(&other)?];
 /// let mut ours = ServedShMemProvider::<MemfdBackend>::at(&one);
 /// let mut theirs = ServedShMemProvider::<MemfdBackend>::at(&other);
@@ -148,92 +147,96 @@ static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 #[derive(Debug)]
 pub struct ShMemService {
     address: PathBuf,
-    /// The end to write to, of a pipe that the thread looks at.
+    /// The write end of a pipe that the thread polls.
     stop: Option<File>,
     thread: Option<Thread>,
     owner: Owner,
 }
 
 impl ShMemService {
-    /// The variable of the environment that tells a program the address, if it shall not be the
-    /// user's own: `command.env(ShMemService::ENV, service.address())`. A relative path is made absolute
-    /// when the variable is read. A program that runs with more rights than the user who started it
-    /// (`AT_SECURE` in `getauxval(3)`) ignores it, and the other variables as well.
-    pub const ENV: &'static str = ENV;
+    /// The environment variable with the address, for programs that shall not use the default one:
+    /// `command.env(ShMemService::ENV, service.address())`.
+    ///
+    /// A relative path is made absolute when the variable is read. A program that runs with more privileges
+    /// than the user who started it (`AT_SECURE` in `getauxval(3)`) ignores this variable and the others that
+    /// determine the default.
+    pub const ENV: &'static str = service::VARIABLE;
 
-    /// Starts the service at the address in `SHMEM_SERVICE`, or else at the one where all programs
-    /// of this user meet: in the first of these directories that can be used.
+    /// Starts the service at the address in `SHMEM_SERVICE`. If that is not set, it uses the default address,
+    /// where all programs of this user meet: in the first of these directories that can be used.
     ///
     /// 1. `shmem_providers` in `$XDG_RUNTIME_DIR`, if only this user can enter that,
-    /// 2. `shmem_providers` in `/run/user/UID`, likewise,
+    /// 2. `shmem_providers` in `/run/user/UID`, under the same condition,
     /// 3. `shmem_providers-UID` in `$TMPDIR` or `/tmp`,
-    /// 4. `.shmem_providers` in `$HOME`, if this user owns `$HOME`: for when another user has created the
-    ///    third first, or the file system is read-only.
+    /// 4. `.shmem_providers` in `$HOME`, if this user owns `$HOME`: for the case that another user has
+    ///    created the third one first, or that the file system is read-only.
     ///
-    /// Relative paths in these variables are ignored. When the first usable directory changes while the
-    /// service runs, it follows within a second, and new programs find it there.
+    /// Relative paths in these variables are ignored. If another directory becomes the first that can be used
+    /// while the service runs, the service moves there within a second, and new programs find it there.
     ///
-    /// A child that was forked and has executed no other program goes by the variables that its parent
-    /// found.
+    /// A child that was forked and has not executed another program uses the variables that its parent read.
     ///
     /// # Errors
     ///
-    /// As [`start_at`](Self::start_at), and [`Error::Service`] if none of the directories can be used.
+    /// Those of [`start_at`](Self::start_at), and [`Error::Service`] if none of the directories can be used.
     pub fn start() -> Result<Self> {
         Self::start_or_fail(&Address::default())
     }
 
-    /// Starts the service at this address: the path of a socket, of 103 bytes at most. A relative path is
+    /// Starts the service at this address: the path of a socket, at most 103 bytes long. A relative path is
     /// made absolute now.
     ///
-    /// Beside it there will be a file with `.lock` behind its name. Both are removed when the service is
-    /// stopped. If its process is killed, or exits without dropping it (`exit` drops no statics), they are
-    /// left behind until the last of its clients or the next service at this address removes them.
+    /// The service creates the socket, and next to it a file with `.lock` after the same name. Both are
+    /// removed when the service is stopped. If its process is killed, or exits without dropping the service
+    /// (`exit` does not drop statics), they remain until the last of its clients, or the next service at this
+    /// address, removes them.
     ///
-    /// If socket, lock or their directory are removed while it serves, it creates them again within a second.
-    /// If another service has started there by then, this one ends, and its clients hand what they hold to
-    /// the other one.
+    /// If the socket, the lock or their directory is removed while the service runs, it creates them again
+    /// within a second. If another service has started there in the meantime, this one ends, and its clients
+    /// register their segments with the other one.
     ///
-    /// Other users must not be able to rename any directory of the path: each has to belong to this user or
-    /// to root, and a parent that others may write to needs the sticky bit, as `/tmp` has it. The directory of
-    /// the socket itself should be writable for this user only.
+    /// No other user may be able to rename a directory of the path: each has to belong to this user or to
+    /// root, and a directory that others can write to needs the sticky bit, as `/tmp` has it. The directory
+    /// of the socket itself should be writable for this user only.
     ///
-    /// For half a second it waits for what clients of a service before it may hand in: to open an id
-    /// that nobody knows takes that long then, before it is an error.
+    /// For half a second after its start, the service waits for the clients of a previous one to register
+    /// their segments. Until then, opening an unknown id blocks before it returns an error.
     ///
     /// # Errors
     ///
-    /// [`Error::Service`] if somebody else serves there, if what is there belongs to another user or is no
-    /// socket, or if the path is no safe place for one; [`Error::Os`] if the system has run out of
-    /// a resource. After an error nothing is left there.
+    /// [`Error::Service`] if another service runs there, if the file there belongs to another user or is not
+    /// a socket, or if the path is not a safe one. [`Error::Os`] if the system has run out of a resource.
+    /// After an error, no files are left there.
     ///
     /// # Limits
     ///
-    /// They follow `RLIMIT_NOFILE` of this process: an eighth of it, at most 280, is kept free, and
-    /// the rest is for clients and for segments, one half each. No process has more clients than are left
-    /// for all others, and no process has registered more than four times as many segments, or bytes, as
-    /// are left, so one process leaves a fifth of the segments. The last eighth of each is for processes
-    /// that have little: less than a twelfth of it. Processes of other pid namespaces count as one. When there are too many clients, the one is let go that holds nothing and
-    /// has been silent longest; it connects again when it has something to say.
+    /// They depend on `RLIMIT_NOFILE` of this process. An eighth of it, at most 280, is kept free. Half of
+    /// the rest is for clients, half for segments. No process has more clients than are left for all others,
+    /// and none has registered more than four times as many segments, or bytes, as are left, so one process
+    /// leaves a fifth of the segments. The last eighth of each is for processes that have less than a twelfth
+    /// of it. Processes in other pid namespaces count as one. When there are too many clients, the service
+    /// disconnects the one that holds nothing and has been silent longest. It connects again with its next
+    /// request.
     ///
-    /// It starts within three seconds, or not at all: an error.
+    /// The service starts within three seconds, or returns an error.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self> {
         Self::start_or_fail(&Address::chosen(path.as_ref()))
     }
 
-    /// The path of its socket, when it was started.
+    /// Returns the path of the socket at the time of the start.
     #[must_use]
     pub fn address(&self) -> &Path {
         &self.address
     }
 
-    /// Ends the service, as dropping it does. What its clients hold, they hand to the next one.
+    /// Ends the service, as dropping it does. Its clients register their segments with the next one.
     pub fn stop(self) {
         drop(self);
     }
 
-    /// Serves until the process ends, or until the service does: because the system has failed it, another
-    /// service has started at its address while its socket was removed, or the process has changed its user.
+    /// Serves until the process ends, or until the service does: because a system call failed on which it
+    /// depends, because another service has started at its address while its socket was missing, or because
+    /// the process has changed its user.
     pub fn wait(mut self) {
         if let Some(thread) = self.thread.take() {
             thread.join();
@@ -242,50 +245,50 @@ impl ShMemService {
 
     fn start_or_fail(address: &Address) -> Result<Self> {
         let lookup = address.lookup();
-        match Self::claim(&lookup, Instant::now() + START)? {
+        match Self::claim(&lookup, Instant::now() + START_TIMEOUT)? {
             Some(service) => Ok(service),
-            None => Err(lookup.locate()?.denied(Denied::Occupied)),
+            None => Err(lookup.locate()?.error(ServiceError::AlreadyServed)),
         }
     }
 
-    /// Starts the service, unless somebody else serves there or is about to.
+    /// Starts the service. Returns `None` if another service runs there or is about to.
     ///
-    /// If that takes longer than until this time, the thread ends by itself when it gets that far.
+    /// After the deadline, this returns an error, and the thread ends on its own when it gets that far.
     pub(super) fn claim(lookup: &Lookup, deadline: Instant) -> Result<Option<Self>> {
         let (stopping, stop) =
             sys::pipe().map_err(|errno| sys::failed("pipe2", errno, Subject::Nothing))?;
         LATE.lock_now()
             .retain(|late| matches!(late.try_recv(), Err(TryRecvError::Empty)));
         let (report, reported) = mpsc::channel::<Started>();
-        let start = Arc::new(AtomicU8::new(WAITED_FOR));
-        let told = Arc::clone(&start);
-        let theirs = lookup.clone();
-        let thread = sys::thread::spawn(c"shmem-service", move || {
-            let (stopping, shared) = match sys::thread::own_descriptors(stopping.as_fd()) {
-                Some(own) => (own, Some(stopping)),
-                None => (stopping, None),
-            };
-            // Its directories may not answer, so they are looked at here, and not by who waits.
-            let (server, outcome) = match theirs.locate() {
-                // Nobody waits any more.
-                Ok(location) if told.load(Acquire) == GIVEN_UP => (None, Ok(location)),
-                Ok(location) => match Server::new(&location.path, theirs, stopping) {
-                    Ok(server) => (Some(server), Ok(location)),
-                    Err(denied) => (None, Err(Failure::Denied(location, denied))),
-                },
-                Err(error) => (None, Err(Failure::Nowhere(error))),
-            };
-            let is_waited_for = told
-                .compare_exchange(WAITED_FOR, SERVES, AcqRel, Acquire)
-                .is_ok();
-            // It is waited for, or kept until it comes.
-            let _ = report.send((outcome, shared));
-            match server {
-                Some(server) if is_waited_for => server.serve(),
-                Some(server) => server.end(),
-                None => {}
-            }
-        });
+        let state = Arc::new(AtomicU8::new(PENDING));
+        let thread = {
+            let (lookup, state) = (lookup.clone(), Arc::clone(&state));
+            sys::thread::spawn(c"shmem-service", move || {
+                let (stopping, shared) = match sys::thread::own_descriptors(stopping.as_fd()) {
+                    Some(own) => (own, Some(stopping)),
+                    None => (stopping, None),
+                };
+                // Access to the directories may block, so it happens here and not in the caller.
+                let (server, outcome) = match lookup.locate() {
+                    Ok(location) if state.load(Acquire) == ABANDONED => (None, Ok(location)),
+                    Ok(location) => match Server::new(&location.path, lookup, stopping) {
+                        Ok(server) => (Some(server), Ok(location)),
+                        Err(denied) => (None, Err(StartError::Denied(location, denied))),
+                    },
+                    Err(error) => (None, Err(StartError::NoAddress(error))),
+                };
+                let is_awaited = state
+                    .compare_exchange(PENDING, SERVING, AcqRel, Acquire)
+                    .is_ok();
+                // If nobody waits for the report, `LATE` has its receiver.
+                let _ = report.send((outcome, shared));
+                match server {
+                    Some(server) if is_awaited => server.serve(),
+                    Some(server) => server.end(),
+                    None => {}
+                }
+            })
+        };
         let thread =
             thread.map_err(|errno| sys::failed("pthread_create", errno, Subject::Nothing))?;
         let mut service = Self {
@@ -294,42 +297,35 @@ impl ShMemService {
             thread: Some(thread),
             owner: Owner::current(),
         };
-        let patience = deadline
+        let timeout = deadline
             .saturating_duration_since(Instant::now())
-            .max(LEAST);
-        let mut outcome = reported.recv_timeout(patience);
+            .max(MIN_START_TIMEOUT);
+        let mut outcome = reported.recv_timeout(timeout);
         if outcome.is_err() {
-            let late = start.compare_exchange(WAITED_FOR, GIVEN_UP, AcqRel, Acquire);
-            if late.is_ok() {
+            let abandoned = state.compare_exchange(PENDING, ABANDONED, AcqRel, Acquire);
+            if abandoned.is_ok() {
                 LATE.lock_now().push(reported);
-                service.give_up();
-                return Err(lookup.first().problem(
-                    "does not start in time: something in its directory, or a file that this \
-                     process has open, does not answer",
-                ));
+                service.detach();
+                return Err(lookup.first().error(ServiceError::StartTimedOut));
             }
-            // Either it is done just now, or the thread has ended.
+            // The thread has either just started to serve or ended.
             outcome = reported.recv().map_err(Into::into);
         }
-        // What the thread has sent back is closed here, in the table that it belongs to.
-        match outcome.map(|(outcome, _theirs)| outcome) {
+        // This closes the descriptor that the thread has sent back, in the table that it belongs to.
+        match outcome.map(|(outcome, _shared)| outcome) {
             Ok(Ok(location)) => {
                 service.address = location.path;
                 Ok(Some(service))
             }
-            Ok(Err(Failure::Denied(_, Denied::Occupied | Denied::Served))) => Ok(None),
-            Ok(Err(Failure::Denied(location, denied))) => Err(location.denied(denied)),
-            Ok(Err(Failure::Nowhere(error))) => Err(error),
-            Err(_) => Err(lookup
-                .first()
-                .problem("the thread of the service has ended")),
+            Ok(Err(StartError::Denied(_, Denied::Occupied | Denied::Served))) => Ok(None),
+            Ok(Err(StartError::Denied(location, denied))) => Err(location.denied(denied)),
+            Ok(Err(StartError::NoAddress(error))) => Err(error),
+            Err(_) => Err(lookup.first().error(ServiceError::ThreadEnded)),
         }
     }
-}
 
-impl ShMemService {
-    /// Leaves the thread to itself.
-    fn give_up(mut self) {
+    /// Lets the thread finish on its own.
+    fn detach(mut self) {
         drop(self.stop.take());
         drop(self.thread.take());
     }
@@ -338,14 +334,15 @@ impl ShMemService {
 impl Drop for ShMemService {
     fn drop(&mut self) {
         if !self.owner.is_current() {
-            // A forked child: the thread is its parent's.
+            // This is a forked child, and the thread belongs to its parent.
             if let Some(thread) = self.thread.take() {
                 thread.leave_to_parent();
             }
             return;
         }
         if let Some(mut stop) = self.stop.take() {
-            // It fails if the thread has ended. Closing alone would not do: a child may have a copy.
+            // This fails if the thread has ended. Closing the pipe would not suffice, because a child may
+            // have a copy of it.
             let _ = stop.write_all(&[0]);
         }
         if let Some(thread) = self.thread.take() {

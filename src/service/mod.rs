@@ -1,12 +1,15 @@
-//! The service: keeps descriptors and hands them out, where an id alone cannot open a segment.
+//! The service: stores descriptors and hands them out, where an id alone cannot open a segment.
 //!
-//! `protocol` and `registry` are its core: bytes and bookkeeping, no input and no output. `wire`
-//! moves frames through sockets and knows no bookkeeping; `server` is the loop that joins the two,
-//! `client` the other side, with its `connection` and the `keeper` that notices when a service dies.
-//! `address` says where they meet. What needs `unsafe` is in `sys`.
+//! Its core performs no I/O and is tested against models: `protocol` encodes and decodes messages,
+//! `registry` knows which client holds which segment, `admission` decides who gets how much, `deadlines`
+//! knows when something is due. `wire` moves frames through sockets. `server` is the loop that connects
+//! these parts, and `host` runs it in a thread. `reaper` closes descriptors whose closing may block.
+//!
+//! `client` is the peer of the server, with its `connection` and the `monitor`, which notices when the host
+//! dies. `address` decides where client and service meet. Everything that needs `unsafe` is in `sys`.
 #![forbid(unsafe_code)]
 
-// Public to the fuzzers, and without `std` used by nobody else.
+// Public for the fuzz targets. Without `std` nothing else uses them.
 #[cfg_attr(not(fuzzing), allow(dead_code, unreachable_pub))]
 pub mod protocol;
 #[cfg_attr(not(fuzzing), allow(dead_code, unreachable_pub))]
@@ -14,8 +17,13 @@ pub mod registry;
 
 #[cfg(all(unix, feature = "std"))]
 mod address;
+// Without `std` there is only the registry, which needs a part of it.
+#[cfg_attr(not(all(unix, feature = "std")), allow(dead_code))]
+mod admission;
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod client;
+#[cfg(all(unix, feature = "std"))]
+mod deadlines;
 #[cfg(feature = "std")]
 pub(crate) mod dummy;
 #[cfg(all(unix, feature = "std"))]

@@ -1,4 +1,4 @@
-//! [`Closer`]: closes what can take long to close, on other threads.
+//! [`Reaper`]: closes descriptors whose closing may block, on threads of its own.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -15,79 +15,80 @@ use rustix::fd::OwnedFd;
 use super::registry::Process;
 use crate::sys;
 
-/// How many threads there are at most.
-const MOST_LANES: usize = 64;
+/// The maximum number of threads.
+const MAX_WORKERS: usize = 64;
 
-/// How long a thread waits for more to close.
-const LINGER: Duration = Duration::from_millis(500);
+/// How long an idle thread waits for another descriptor before it ends.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How many descriptors of one process may wait to be closed before nothing more is accepted from it:
-/// descriptors that it has sent and connections, and memory.
-const MOST_FOREIGN: usize = 8;
-const MOST_MEMORY: usize = 32;
-const MOST_REFUSED: usize = 32;
+/// unwanted descriptors and connections, memory of segments, and memory that was not stored.
+const MAX_FOREIGN: usize = 8;
+const MAX_MEMORY: usize = 32;
+const MAX_REFUSED: usize = 32;
 
-/// What is closed.
+/// What kind of descriptor is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Memory of segments. It takes as long as the kernel needs to free it: an eighth of a second for
-    /// each GiB.
+    /// Memory of segments. The kernel needs about an eighth of a second to free a GiB.
     Memory,
-    /// A connection, perhaps with messages that nobody has read.
+    /// A connection, perhaps with unread messages.
     Connection,
     /// A descriptor that a client should not have sent.
     Foreign,
-    /// Memory that was never kept: because there was no room, or because it was kept already. It takes no
-    /// room of what may be kept.
+    /// Memory that was never stored, because a limit was reached or the segment was stored already. It
+    /// does not count towards the limit of stored segments.
     Refused,
 }
 
 /// Closes descriptors on other threads, one for each process that they come from.
 ///
-/// To close a descriptor can take as long as whoever made it likes: a TCP socket with `SO_LINGER`
-/// waits for its other side, a file of a file system in user space (FUSE) for the program behind
-/// it, and a Unix socket for all that was sent through it and not received. Whoever serves others must
-/// not wait for that, and what others have sent must not wait behind it.
+/// The peer that created a descriptor determines how long closing it takes: a TCP socket with
+/// `SO_LINGER` waits for its peer, a file in a user-space file system (FUSE) for the program behind it, and
+/// a Unix socket closes everything that was sent through it and not received. The thread that serves
+/// clients must not block on that, and neither must descriptors of one process wait behind those of
+/// another.
 #[derive(Debug)]
-pub(super) struct Closer {
-    lanes: BTreeMap<Process, Lane>,
-    /// For which there was no thread.
-    unclosed: Vec<(Process, Load)>,
-    /// How many descriptors of all processes wait, for each kind.
-    waiting: [Count; 4],
-    /// How many foreign and refused ones may wait at most before processes with any are kept from sending more.
-    most_foreign: usize,
+pub(super) struct Reaper {
+    workers: BTreeMap<Process, Worker>,
+    /// Descriptors for which no thread could be started.
+    backlog: Vec<(Process, Job)>,
+    /// How many descriptors of all processes are pending, for each kind.
+    pending: [Counter; 4],
+    /// From how many pending foreign and refused descriptors on, of all processes together, a process with
+    /// any of them is overloaded.
+    max_foreign: usize,
 }
 
-/// A thread, and what waits for it.
+/// The thread for one process, and how many descriptors it has to close.
 #[derive(Debug)]
-struct Lane {
-    /// The thread ends some time after this is dropped, or when there is nothing to do.
-    thread: Option<Sender<Load>>,
-    foreign: Count,
-    memory: Count,
-    refused: Count,
+struct Worker {
+    /// The thread ends after [`IDLE_TIMEOUT`] without work, or when this is dropped.
+    thread: Option<Sender<Job>>,
+    foreign: Counter,
+    memory: Counter,
+    refused: Counter,
 }
 
-/// A descriptor to be closed. It is counted until it is.
+/// A descriptor to be closed. It is counted until that is done.
 #[derive(Debug)]
-struct Load {
-    /// First, because fields are dropped in this order.
+struct Job {
+    /// The first field, because fields are dropped in this order.
     fd: OwnedFd,
     _of_process: Counted,
     _of_all: Counted,
 }
 
-/// Counts what exists.
+/// The number of existing [`Counted`] values.
 #[derive(Debug, Default)]
-struct Count(Arc<AtomicUsize>);
+struct Counter(Arc<AtomicUsize>);
 
-/// One more, for as long as it exists.
+/// Is included in its [`Counter`] until it is dropped.
 #[derive(Debug)]
 struct Counted(Arc<AtomicUsize>);
 
-impl Count {
-    fn one_more(&self) -> Counted {
+impl Counter {
+    fn increment(&self) -> Counted {
         self.0.fetch_add(1, Relaxed);
         Counted(Arc::clone(&self.0))
     }
@@ -103,102 +104,107 @@ impl Drop for Counted {
     }
 }
 
-impl Closer {
-    /// `most_foreign`: how many descriptors that clients should not have sent may be open at once,
-    /// approximately.
-    pub(super) fn new(most_foreign: usize) -> Self {
+impl Reaper {
+    /// Creates a reaper without threads.
+    ///
+    /// `max_foreign` is approximately how many descriptors that clients should not have sent may be open
+    /// at the same time.
+    pub(super) fn new(max_foreign: usize) -> Self {
         Self {
-            lanes: BTreeMap::new(),
-            unclosed: Vec::new(),
-            waiting: Default::default(),
-            most_foreign,
+            workers: BTreeMap::new(),
+            backlog: Vec::new(),
+            pending: Default::default(),
+            max_foreign,
         }
     }
 
-    /// Has a descriptor closed that comes from this process.
+    /// Closes a descriptor that comes from this process, on another thread.
     pub(super) fn close(&mut self, process: Process, kind: Kind, fd: OwnedFd) {
-        if self.lanes.len() >= MOST_LANES && !self.lanes.contains_key(&process) {
-            self.lanes.retain(|_, lane| lane.is_busy());
+        if self.workers.len() >= MAX_WORKERS && !self.workers.contains_key(&process) {
+            self.workers.retain(|_, worker| worker.is_busy());
         }
-        let has_room = self.lanes.len() < MOST_LANES || self.lanes.contains_key(&process);
-        let all = self.count(kind).one_more();
-        if !has_room {
-            let nobody = Count::default().one_more();
-            return self.unclosed.push((process, Load::new(fd, nobody, all)));
+        let may_start = self.workers.len() < MAX_WORKERS || self.workers.contains_key(&process);
+        let of_all = self.counter(kind).increment();
+        if !may_start {
+            let of_process = Counter::default().increment();
+            let job = Job::new(fd, of_process, of_all);
+            return self.backlog.push((process, job));
         }
-        let lane = self.lanes.entry(process).or_insert_with(Lane::new);
-        let counted = match kind {
-            Kind::Memory => lane.memory.one_more(),
-            Kind::Refused => lane.refused.one_more(),
-            Kind::Connection | Kind::Foreign => lane.foreign.one_more(),
+        let worker = self.workers.entry(process).or_insert_with(Worker::new);
+        let of_process = match kind {
+            Kind::Memory => worker.memory.increment(),
+            Kind::Refused => worker.refused.increment(),
+            Kind::Connection | Kind::Foreign => worker.foreign.increment(),
         };
-        if let Err(load) = lane.close(Load::new(fd, counted, all)) {
-            self.unclosed.push((process, load));
+        if let Err(job) = worker.close(Job::new(fd, of_process, of_all)) {
+            self.backlog.push((process, job));
         }
     }
 
-    /// Tries again what could not be done for lack of threads.
-    pub(super) fn try_again(&mut self) {
-        if self.unclosed.is_empty() {
+    /// Tries again to close the descriptors for which no thread could be started.
+    pub(super) fn retry(&mut self) {
+        if self.backlog.is_empty() {
             return;
         }
-        self.lanes.retain(|_, lane| lane.is_busy());
-        for (process, load) in core::mem::take(&mut self.unclosed) {
-            if self.lanes.len() >= MOST_LANES && !self.lanes.contains_key(&process) {
-                self.unclosed.push((process, load));
+        self.workers.retain(|_, worker| worker.is_busy());
+        for (process, job) in core::mem::take(&mut self.backlog) {
+            if self.workers.len() >= MAX_WORKERS && !self.workers.contains_key(&process) {
+                self.backlog.push((process, job));
                 continue;
             }
-            let lane = self.lanes.entry(process).or_insert_with(Lane::new);
-            if let Err(load) = lane.close(load) {
-                self.unclosed.push((process, load));
+            let worker = self.workers.entry(process).or_insert_with(Worker::new);
+            if let Err(job) = worker.close(job) {
+                self.backlog.push((process, job));
             }
         }
     }
 
-    /// How many descriptors wait.
-    pub(super) fn waiting(&self, kind: Kind) -> usize {
-        self.count(kind).get()
+    /// Returns how many descriptors of this kind are not closed yet.
+    pub(super) fn pending(&self, kind: Kind) -> usize {
+        self.counter(kind).get()
     }
 
-    /// How many descriptors of memory that belonged to this process wait.
-    pub(super) fn memory_of(&self, process: Process) -> usize {
-        let lane = self.lanes.get(&process);
-        lane.map_or(0, |lane| lane.memory.get())
+    /// Returns how many segments that this process registered are not closed yet.
+    pub(super) fn pending_memory_of(&self, process: Process) -> usize {
+        let worker = self.workers.get(&process);
+        worker.map_or(0, |worker| worker.memory.get())
     }
 
-    /// Whether so much of this process waits to be closed that nothing more shall come from it.
-    pub(super) fn is_behind(&self, process: Process) -> bool {
-        let Some(lane) = self.lanes.get(&process) else {
-            // Without a lane, it is not known what is whose.
-            return self.lanes.len() >= MOST_LANES && !self.unclosed.is_empty();
+    /// Returns `true` if so many descriptors of this process are not closed yet that nothing more may be
+    /// accepted from it.
+    pub(super) fn is_overloaded_by(&self, process: Process) -> bool {
+        let Some(worker) = self.workers.get(&process) else {
+            // The backlog is not counted for each process.
+            return self.workers.len() >= MAX_WORKERS && !self.backlog.is_empty();
         };
-        let (foreign, refused) = (lane.foreign.get(), lane.refused.get());
-        let of_all = self.waiting(Kind::Foreign) + self.waiting(Kind::Refused);
-        foreign >= MOST_FOREIGN
-            || refused >= MOST_REFUSED
-            || lane.memory.get() >= MOST_MEMORY
-            || foreign + refused > 0 && of_all >= self.most_foreign
+        let (foreign, refused) = (worker.foreign.get(), worker.refused.get());
+        let of_all = self.pending(Kind::Foreign) + self.pending(Kind::Refused);
+        foreign >= MAX_FOREIGN
+            || refused >= MAX_REFUSED
+            || worker.memory.get() >= MAX_MEMORY
+            || foreign + refused > 0 && of_all >= self.max_foreign
     }
 
-    /// Waits so long at most until everything is closed; the threads go on by themselves.
-    pub(super) fn finish(mut self, patience: Duration) {
-        let end = Instant::now() + patience;
+    /// Waits until everything is closed, at most for `timeout`. After that the threads finish on their own.
+    pub(super) fn finish(mut self, timeout: Duration) {
+        let end = Instant::now() + timeout;
         loop {
-            self.try_again();
-            let waiting: usize = self.waiting.iter().map(Count::get).sum();
-            if waiting == 0 || Instant::now() >= end {
+            self.retry();
+            let pending: usize = self.pending.iter().map(Counter::get).sum();
+            if pending == 0 || Instant::now() >= end {
                 break;
             }
             thread::sleep(Duration::from_micros(200));
         }
-        // What there never was a thread for is closed with the table of the service, or stays open.
-        for (_, load) in self.unclosed.drain(..) {
-            core::mem::forget(load);
+        // Descriptors without a thread are closed with the descriptor table of the service, if it has one of
+        // its own, and otherwise stay open: closing them here could block.
+        for (_, job) in self.backlog.drain(..) {
+            core::mem::forget(job);
         }
     }
 
-    fn count(&self, kind: Kind) -> &Count {
-        let [memory, connections, foreign, refused] = &self.waiting;
+    fn counter(&self, kind: Kind) -> &Counter {
+        let [memory, connections, foreign, refused] = &self.pending;
         match kind {
             Kind::Memory => memory,
             Kind::Connection => connections,
@@ -208,7 +214,7 @@ impl Closer {
     }
 }
 
-impl Load {
+impl Job {
     fn new(fd: OwnedFd, of_process: Counted, of_all: Counted) -> Self {
         Self {
             fd,
@@ -218,13 +224,13 @@ impl Load {
     }
 }
 
-impl Lane {
+impl Worker {
     fn new() -> Self {
         Self {
             thread: None,
-            foreign: Count::default(),
-            memory: Count::default(),
-            refused: Count::default(),
+            foreign: Counter::default(),
+            memory: Counter::default(),
+            refused: Counter::default(),
         }
     }
 
@@ -232,54 +238,65 @@ impl Lane {
         self.foreign.get() + self.memory.get() + self.refused.get() > 0
     }
 
-    /// Hands it to the thread, which is started if need be. Returns it if there can be none.
-    fn close(&mut self, load: Load) -> Result<(), Load> {
-        let load = match &self.thread {
-            Some(thread) => match thread.send(load) {
+    /// Passes the job to the thread, which is started if there is none. Returns the job if that fails.
+    fn close(&mut self, job: Job) -> Result<(), Job> {
+        let job = match &self.thread {
+            Some(thread) => match thread.send(job) {
                 Ok(()) => return Ok(()),
-                // It has ended meanwhile.
-                Err(mpsc::SendError(load)) => load,
+                // The thread was idle and has ended.
+                Err(mpsc::SendError(job)) => job,
             },
-            None => load,
+            None => job,
         };
-        self.thread = start();
+        self.thread = start_worker();
         match &self.thread {
-            Some(thread) => thread.send(load).map_err(|mpsc::SendError(load)| load),
-            None => Err(load),
+            Some(thread) => thread.send(job).map_err(|mpsc::SendError(job)| job),
+            None => Err(job),
         }
     }
 }
 
-fn start() -> Option<Sender<Load>> {
-    let (sender, receiver) = mpsc::channel::<Load>();
+fn start_worker() -> Option<Sender<Job>> {
+    let (sender, receiver) = mpsc::channel::<Job>();
     let work = move || loop {
-        match receiver.recv_timeout(LINGER) {
-            Ok(load) => drop(load.fd),
+        match receiver.recv_timeout(IDLE_TIMEOUT) {
+            Ok(job) => drop(job.fd),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
         }
     };
-    sys::thread::spawn(c"shmem-closer", work).ok()?;
+    sys::thread::spawn(c"shmem-reaper", work).ok()?;
     Some(sender)
 }
 
-/// How many descriptors of a service wait to be closed in this process, which is its client.
-static OF_SERVICES: AtomicUsize = AtomicUsize::new(0);
+/// How many groups of descriptors that services have sent to this process are not closed yet.
+static FROM_SERVICES: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether so much from services waits to be closed that nothing more shall be accepted from one.
-pub(super) fn has_enough_of_services() -> bool {
-    OF_SERVICES.load(Relaxed) >= MOST_FOREIGN
+/// Returns `true` if so many descriptors that services have sent are not closed yet that this process, their
+/// client, may not accept more from any service.
+pub(super) fn is_overloaded_by_services() -> bool {
+    FROM_SERVICES.load(Relaxed) >= MAX_FOREIGN
 }
 
-/// Closes what a service has sent that it should not have sent.
-pub(super) fn close_of_service(descriptors: Vec<OwnedFd>) {
+/// Closes descriptors that a service should not have sent to this process, on another thread.
+pub(super) fn close_from_service(descriptors: Vec<OwnedFd>) {
     if descriptors.is_empty() {
         return;
     }
-    OF_SERVICES.fetch_add(1, Relaxed);
+    FROM_SERVICES.fetch_add(1, Relaxed);
+    let counted = FromService;
     let work = move || {
         drop(descriptors);
-        OF_SERVICES.fetch_sub(1, Relaxed);
+        drop(counted);
     };
-    // Without a thread it is closed here: there is no other place.
-    let _ = sys::thread::spawn(c"shmem-closer", work);
+    // If no thread can be started, the closure is dropped, which closes the descriptors on this thread.
+    let _ = sys::thread::spawn(c"shmem-reaper", work);
+}
+
+/// Is included in [`FROM_SERVICES`] until it is dropped.
+struct FromService;
+
+impl Drop for FromService {
+    fn drop(&mut self) {
+        FROM_SERVICES.fetch_sub(1, Relaxed);
+    }
 }

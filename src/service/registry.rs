@@ -1,109 +1,93 @@
-//! Who holds what. Knows no sockets, no descriptors and no clock: a segment is whatever the server
-//! keeps for one, and times are numbers.
+//! Which client holds which segment. No sockets, no descriptors and no clock: the type of a stored segment
+//! is a parameter, and times are numbers.
 //!
-//! What is kept is held: by a client that is connected, or by a fork that was announced and is still
-//! awaited. So when the last client is gone, and the last fork has come or is given up, nothing is
-//! kept.
+//! A segment is stored while it has a holder: a connected client, or a fork that was announced and whose
+//! child has not connected yet. So nothing is stored any more when the last client has disconnected and the
+//! last announced fork has connected or expired.
 //!
-//! Everything is bounded for each process: of whatever there is a limited number of, no process gets more
-//! than [`SHARE`] times as much as is left for all others, so that one of them leaves a fifth. Several that
-//! come and go could take the rest all the same, because each that comes has nothing and may have more. So
-//! the last eighth is for processes that have little: see [`is_fair`].
+//! The use of each process is bounded: see [`admission`](super::admission).
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::admission::is_fair;
 use super::protocol::Token;
 use crate::id::ShMemId;
 
-/// A client, for as long as it is connected. Never given to another one later.
+/// Identifies a connected client. Numbers are not reused.
 pub type Client = u64;
 
-/// The process that a client belongs to: its clients share what one may have.
+/// The process that a client belongs to. All clients of a process share its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Process {
-    /// The process of this number.
+    /// The process with this number.
     Known(u32),
-    /// It is not known which, because it is in another pid namespace. All of these together may have as
-    /// much as one process.
+    /// A process in another pid namespace, whose number is unknown. All of these together have the limits
+    /// of one process.
     Unknown,
 }
 
-/// How much is kept at most.
+/// The limits for all clients together.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Segments of all clients together.
+    /// The maximum number of segments.
     pub segments: usize,
-    /// Their bytes.
+    /// The maximum size of all segments together, in bytes.
     pub bytes: u64,
-    /// Forks that are awaited, of all clients together.
+    /// The maximum number of announced forks.
     pub forks: usize,
 }
 
-/// How many times as much a process may have as is free.
-pub const SHARE: usize = 4;
+/// How many ids the sets of one process may contain together, as a multiple of [`Limits::segments`].
+pub const IDS_PER_SEGMENT: usize = 4;
 
-/// Whether a process that has `own` of something may have more of it, when `left` is left of `limit`.
-///
-/// [`SHARE`] bounds each process. Of the last eighth, a process with more than a twelfth of it gets
-/// nothing, so that ten others leave some of it.
-#[must_use]
-pub fn is_fair(own: u64, left: u64, limit: u64) -> bool {
-    let reserve = limit / 8;
-    let little = (reserve / 12).max(1);
-    own < left.saturating_mul(SHARE as u64) && (left > reserve || own < little)
-}
-
-/// How many ids the sets of one process have together, at most, as a multiple of how many segments there
-/// may be.
-pub const IDS: usize = 4;
-
-/// Segments that are not kept any more, but still count, because they are being closed.
+/// Segments that are no longer stored, but still count because they are being closed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Closing {
-    /// Of the process of the client.
+    /// Those of the client's process.
     pub own: usize,
-    /// Of all processes.
+    /// Those of all processes.
     pub all: usize,
 }
 
-/// Why a segment is not kept, or not opened.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The id is another segment's.
+pub enum Refusal {
+    /// The id belongs to another segment.
     Taken,
-    /// There is no room, or none for this process.
+    /// A limit is reached, or the share of this process.
     Full,
-    /// There is no segment of this id.
+    /// No segment has this id.
     Unknown,
 }
 
-/// The books: segments, and who holds them.
+/// The stored segments and their holders.
 #[derive(Debug)]
 pub struct Registry<S> {
     limits: Limits,
     segments: BTreeMap<ShMemId, Entry<S>>,
-    clients: BTreeMap<Client, Holder>,
+    clients: BTreeMap<Client, ClientState>,
     forks: BTreeMap<Token, Fork>,
-    /// Processes that have something.
-    accounts: BTreeMap<Process, Account>,
+    /// Processes that use nothing have no entry.
+    usage: BTreeMap<Process, Usage>,
     bytes: u64,
-    /// What is not kept any more, or never was, until somebody takes it.
+    /// Segments that are no longer stored, or never were, until [`take_freed`](Self::take_freed).
     freed: Vec<Freed<S>>,
 }
 
-/// A client, and what it holds.
+/// A client and the segments it holds.
 #[derive(Debug)]
-struct Holder {
+struct ClientState {
     process: Process,
-    held: Arc<Set>,
+    held: Arc<HeldSet>,
 }
 
-/// Segments that are held by whoever shares this. It is copied when one of several changes it.
+/// A set of held segments. A client and its announced forks share one set, which is copied when one of them
+/// changes it.
 #[derive(Debug)]
-struct Set {
-    /// Whom it counts for.
+struct HeldSet {
+    /// The process whose limit it counts towards.
     process: Process,
     ids: BTreeSet<ShMemId>,
 }
@@ -112,47 +96,48 @@ struct Set {
 struct Entry<S> {
     segment: S,
     size: u64,
-    /// The client that registered it first.
+    /// The process that registered it first.
     process: Process,
-    /// How many sets it is in.
+    /// How many sets contain it.
     holders: usize,
 }
 
-/// A fork that is awaited: it holds what its parent held when it announced it.
+/// An announced fork. It holds what its parent held at the announcement.
 #[derive(Debug)]
 struct Fork {
-    /// Of the parent.
+    /// The parent.
     process: Process,
-    held: Arc<Set>,
-    /// When it is given up.
-    until: u64,
+    held: Arc<HeldSet>,
+    expires: u64,
 }
 
-/// A segment that is not kept, to be closed.
+/// A segment that the caller has to close.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Freed<S> {
-    /// The process that has registered it.
+    /// The process that registered it.
     pub process: Process,
     /// The segment.
     pub segment: S,
-    /// Whether it was kept before, and so took room.
-    pub was_kept: bool,
+    /// `true` if it was stored, and so counted towards the limits.
+    pub was_stored: bool,
 }
 
-/// What a process has.
+/// What counts towards the limits of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Account {
+struct Usage {
     clients: usize,
-    /// That it has registered first, and their bytes.
+    /// The segments that it registered first.
     segments: usize,
+    /// The size of these segments.
     bytes: u64,
-    /// In its sets.
+    /// The ids in its sets.
     ids: usize,
+    /// The forks that it announced.
     forks: usize,
 }
 
 impl<S: PartialEq> Registry<S> {
-    /// Nothing.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -160,43 +145,43 @@ impl<S: PartialEq> Registry<S> {
             segments: BTreeMap::new(),
             clients: BTreeMap::new(),
             forks: BTreeMap::new(),
-            accounts: BTreeMap::new(),
+            usage: BTreeMap::new(),
             bytes: 0,
             freed: Vec::new(),
         }
     }
 
-    /// A client of this process has come.
+    /// Adds a client of this process, which holds nothing.
     pub fn connect(&mut self, client: Client, process: Process) {
         if self.clients.contains_key(&client) {
             return;
         }
-        let held = Arc::new(Set {
+        let held = Arc::new(HeldSet {
             process,
             ids: BTreeSet::new(),
         });
-        self.clients.insert(client, Holder { process, held });
-        self.account(process, |account| account.clients += 1);
+        self.clients.insert(client, ClientState { process, held });
+        self.update_usage(process, |usage| usage.clients += 1);
     }
 
-    /// A client is gone: what only it held is let go.
+    /// Removes a client, and frees the segments that only it held.
     pub fn disconnect(&mut self, client: Client) {
-        if let Some(Holder { process, held }) = self.clients.remove(&client) {
-            self.account(process, |account| {
-                account.clients = account.clients.saturating_sub(1);
+        if let Some(ClientState { process, held }) = self.clients.remove(&client) {
+            self.update_usage(process, |usage| {
+                usage.clients = usage.clients.saturating_sub(1);
             });
-            self.let_set_go(held);
+            self.release_set(held);
         }
     }
 
-    /// Keeps a segment under the id, held by the client.
+    /// Stores a segment under the id, with the client as its holder.
     ///
-    /// To hand in what is kept already, as clients do for a new service, is to hold it. What is not kept
-    /// is [freed](Self::freed).
+    /// Registering a stored segment again, as clients do with a new host, adds a holder. A segment that is
+    /// not stored by this call is [freed](Self::take_freed).
     ///
     /// # Errors
     ///
-    /// If the id is another segment's, or if there is no room for it.
+    /// If the id belongs to another segment, or if a limit is reached.
     pub fn register(
         &mut self,
         client: Client,
@@ -204,28 +189,28 @@ impl<S: PartialEq> Registry<S> {
         size: u64,
         segment: S,
         closing: Closing,
-    ) -> Result<(), Refused> {
-        let Some(process) = self.clients.get(&client).map(|holder| holder.process) else {
-            self.refuse(Process::Unknown, segment);
-            return Err(Refused::Full);
+    ) -> Result<(), Refusal> {
+        let Some(process) = self.clients.get(&client).map(|client| client.process) else {
+            self.give_back(Process::Unknown, segment);
+            return Err(Refusal::Full);
         };
         if let Some(entry) = self.segments.get(&id) {
             let is_same = entry.segment == segment && entry.size == size;
-            self.refuse(process, segment);
+            self.give_back(process, segment);
             return match is_same {
-                true if self.hold(client, id) => Ok(()),
-                true => Err(Refused::Full),
-                false => Err(Refused::Taken),
+                true if self.add_holder(client, id) => Ok(()),
+                true => Err(Refusal::Full),
+                false => Err(Refusal::Taken),
             };
         }
-        if !self.has_room(process, size, closing) || !self.may_hold_more(client) {
-            self.refuse(process, segment);
-            return Err(Refused::Full);
+        if !self.may_store(process, size, closing) || !self.reserve_id(client) {
+            self.give_back(process, segment);
+            return Err(Refusal::Full);
         }
         self.bytes += size;
-        self.account(process, |account| {
-            account.segments += 1;
-            account.bytes += size;
+        self.update_usage(process, |usage| {
+            usage.segments += 1;
+            usage.bytes += size;
         });
         let entry = Entry {
             segment,
@@ -234,295 +219,300 @@ impl<S: PartialEq> Registry<S> {
             holders: 0,
         };
         self.segments.insert(id, entry);
-        self.hold(client, id);
+        self.add_holder(client, id);
         Ok(())
     }
 
-    /// Gives a segment back that is not kept.
-    fn refuse(&mut self, process: Process, segment: S) {
+    /// Frees a segment that was not stored.
+    fn give_back(&mut self, process: Process, segment: S) {
         self.freed.push(Freed {
             process,
             segment,
-            was_kept: false,
+            was_stored: false,
         });
     }
 
-    /// Whether the process may have one more segment, of this size.
-    fn has_room(&self, process: Process, size: u64, closing: Closing) -> bool {
+    /// Returns `true` if the process may store another segment of this size.
+    fn may_store(&self, process: Process, size: u64, closing: Closing) -> bool {
         let Limits {
             segments, bytes, ..
         } = self.limits;
-        let account = self.account_of(process);
-        let kept = self.segments.len().saturating_add(closing.all);
-        let own = account.segments.saturating_add(closing.own);
-        let left = segments.saturating_sub(kept);
-        // With this one included.
+        let usage = self.usage_of(process);
+        let stored = self.segments.len().saturating_add(closing.all);
+        let own = usage.segments.saturating_add(closing.own);
+        let left = segments.saturating_sub(stored);
+        // After this segment is stored.
         let left_bytes = bytes.checked_sub(self.bytes.saturating_add(size));
         is_fair(own as u64, left as u64, segments as u64)
             && left_bytes.is_some_and(|left| {
-                let own = account.bytes.saturating_add(size).saturating_sub(1);
+                let own = usage.bytes.saturating_add(size).saturating_sub(1);
                 is_fair(own, left, bytes)
             })
     }
 
-    /// The segment of this id and its size, from now on held by the client as well.
+    /// Returns the segment with this id and its size, and makes the client one of its holders.
     ///
     /// # Errors
     ///
-    /// If there is no such segment or client, or if the client's process has as many as it may.
-    pub fn open(&mut self, client: Client, id: ShMemId) -> Result<(&S, u64), Refused> {
+    /// If there is no such segment or client, or if the client's process holds as many as it may.
+    pub fn open(&mut self, client: Client, id: ShMemId) -> Result<(&S, u64), Refusal> {
         if !self.clients.contains_key(&client) || !self.segments.contains_key(&id) {
-            return Err(Refused::Unknown);
+            return Err(Refusal::Unknown);
         }
-        if !self.hold(client, id) {
-            return Err(Refused::Full);
+        if !self.add_holder(client, id) {
+            return Err(Refusal::Full);
         }
-        let entry = self.segments.get(&id).ok_or(Refused::Unknown)?;
+        let entry = self.segments.get(&id).ok_or(Refusal::Unknown)?;
         Ok((&entry.segment, entry.size))
     }
 
-    /// The client does not hold the id any more. Returns whether it did, and could be told from those who
-    /// share its set.
+    /// Removes the client from the holders of the segment.
+    ///
+    /// Returns `false` if it is not one of them, or if there is no room to copy the set that it shares.
     pub fn release(&mut self, client: Client, id: ShMemId) -> bool {
-        if !self.holds(client, id) || !self.make_own(client) {
+        if !self.holds(client, id) || !self.unshare(client) {
             return false;
         }
-        let holder = self.clients.get_mut(&client);
-        let Some(set) = holder.and_then(|holder| Arc::get_mut(&mut holder.held)) else {
+        let client = self.clients.get_mut(&client);
+        let Some(set) = client.and_then(|client| Arc::get_mut(&mut client.held)) else {
             return false;
         };
         let process = set.process;
         set.ids.remove(&id);
-        self.account(process, |account| {
-            account.ids = account.ids.saturating_sub(1);
+        self.update_usage(process, |usage| {
+            usage.ids = usage.ids.saturating_sub(1);
         });
-        self.let_go(id);
+        self.remove_holder(id);
         true
     }
 
-    /// A fork of the client is awaited until then; it holds what the client does.
+    /// Announces a fork of `parent`, which holds what its parent holds now, until it expires.
     ///
-    /// If there are too many, the oldest of the same process is given up for it. Whether it is awaited:
-    /// not if there is none of the same process, or if another fork has the token.
-    pub fn announce(&mut self, parent: Client, token: Token, until: u64) -> bool {
-        let Some(holder) = self.clients.get(&parent) else {
+    /// If the limit is reached, this cancels the oldest forks of the same process. Returns `false` if there
+    /// is none left to cancel, if there is no such client, or if another fork has this token.
+    pub fn announce_fork(&mut self, parent: Client, token: Token, expires: u64) -> bool {
+        let Some(parent) = self.clients.get(&parent) else {
             return false;
         };
         if self.forks.contains_key(&token) {
             return false;
         }
-        let process = holder.process;
-        let held = Arc::clone(&holder.held);
-        while !self.has_room_for_fork(process) {
-            if !self.give_up_oldest(process) {
+        let process = parent.process;
+        let held = Arc::clone(&parent.held);
+        while !self.may_announce(process) {
+            if !self.cancel_oldest_fork(process) {
                 return false;
             }
         }
-        self.account(process, |account| account.forks += 1);
+        self.update_usage(process, |usage| usage.forks += 1);
         let fork = Fork {
             process,
             held,
-            until,
+            expires,
         };
         self.forks.insert(token, fork);
         true
     }
 
-    fn has_room_for_fork(&self, process: Process) -> bool {
+    fn may_announce(&self, process: Process) -> bool {
         let left = self.limits.forks.saturating_sub(self.forks.len());
-        let own = self.account_of(process).forks;
+        let own = self.usage_of(process).forks;
         is_fair(own as u64, left as u64, self.limits.forks as u64)
     }
 
-    /// The fork of this token has come, and is this client. Whether it was awaited.
-    pub fn adopt(&mut self, client: Client, token: Token) -> bool {
+    /// Binds an announced fork to the client of its child, which then holds what the fork held.
+    ///
+    /// Returns `false` if no fork with this token was pending, or if the client could not become a holder of
+    /// every segment.
+    pub fn bind_fork(&mut self, client: Client, token: Token) -> bool {
         if !self.clients.contains_key(&client) {
             return false;
         }
-        let Some(fork) = self.take_fork(token) else {
+        let Some(fork) = self.remove_fork(token) else {
             return false;
         };
-        if let Some(holder) = self.clients.get_mut(&client) {
-            if holder.held.ids.is_empty() {
-                let nothing = core::mem::replace(&mut holder.held, fork.held);
-                self.let_set_go(nothing);
+        if let Some(client) = self.clients.get_mut(&client) {
+            if client.held.ids.is_empty() {
+                let empty = core::mem::replace(&mut client.held, fork.held);
+                self.release_set(empty);
                 return true;
             }
         }
-        let all = fork.held.ids.iter().all(|&id| self.hold(client, id));
-        self.let_set_go(fork.held);
+        let all = fork.held.ids.iter().all(|&id| self.add_holder(client, id));
+        self.release_set(fork.held);
         all
     }
 
-    /// Gives up the forks that are awaited until this time or an earlier one.
-    pub fn expire(&mut self, now: u64) {
-        let late = |fork: &Fork| fork.until <= now;
-        let tokens = self.forks.iter().filter(|(_, fork)| late(fork));
-        let tokens: Vec<Token> = tokens.map(|(&token, _)| token).collect();
-        for token in tokens {
-            self.give_up(token);
+    /// Cancels the announced forks that have expired by this time.
+    pub fn expire_forks(&mut self, now: u64) {
+        let expired = self.forks.iter().filter(|(_, fork)| fork.expires <= now);
+        let expired: Vec<Token> = expired.map(|(&token, _)| token).collect();
+        for token in expired {
+            self.cancel_fork(token);
         }
     }
 
-    /// When the first of the awaited forks is given up.
+    /// Returns when the next announced fork expires.
     #[must_use]
-    pub fn next_expiry(&self) -> Option<u64> {
-        self.forks.values().map(|fork| fork.until).min()
+    pub fn next_fork_expiry(&self) -> Option<u64> {
+        self.forks.values().map(|fork| fork.expires).min()
     }
 
-    /// What is not kept any more, or never was.
-    pub fn freed(&mut self) -> Vec<Freed<S>> {
+    /// Returns the segments that are no longer stored, or never were, since the last call.
+    pub fn take_freed(&mut self) -> Vec<Freed<S>> {
         core::mem::take(&mut self.freed)
     }
 
-    /// Forgets everything, which is then [freed](Self::freed).
+    /// Removes all clients and forks, and [frees](Self::take_freed) all segments.
     pub fn clear(&mut self) {
         self.clients.clear();
         self.forks.clear();
-        self.accounts.clear();
+        self.usage.clear();
         self.bytes = 0;
         let entries = core::mem::take(&mut self.segments).into_values();
         let entries = entries.map(|entry| Freed {
             process: entry.process,
             segment: entry.segment,
-            was_kept: true,
+            was_stored: true,
         });
         self.freed.extend(entries);
     }
 
-    /// How many forks are awaited.
+    /// Returns the number of announced forks.
     #[must_use]
-    pub fn awaited(&self) -> usize {
+    pub fn pending_forks(&self) -> usize {
         self.forks.len()
     }
 
-    /// How many clients there are.
+    /// Returns the number of clients.
     #[must_use]
-    pub fn clients(&self) -> usize {
+    pub fn client_count(&self) -> usize {
         self.clients.len()
     }
 
-    /// How many segments are kept.
+    /// Returns the number of stored segments.
     #[must_use]
     pub fn len(&self) -> usize {
         self.segments.len()
     }
 
-    /// Whether no segment is kept.
+    /// Returns `true` if no segment is stored.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// How many bytes the segments have together.
+    /// Returns the size of all stored segments together, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many ids are kept in the sets of the process: this is what the sets cost.
+    /// Returns the number of ids in the sets of the process, to which the memory they occupy is
+    /// proportional.
     #[must_use]
     pub fn ids_of(&self, process: Process) -> usize {
-        self.account_of(process).ids
+        self.usage_of(process).ids
     }
 
-    /// How many segments are kept that the process has registered first.
+    /// Returns the number of stored segments that the process registered first.
     #[must_use]
     pub fn segments_of(&self, process: Process) -> usize {
-        self.account_of(process).segments
+        self.usage_of(process).segments
     }
 
-    /// How many forks of the process are awaited.
+    /// Returns the number of forks that the process has announced.
     #[must_use]
     pub fn forks_of(&self, process: Process) -> usize {
-        self.account_of(process).forks
+        self.usage_of(process).forks
     }
 
-    /// How many clients the process has.
+    /// Returns the number of clients of the process.
     #[must_use]
     pub fn clients_of(&self, process: Process) -> usize {
-        self.account_of(process).clients
+        self.usage_of(process).clients
     }
 
-    /// How many processes have something.
+    /// Returns the number of processes that use anything.
     #[must_use]
-    pub fn processes(&self) -> usize {
-        self.accounts.len()
+    pub fn process_count(&self) -> usize {
+        self.usage.len()
     }
 
-    /// Whether the client holds nothing.
+    /// Returns `true` if the client holds no segment.
     #[must_use]
     pub fn holds_nothing(&self, client: Client) -> bool {
-        let holder = self.clients.get(&client);
-        holder.is_none_or(|holder| holder.held.ids.is_empty())
+        let client = self.clients.get(&client);
+        client.is_none_or(|client| client.held.ids.is_empty())
     }
 
-    /// What the client holds.
-    pub fn held(&self, client: Client) -> impl Iterator<Item = ShMemId> + '_ {
-        let holder = self.clients.get(&client).into_iter();
-        holder.flat_map(|holder| holder.held.ids.iter().copied())
+    /// Returns the segments that the client holds.
+    pub fn held_by(&self, client: Client) -> impl Iterator<Item = ShMemId> + '_ {
+        let client = self.clients.get(&client).into_iter();
+        client.flat_map(|client| client.held.ids.iter().copied())
     }
 
     fn holds(&self, client: Client, id: ShMemId) -> bool {
-        let holder = self.clients.get(&client);
-        holder.is_some_and(|holder| holder.held.ids.contains(&id))
+        let client = self.clients.get(&client);
+        client.is_some_and(|client| client.held.ids.contains(&id))
     }
 
-    /// Lets the client hold a segment that is kept. Whether it does.
-    fn hold(&mut self, client: Client, id: ShMemId) -> bool {
+    /// Makes the client a holder of a stored segment. Returns `false` if that is not possible.
+    fn add_holder(&mut self, client: Client, id: ShMemId) -> bool {
         if self.holds(client, id) {
             return true;
         }
-        if !self.may_hold_more(client) {
+        if !self.reserve_id(client) {
             return false;
         }
-        let holder = self.clients.get_mut(&client);
-        let set = holder.and_then(|holder| Arc::get_mut(&mut holder.held));
+        let client = self.clients.get_mut(&client);
+        let set = client.and_then(|client| Arc::get_mut(&mut client.held));
         let (Some(set), Some(entry)) = (set, self.segments.get_mut(&id)) else {
             return false;
         };
         set.ids.insert(id);
         entry.holders += 1;
         let process = set.process;
-        self.account(process, |account| account.ids += 1);
+        self.update_usage(process, |usage| usage.ids += 1);
         true
     }
 
-    /// Makes the client's set its own, with room for one more. Whether it is.
-    fn may_hold_more(&mut self, client: Client) -> bool {
-        if !self.make_own(client) {
+    /// Gives the client a set of its own with room for one more id, if necessary by cancelling forks of the
+    /// same process. Returns `false` if that is not possible.
+    fn reserve_id(&mut self, client: Client) -> bool {
+        if !self.unshare(client) {
             return false;
         }
-        let Some(process) = self.clients.get(&client).map(|holder| holder.held.process) else {
+        let Some(process) = self.clients.get(&client).map(|client| client.held.process) else {
             return false;
         };
         while !self.has_room_for_ids(process, 1) {
-            if !self.give_up_oldest(process) {
+            if !self.cancel_oldest_fork(process) {
                 return false;
             }
         }
         true
     }
 
-    /// Copies the client's set if it shares it. For the copy, forks of the same process are given up if
-    /// need be. Whether the client has a set of its own now.
-    fn make_own(&mut self, client: Client) -> bool {
+    /// Copies the client's set if it is shared, if necessary by cancelling forks of the same process. Returns
+    /// `false` if that is not possible.
+    fn unshare(&mut self, client: Client) -> bool {
         loop {
-            let Some(holder) = self.clients.get_mut(&client) else {
+            let Some(client) = self.clients.get_mut(&client) else {
                 return false;
             };
-            if Arc::get_mut(&mut holder.held).is_some() {
+            if Arc::get_mut(&mut client.held).is_some() {
                 return true;
             }
-            let (process, len) = (holder.process, holder.held.ids.len());
+            let (process, len) = (client.process, client.held.ids.len());
             if self.has_room_for_ids(process, len) {
                 break;
             }
-            if !self.give_up_oldest(process) {
+            if !self.cancel_oldest_fork(process) {
                 return false;
             }
         }
-        let Some(Holder { process, held }) = self.clients.get_mut(&client) else {
+        let Some(ClientState { process, held }) = self.clients.get_mut(&client) else {
             return false;
         };
         let process = *process;
@@ -533,91 +523,91 @@ impl<S: PartialEq> Registry<S> {
                 entry.holders += 1;
             }
         }
-        let shared = core::mem::replace(held, Arc::new(Set { process, ids }));
-        self.account(process, |account| account.ids += len);
-        self.let_set_go(shared);
+        let shared = core::mem::replace(held, Arc::new(HeldSet { process, ids }));
+        self.update_usage(process, |usage| usage.ids += len);
+        self.release_set(shared);
         true
     }
 
     fn has_room_for_ids(&self, process: Process, more: usize) -> bool {
-        let most = self.limits.segments.saturating_mul(IDS);
-        self.account_of(process).ids.saturating_add(more) <= most
+        let max = self.limits.segments.saturating_mul(IDS_PER_SEGMENT);
+        self.usage_of(process).ids.saturating_add(more) <= max
     }
 
-    fn account_of(&self, process: Process) -> Account {
-        self.accounts.get(&process).copied().unwrap_or_default()
+    fn usage_of(&self, process: Process) -> Usage {
+        self.usage.get(&process).copied().unwrap_or_default()
     }
 
-    /// Changes what a process has.
-    fn account(&mut self, process: Process, change: impl FnOnce(&mut Account)) {
-        let account = self.accounts.entry(process).or_default();
-        change(account);
-        if *account == Account::default() {
-            self.accounts.remove(&process);
+    fn update_usage(&mut self, process: Process, change: impl FnOnce(&mut Usage)) {
+        let usage = self.usage.entry(process).or_default();
+        change(usage);
+        if *usage == Usage::default() {
+            self.usage.remove(&process);
         }
     }
 
-    fn take_fork(&mut self, token: Token) -> Option<Fork> {
+    fn remove_fork(&mut self, token: Token) -> Option<Fork> {
         let fork = self.forks.remove(&token)?;
-        self.account(fork.process, |account| {
-            account.forks = account.forks.saturating_sub(1);
+        self.update_usage(fork.process, |usage| {
+            usage.forks = usage.forks.saturating_sub(1);
         });
         Some(fork)
     }
 
-    fn give_up(&mut self, token: Token) {
-        if let Some(fork) = self.take_fork(token) {
-            self.let_set_go(fork.held);
+    fn cancel_fork(&mut self, token: Token) {
+        if let Some(fork) = self.remove_fork(token) {
+            self.release_set(fork.held);
         }
     }
 
-    /// Gives up the fork of the process that is due first. Whether there was one.
-    fn give_up_oldest(&mut self, process: Process) -> bool {
-        let its = self
+    /// Cancels the fork of the process that expires first. Returns `false` if there is none.
+    fn cancel_oldest_fork(&mut self, process: Process) -> bool {
+        let of_process = self
             .forks
             .iter()
             .filter(|(_, fork)| fork.process == process);
-        let oldest = its.min_by_key(|(_, fork)| fork.until);
+        let oldest = of_process.min_by_key(|(_, fork)| fork.expires);
         let Some(oldest) = oldest.map(|(&token, _)| token) else {
             return false;
         };
-        self.give_up(oldest);
+        self.cancel_fork(oldest);
         true
     }
 
-    /// One who shares the set less.
-    fn let_set_go(&mut self, set: Arc<Set>) {
-        // Otherwise somebody else has it.
-        if let Some(set) = Arc::into_inner(set) {
-            let len = set.ids.len();
-            self.account(set.process, |account| {
-                account.ids = account.ids.saturating_sub(len);
-            });
-            for id in set.ids {
-                self.let_go(id);
-            }
+    /// Drops one reference to the set, and with the last one removes it from the holders of its segments.
+    fn release_set(&mut self, set: Arc<HeldSet>) {
+        let Some(set) = Arc::into_inner(set) else {
+            return;
+        };
+        let len = set.ids.len();
+        self.update_usage(set.process, |usage| {
+            usage.ids = usage.ids.saturating_sub(len);
+        });
+        for id in set.ids {
+            self.remove_holder(id);
         }
     }
 
-    /// One set less that it is in.
-    fn let_go(&mut self, id: ShMemId) {
+    /// Decrements the number of holders, and frees the segment with the last one.
+    fn remove_holder(&mut self, id: ShMemId) {
         let Some(entry) = self.segments.get_mut(&id) else {
             return;
         };
         entry.holders = entry.holders.saturating_sub(1);
-        if entry.holders == 0 {
-            if let Some(entry) = self.segments.remove(&id) {
-                self.bytes = self.bytes.saturating_sub(entry.size);
-                self.account(entry.process, |account| {
-                    account.segments = account.segments.saturating_sub(1);
-                    account.bytes = account.bytes.saturating_sub(entry.size);
-                });
-                self.freed.push(Freed {
-                    process: entry.process,
-                    segment: entry.segment,
-                    was_kept: true,
-                });
-            }
+        if entry.holders > 0 {
+            return;
+        }
+        if let Some(entry) = self.segments.remove(&id) {
+            self.bytes = self.bytes.saturating_sub(entry.size);
+            self.update_usage(entry.process, |usage| {
+                usage.segments = usage.segments.saturating_sub(1);
+                usage.bytes = usage.bytes.saturating_sub(entry.size);
+            });
+            self.freed.push(Freed {
+                process: entry.process,
+                segment: entry.segment,
+                was_stored: true,
+            });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Frames through sockets, with at most one descriptor each. Knows nothing of what they mean.
+//! Frames over sockets, each with at most one descriptor. This module does not interpret them.
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::{self, Errno};
@@ -6,97 +6,97 @@ use rustix::io::{self, Errno};
 use super::protocol::{FRAME, Frame};
 use crate::sys::socket::{self, Passed};
 
-/// What has come.
-pub(super) enum Arrival {
-    /// A whole frame, and whether descriptors come with it. It is still in the socket.
+/// The result of [`FrameReader::peek`].
+pub(super) enum Received {
+    /// A complete frame, and whether descriptors come with it. It is still in the socket.
     Frame(Frame, bool),
-    /// A part of one: the rest is awaited.
-    Part,
-    /// Nothing: try again when the socket can be read.
-    Nothing,
-    /// A signal, and nothing.
+    /// A part of a frame, which was taken from the socket. The rest has not arrived yet.
+    Partial,
+    /// Nothing to read.
+    Empty,
+    /// A signal interrupted the call.
     Interrupted,
-    /// The other side has closed, and everything it sent was read.
-    End,
+    /// The peer has closed the connection, and everything it sent was read.
+    Closed,
     /// The socket has failed.
-    Broken,
-    /// Something that is no frame. It is still in the socket.
-    Invalid,
+    Failed,
+    /// Something that is not a frame. It is still in the socket.
+    Malformed,
 }
 
-/// Puts frames together.
+/// Reads frames from a socket, and keeps the part of a frame that has arrived.
 #[derive(Debug)]
-pub(super) struct Assembly {
+pub(super) struct FrameReader {
     frame: Frame,
-    /// How many bytes of it have been taken. On a socket that keeps packets apart this is 0 between two
-    /// calls.
-    have: usize,
+    /// How many of its bytes were taken from the socket. On a socket that preserves packet boundaries this
+    /// is always 0 between two calls.
+    filled: usize,
 }
 
-impl Assembly {
+impl FrameReader {
     pub(super) const fn new() -> Self {
         Self {
             frame: [0; FRAME],
-            have: 0,
+            filled: 0,
         }
     }
 
-    /// Whether no part of a frame was taken.
+    /// Returns `true` if it holds no part of a frame.
     pub(super) fn is_empty(&self) -> bool {
-        self.have == 0
+        self.filled == 0
     }
 
-    /// Looks at what there is. Only parts of frames are taken, without descriptors.
-    pub(super) fn look(&mut self, fd: impl AsFd) -> Arrival {
-        let room = self.frame.get_mut(self.have..).unwrap_or_default();
-        let seen = match socket::peek(&fd, room) {
+    /// Inspects what has arrived. Only partial frames without descriptors are taken from the socket.
+    pub(super) fn peek(&mut self, fd: impl AsFd) -> Received {
+        let missing = self.frame.get_mut(self.filled..).unwrap_or_default();
+        let seen = match socket::peek(&fd, missing) {
             Ok(seen) => seen,
-            Err(Errno::AGAIN) => return Arrival::Nothing,
-            Err(Errno::INTR) => return Arrival::Interrupted,
-            Err(_) => return Arrival::Broken,
+            Err(Errno::AGAIN) => return Received::Empty,
+            Err(Errno::INTR) => return Received::Interrupted,
+            Err(_) => return Received::Failed,
         };
-        if self.have + seen.bytes == FRAME && !seen.overlong {
-            Arrival::Frame(self.frame, seen.has_descriptors)
+        if self.filled + seen.bytes == FRAME && !seen.overlong {
+            Received::Frame(self.frame, seen.has_descriptors)
         } else if seen.has_descriptors || seen.overlong {
-            Arrival::Invalid
-        } else if seen.bytes == 0 && self.have == 0 {
-            // A packet can be empty.
+            Received::Malformed
+        } else if seen.bytes == 0 && self.filled == 0 {
+            // The end of a stream, or on other sockets perhaps an empty packet.
             if socket::IS_STREAM || socket::is_hung_up(fd) {
-                Arrival::End
+                Received::Closed
             } else {
-                Arrival::Invalid
+                Received::Malformed
             }
         } else if socket::IS_STREAM && seen.bytes > 0 {
-            let part = room.get_mut(..seen.bytes).unwrap_or_default();
+            let part = missing.get_mut(..seen.bytes).unwrap_or_default();
             match socket::take(fd, part) {
                 Ok(taken) => {
-                    self.have += taken;
-                    Arrival::Part
+                    self.filled += taken;
+                    Received::Partial
                 }
-                Err(_) => Arrival::Broken,
+                Err(_) => Received::Failed,
             }
         } else {
-            Arrival::Invalid
+            Received::Malformed
         }
     }
 
-    /// Takes the frame that was seen last, with what came with it, if it has descriptors.
+    /// Takes the frame that the last [`peek`](Self::peek) returned from the socket, with its descriptors.
     pub(super) fn take(&mut self, fd: impl AsFd, has_descriptors: bool) -> io::Result<Passed> {
-        let room = self.frame.get_mut(self.have..).unwrap_or_default();
+        let missing = self.frame.get_mut(self.filled..).unwrap_or_default();
         let passed = if has_descriptors || !socket::PEEK_SHOWS_DESCRIPTORS {
-            socket::take_with_descriptors(fd, room)?
+            socket::take_with_descriptors(fd, missing)?
         } else {
-            socket::take(fd, room)?;
+            socket::take(fd, missing)?;
             Passed::Nothing
         };
         if !socket::PEEK_SHOWS_DESCRIPTORS || matches!(passed, Passed::Nothing | Passed::One(_)) {
-            self.have = 0;
+            self.filled = 0;
         }
         Ok(passed)
     }
 }
 
-/// Sends a frame at once or not at all.
+/// Sends a frame in one call. If only a part of it fits into a stream, that is an error as well.
 pub(super) fn send(fd: impl AsFd, frame: &Frame, passed: Option<BorrowedFd<'_>>) -> io::Result<()> {
     socket::send(fd, frame, passed)
 }

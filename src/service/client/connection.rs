@@ -1,4 +1,5 @@
-//! A client's connection: one question at a time, each with its answer.
+//! [`Connection`]: a client's connection to the service. Each request is answered before the next one is
+//! sent.
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -9,231 +10,250 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::{self, Errno};
 use rustix::process::geteuid;
 
-use crate::error::{Error, Subject};
+use crate::error::{Error, ServiceError, Subject};
 use crate::process::fork_fd::ForkFd;
 use crate::service::address::Location;
-use crate::service::protocol::{Ask, Opcode, Reply, Request, Token, Verdict};
+use crate::service::protocol::{
+    Command, DecodeError, Frame, Opcode, Reply, Request, Status, Token,
+};
 use crate::service::reaper;
-use crate::service::wire::{self, Arrival, Assembly};
+use crate::service::wire::{self, FrameReader, Received};
 use crate::sys::socket::Passed;
 use crate::sys::{self, socket};
 
-/// How long the service may take to answer. A new one may wait half a second for what it is asked for.
-pub(super) const ANSWER: Duration = Duration::from_secs(2);
+/// How long the service may take to reply. A new one may wait half a second for a segment to be registered.
+pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a service may take to answer the first frame, which needs nothing but that it runs.
-pub(super) const GREETING: Duration = Duration::from_millis(500);
+/// How long the service may take to reply to the first frame, which it does without waiting.
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A socket on whose other side there is a service of this user.
+/// A connection to a service of this user.
 #[derive(Debug)]
 pub(super) struct Connection {
     fd: ForkFd,
-    /// How long sending and receiving wait, in milliseconds, as the socket was told last.
-    patience: AtomicU64,
+    /// The timeout of the socket for sending and receiving, in milliseconds.
+    timeout: AtomicU64,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A forked child may have a copy of the socket.
+        // A forked child may have a copy of the socket, so closing this one may not end the connection.
         if let Some(fd) = self.fd.as_fd_of_owner() {
             socket::shut_down(fd);
-            // What was sent and not read is closed with the socket, which can take long.
+            // Unread descriptors are closed with the socket, which may block.
             if !socket::is_drained(fd) {
-                reaper::close_of_service(self.fd.take().into_iter().collect());
+                reaper::close_from_service(self.fd.take().into_iter().collect());
             }
         }
     }
 }
 
 /// Why a request was not answered.
-pub(super) enum Broken {
-    /// The service is gone, or has thrown us out.
-    Lost,
-    /// It does not answer in time.
-    Silent,
-    /// What it answers is nonsense.
-    Nonsense,
-    /// The system has refused this call, because of a limit of this process or user.
-    Refused(&'static str, Errno),
+pub(super) enum RequestError {
+    /// The service has disconnected.
+    Disconnected,
+    /// The service did not answer in time.
+    TimedOut,
+    /// The service sent something that is not a reply to the request.
+    InvalidReply(ServiceError),
+    /// The system refused this call because of a limit of this process or user.
+    Os(&'static str, Errno),
 }
 
 /// Why there is no connection.
-pub(super) enum Absent {
-    /// Nobody serves there.
-    Nobody,
-    /// Too many want to connect at once.
-    Crowded,
+pub(super) enum ConnectError {
+    /// Nobody listens at the address.
+    NotServed,
+    /// Too many clients connect at the same time.
+    Busy,
     /// Somebody listens there and does not answer.
-    Silent,
-    /// There is no use in trying again.
-    Error(Error),
+    TimedOut,
+    /// Trying again is useless.
+    Fatal(Error),
 }
 
 impl Connection {
-    /// Connects to the service at the path, and says hello. Whether it knew the token.
+    /// Connects to the service at this address and introduces this client.
+    ///
+    /// Also returns `true` if the service knew the token, so that the client already holds what its parent
+    /// held.
     pub(super) fn open(
         location: &Location,
         token: Option<Token>,
         deadline: Instant,
-    ) -> Result<(Self, bool), Absent> {
-        let os = |call, errno| Absent::Error(sys::failed(call, errno, Subject::Nothing));
-        if reaper::has_enough_of_services() {
-            return Err(Absent::Error(
-                location.problem("sent descriptors that do not get closed"),
-            ));
+    ) -> Result<(Self, bool), ConnectError> {
+        let fatal = |reason: ServiceError| ConnectError::Fatal(location.error(reason));
+        let os = |call, errno| ConnectError::Fatal(sys::failed(call, errno, Subject::Nothing));
+        if reaper::is_overloaded_by_services() {
+            return Err(fatal(ServiceError::UnclosedDescriptors));
         }
-        let greeting = Instant::now() + GREETING;
-        let deadline = deadline.min(greeting);
-        let fd = match socket::connect(&location.path, GREETING) {
+        let deadline = deadline.min(Instant::now() + HELLO_TIMEOUT);
+        let fd = match socket::connect(&location.path, HELLO_TIMEOUT) {
             Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(Absent::Nobody),
-            Err(Errno::AGAIN) => return Err(Absent::Crowded),
+            Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(ConnectError::NotServed),
+            Err(Errno::AGAIN) => return Err(ConnectError::Busy),
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(os("socket", errno)),
-            Err(errno) => return Err(Absent::Error(location.refused("connect", errno))),
+            Err(errno) => return Err(ConnectError::Fatal(location.os_error("connect", errno))),
         };
-        let other = socket::other(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
-        let user = other.user;
-        if user != geteuid().as_raw() {
-            return Err(Absent::Error(location.other_user(user)));
+        let peer = socket::other(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
+        let uid = peer.user;
+        if uid != geteuid().as_raw() {
+            return Err(fatal(ServiceError::OtherUsersService { uid }));
         }
         let connection = Self {
             fd: ForkFd::new(fd),
-            patience: AtomicU64::new(millis(GREETING)),
+            timeout: AtomicU64::new(millis(HELLO_TIMEOUT)),
         };
-        let ask = Ask::Hello(token);
-        let reply = match connection.ask(Request { number: 0, ask }, None, deadline) {
+        let request = Request {
+            number: 0,
+            command: Command::Hello(token),
+        };
+        let reply = match connection.call(request, None, deadline) {
             Ok((reply, _)) => reply,
-            Err(Broken::Lost) => return Err(Absent::Crowded),
-            Err(Broken::Silent) => return Err(Absent::Silent),
-            Err(Broken::Nonsense) => {
-                return Err(Absent::Error(location.problem("sent an invalid reply")));
-            }
-            Err(Broken::Refused(call, errno)) => return Err(os(call, errno)),
+            Err(RequestError::Disconnected) => return Err(ConnectError::Busy),
+            Err(RequestError::TimedOut) => return Err(ConnectError::TimedOut),
+            Err(RequestError::InvalidReply(reason)) => return Err(fatal(reason)),
+            Err(RequestError::Os(call, errno)) => return Err(os(call, errno)),
         };
-        match reply.verdict {
-            Verdict::Busy => Err(Absent::Crowded),
-            Verdict::Full => Err(Absent::Error(location.problem(
-                "has as many clients as it may: raise RLIMIT_NOFILE (`ulimit -n`) of the program \
-                 that hosts it",
-            ))),
-            verdict => Ok((connection, token.is_some() && verdict == Verdict::Done)),
+        match reply.status {
+            Status::Busy => Err(ConnectError::Busy),
+            Status::Full => Err(fatal(ServiceError::TooManyClients)),
+            status => Ok((connection, token.is_some() && status == Status::Done)),
         }
     }
 
-    /// Sends a request by this time, or not at all.
+    /// Sends a request before the deadline, or not at all.
     pub(super) fn send(
         &self,
         request: Request,
         passed: Option<BorrowedFd<'_>>,
         deadline: Instant,
-    ) -> Result<(), Broken> {
-        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
-        self.be_patient(fd, deadline)?;
+    ) -> Result<(), RequestError> {
+        let fd = self.fd.as_fd().ok_or(RequestError::Disconnected)?;
+        self.set_timeout(fd, deadline)?;
         let frame = request.encode();
-        retry_on_signals(|| wire::send(fd, &frame, passed)).map_err(unsent)
+        retry_on_signals(|| wire::send(fd, &frame, passed)).map_err(send_error)
     }
 
-    /// Sends a request if that can be done at once.
-    pub(super) fn send_now(&self, request: Request) -> Result<(), Broken> {
-        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
+    /// Sends a request if that does not block.
+    pub(super) fn send_now(&self, request: Request) -> Result<(), RequestError> {
+        let fd = self.fd.as_fd().ok_or(RequestError::Disconnected)?;
         let frame = request.encode();
-        retry_on_signals(|| socket::send_now(fd, &frame)).map_err(unsent)
+        retry_on_signals(|| socket::send_now(fd, &frame)).map_err(send_error)
     }
 
-    /// Has sending and receiving wait until this time, but not longer than the service may take.
-    fn be_patient(&self, fd: BorrowedFd<'_>, deadline: Instant) -> Result<(), Broken> {
+    /// Makes sending and receiving block until the deadline, but at most for [`REPLY_TIMEOUT`].
+    fn set_timeout(&self, fd: BorrowedFd<'_>, deadline: Instant) -> Result<(), RequestError> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let patience = millis(left.min(ANSWER));
-        if patience == 0 {
-            // The socket would take it for no limit at all.
-            return Err(Broken::Silent);
+        let timeout = millis(left.min(REPLY_TIMEOUT));
+        if timeout == 0 {
+            // For the socket, 0 means no timeout.
+            return Err(RequestError::TimedOut);
         }
-        if self.patience.swap(patience, Relaxed) != patience {
-            socket::set_patience(fd, Duration::from_millis(patience))
-                .map_err(|errno| Broken::Refused("setsockopt(SO_RCVTIMEO)", errno))?;
+        if self.timeout.swap(timeout, Relaxed) != timeout {
+            socket::set_patience(fd, Duration::from_millis(timeout))
+                .map_err(|errno| RequestError::Os("setsockopt(SO_RCVTIMEO)", errno))?;
         }
         Ok(())
     }
 
-    /// What to watch for the end of the service, unless this is a forked child.
+    /// Returns the socket, to wait for the end of the connection. `None` after
+    /// [`close_in_child`](Self::close_in_child).
     pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_fd()
     }
 
-    /// Leaves the connection to the parent, in a forked child.
+    /// Closes the socket in a forked child. The connection belongs to the parent.
     pub(super) fn close_in_child(&self) {
         self.fd.close_in_child();
     }
 
-    /// Sends a request and waits for its answer.
-    pub(super) fn ask(
+    /// Sends a request and waits for its reply.
+    pub(super) fn call(
         &self,
         request: Request,
         passed: Option<BorrowedFd<'_>>,
         deadline: Instant,
-    ) -> Result<(Reply, Option<OwnedFd>), Broken> {
+    ) -> Result<(Reply, Option<OwnedFd>), RequestError> {
         self.send(request, passed, deadline)?;
-        self.answer(request, deadline)
+        self.receive(request, deadline)
     }
 
-    /// Waits for the answer to a request that was sent.
-    pub(super) fn answer(
+    /// Waits for the reply to a request that was sent.
+    pub(super) fn receive(
         &self,
         request: Request,
         deadline: Instant,
-    ) -> Result<(Reply, Option<OwnedFd>), Broken> {
-        let fd = self.fd.as_fd().ok_or(Broken::Lost)?;
-        let mut assembly = Assembly::new();
+    ) -> Result<(Reply, Option<OwnedFd>), RequestError> {
+        let fd = self.fd.as_fd().ok_or(RequestError::Disconnected)?;
+        let mut reader = FrameReader::new();
         loop {
-            self.be_patient(fd, deadline).map_err(|silent| {
-                if assembly.is_empty() {
-                    silent
+            self.set_timeout(fd, deadline).map_err(|error| {
+                if reader.is_empty() {
+                    error
                 } else {
-                    // The rest of it would be taken for the next answer.
-                    Broken::Lost
+                    // The rest of the frame would be read as the next reply.
+                    RequestError::Disconnected
                 }
             })?;
-            match assembly.look(fd) {
-                Arrival::Frame(frame, has_descriptors) => {
-                    let reply = Reply::decode(&frame).filter(|reply| {
-                        reply.number == request.number && reply.to == request.ask.opcode()
-                    });
-                    let reply = reply.ok_or(Broken::Nonsense)?;
-                    let is_due = reply.to == Opcode::Open && reply.verdict == Verdict::Done;
+            match reader.peek(fd) {
+                Received::Frame(frame, has_descriptors) => {
+                    let reply = check_reply(&frame, request)?;
+                    let is_due = reply.opcode == Opcode::Open && reply.status == Status::Done;
                     if has_descriptors && !is_due {
-                        return Err(Broken::Nonsense);
+                        return Err(invalid());
                     }
-                    let taken = assembly.take(fd, has_descriptors);
-                    return match taken.map_err(|_| Broken::Lost)? {
+                    let taken = reader.take(fd, has_descriptors);
+                    return match taken.map_err(|_| RequestError::Disconnected)? {
                         Passed::Nothing if !is_due => Ok((reply, None)),
                         Passed::One(fd) if is_due => Ok((reply, Some(fd))),
-                        Passed::NoRoom => Err(Broken::Refused("recvmsg", Errno::MFILE)),
-                        Passed::Nothing => Err(Broken::Nonsense),
+                        Passed::NoRoom => Err(RequestError::Os("recvmsg", Errno::MFILE)),
+                        Passed::Nothing => Err(invalid()),
                         Passed::One(fd) => {
-                            reaper::close_of_service([fd].into());
-                            Err(Broken::Nonsense)
+                            reaper::close_from_service([fd].into());
+                            Err(invalid())
                         }
                         Passed::Several(descriptors) => {
-                            reaper::close_of_service(descriptors);
-                            Err(Broken::Nonsense)
+                            reaper::close_from_service(descriptors);
+                            Err(invalid())
                         }
                     };
                 }
-                Arrival::Interrupted | Arrival::Part => {}
-                Arrival::Nothing if assembly.is_empty() => return Err(Broken::Silent),
-                Arrival::Nothing | Arrival::End | Arrival::Broken => return Err(Broken::Lost),
-                Arrival::Invalid => return Err(Broken::Nonsense),
+                Received::Interrupted | Received::Partial => {}
+                Received::Empty if reader.is_empty() => return Err(RequestError::TimedOut),
+                Received::Empty | Received::Closed | Received::Failed => {
+                    return Err(RequestError::Disconnected);
+                }
+                Received::Malformed => return Err(invalid()),
             }
         }
     }
 }
 
-/// Why a request was not sent.
-fn unsent(errno: Errno) -> Broken {
+/// Decodes a frame that has to be the reply to this request.
+fn check_reply(frame: &Frame, request: Request) -> Result<Reply, RequestError> {
+    let reply = Reply::decode(frame).map_err(|error| match error {
+        DecodeError::Version(version) => {
+            RequestError::InvalidReply(ServiceError::OtherVersion { version })
+        }
+        _ => invalid(),
+    })?;
+    if reply.number != request.number || reply.opcode != request.command.opcode() {
+        return Err(invalid());
+    }
+    Ok(reply)
+}
+
+fn invalid() -> RequestError {
+    RequestError::InvalidReply(ServiceError::InvalidReply)
+}
+
+/// Returns why a request was not sent.
+fn send_error(errno: Errno) -> RequestError {
     match errno {
-        Errno::AGAIN => Broken::Silent,
-        socket::CROWDED => Broken::Refused("sendmsg", errno),
-        _ => Broken::Lost,
+        Errno::AGAIN => RequestError::TimedOut,
+        socket::CROWDED => RequestError::Os("sendmsg", errno),
+        _ => RequestError::Disconnected,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A client's second thread: notices when the service dies, and has its client find the next one.
+//! [`HostMonitor`]: the thread of a client that notices when the host dies, and finds the next one.
 
 use alloc::sync::Arc;
 use core::sync::atomic::AtomicBool;
@@ -13,33 +13,40 @@ use crate::process::fork_fd::ForkFd;
 use crate::sys::thread::Thread;
 use crate::sys::{self, socket};
 
-/// What there is to be watched: the connection, if there is one, and how long, if it is to be looked for
-/// anew then.
-pub(super) type Watch = (Option<Arc<Connection>>, Option<Duration>);
+/// What the monitor waits for.
+pub(super) struct MonitorTarget {
+    /// The end of this connection, if there is one.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// The time after which it reconnects, if it has to.
+    pub(super) retry_after: Option<Duration>,
+}
 
-/// The thread that notices when the service dies, and hands in what this process holds to the next
-/// one.
-pub(super) struct Keeper {
-    /// Tells it that there is something new.
+/// A thread that waits for the end of the connection, and then reconnects and registers what this process
+/// holds.
+pub(super) struct HostMonitor {
+    /// The write end of the pipe that wakes the thread.
     wake: OwnedFd,
-    /// Whether it was told so, and has not looked since.
+    /// `true` if the thread was woken and has not reacted yet.
     is_awake: Arc<AtomicBool>,
-    /// The end that it reads from.
+    /// The read end.
     woken: Arc<ForkFd>,
     thread: Thread,
 }
 
-impl Keeper {
-    /// `restore` is told which connection has hung up, if one has, and says what to watch next.
+impl HostMonitor {
+    /// Starts the thread. It calls `reconnect` at the start, when it is woken, and when the connection has
+    /// ended, which is then passed. The result is what to wait for next.
     pub(super) fn start(
-        restore: impl Fn(Option<&Arc<Connection>>) -> Watch + Send + 'static,
+        reconnect: impl Fn(Option<&Arc<Connection>>) -> MonitorTarget + Send + 'static,
     ) -> io::Result<Self> {
         let (woken, wake) = sys::pipe()?;
         let woken = Arc::new(ForkFd::new(woken));
         let is_awake = Arc::new(AtomicBool::new(false));
-        let (theirs, told) = (Arc::clone(&woken), Arc::clone(&is_awake));
-        let work = move || keep(restore, &theirs, &told);
-        let thread = sys::thread::spawn(c"shmem-keeper", work)?;
+        let thread = {
+            let (woken, is_awake) = (Arc::clone(&woken), Arc::clone(&is_awake));
+            let work = move || run(reconnect, &woken, &is_awake);
+            sys::thread::spawn(c"shmem-monitor", work)?
+        };
         Ok(Self {
             wake,
             is_awake,
@@ -48,59 +55,58 @@ impl Keeper {
         })
     }
 
-    /// Has it look anew.
+    /// Makes the thread call `reconnect`.
     pub(super) fn wake(&self) {
-        // Once is enough, and the pipe never fills up. It fails if the keeper has ended, and then nobody
-        // has to be woken.
+        // One byte suffices, so the pipe never fills up. The write fails if the thread has ended, and then it
+        // does not have to be woken.
         if !self.is_awake.swap(true, AcqRel) {
             let _ = io::write(&self.wake, &[LOOK]);
         }
     }
 
-    /// In a forked child, where there is no such thread.
+    /// Drops the monitor in a forked child, where the thread does not exist.
     pub(super) fn leave_to_parent(self) {
         self.woken.close_in_child();
         self.thread.leave_to_parent();
     }
 
-    /// Waits until it has ended.
-    pub(super) fn end(self) {
-        // To close the pipe would not do: a child may have a copy.
+    /// Waits until the thread has ended.
+    pub(super) fn stop(self) {
+        // Closing the pipe would not suffice, because a child may have a copy of it.
         let _ = io::write(&self.wake, &[END]);
         self.thread.join();
     }
 }
 
-/// What a keeper is told: to look at its client anew, and to end.
+/// The messages to the thread: call `reconnect`, or end.
 const LOOK: u8 = 0;
 const END: u8 = 1;
 
-/// What the keeper does until its client is gone.
-fn keep(
-    restore: impl Fn(Option<&Arc<Connection>>) -> Watch,
+/// The work of the thread, until its client is dropped.
+fn run(
+    reconnect: impl Fn(Option<&Arc<Connection>>) -> MonitorTarget,
     woken: &ForkFd,
     is_awake: &AtomicBool,
 ) {
     let mut lost: Option<Arc<Connection>> = None;
     loop {
-        let (connection, patience) = restore(lost.take().as_ref());
+        let target = reconnect(lost.take().as_ref());
         let Some(woken) = woken.as_fd() else {
             return;
         };
-        let watched = connection
-            .as_ref()
-            .and_then(|connection| connection.as_fd());
-        match socket::hung_up(watched, woken, patience) {
+        let connection = target.connection.as_ref();
+        let connection_fd = connection.and_then(|connection| connection.as_fd());
+        match socket::hung_up(connection_fd, woken, target.retry_after) {
             Ok(happened) => {
                 if happened.woken {
                     if has_to_end(woken) {
                         return;
                     }
-                    // Before it looks: who tells it from now on may have something new.
+                    // Reset before the call of `reconnect`, which may miss what happens after this.
                     is_awake.store(false, Release);
                 }
                 if happened.hung_up {
-                    lost = connection;
+                    lost = target.connection;
                 }
             }
             Err(Errno::INTR) => {}
@@ -109,11 +115,11 @@ fn keep(
     }
 }
 
-/// Reads what the keeper is told.
+/// Reads the messages to the thread.
 fn has_to_end(woken: BorrowedFd<'_>) -> bool {
-    let mut told = [LOOK; 64];
-    match io::read(woken, &mut told) {
+    let mut messages = [LOOK; 64];
+    match io::read(woken, &mut messages) {
         Ok(0) | Err(_) => true,
-        Ok(count) => told.iter().take(count).any(|&told| told == END),
+        Ok(count) => messages.iter().take(count).any(|&message| message == END),
     }
 }

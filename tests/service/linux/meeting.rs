@@ -147,7 +147,7 @@ pub(crate) fn only_one_serves_at_an_address() -> Outcome {
     let host = format!("host {}", place.address.display());
     let error = peer.ask(&host).expect_err("it is taken");
     assert!(
-        error.contains("another service is there already"),
+        error.contains("another service is already running"),
         "{error}"
     );
     service.stop();

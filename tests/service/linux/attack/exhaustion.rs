@@ -101,7 +101,7 @@ pub(crate) fn memory_is_freed_by_another_thread() -> Outcome {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         client.ask("drop")?;
-        if scene.host.ask("threads")?.contains("shmem-closer") {
+        if scene.host.ask("threads")?.contains("shmem-reaper") {
             break;
         }
         if Instant::now() > end {

@@ -136,16 +136,16 @@ pub(crate) fn folders_that_are_not_ours() -> Outcome {
     };
 
     symlink(elsewhere.path(), &folder)?;
-    refused("something else");
+    refused("not a directory");
     fs::remove_file(&folder)?;
 
     File::create(&folder)?;
-    refused("something else");
+    refused("not a directory");
     fs::remove_file(&folder)?;
 
     fs::create_dir(&folder)?;
     fs::set_permissions(&folder, Permissions::from_mode(0o777))?;
-    refused("open to other users");
+    refused("accessible to other users");
     fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
     if user.is_root() {
         chown(&folder, Some(65534), Some(65534))?;

@@ -1,0 +1,172 @@
+//! [`Listeners`]: the sockets that clients connect to, and the files that lead to them.
+
+use alloc::vec::Vec;
+
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::{Uid, geteuid};
+
+use super::LISTENER;
+use crate::service::address::Lookup;
+use crate::sys::path_lock::{self, Denied, Place, Site};
+use crate::sys::socket;
+use crate::sys::watch::Watch;
+
+/// How many earlier addresses remain usable.
+const MAX_OLDER: usize = 4;
+
+/// The listening sockets of a service: one at its current address, and those at earlier addresses.
+pub(super) struct Listeners {
+    /// The right to serve at the current address. `None` after [`remove_files`](Self::remove_files), and
+    /// while the socket there is not the one of this service.
+    site: Option<Site>,
+    current: OwnedFd,
+    /// Earlier addresses that still lead here: for programs to which that address was passed, and for those
+    /// outside of a root directory that this process has changed to.
+    older: Vec<(Site, OwnedFd)>,
+    /// The user whose clients are served.
+    user: Uid,
+    lookup: Lookup,
+}
+
+impl Listeners {
+    /// Listens at a claimed address.
+    pub(super) fn new(mut site: Site, lookup: Lookup) -> Result<Self, Denied> {
+        let current = site.listen()?;
+        Ok(Self {
+            site: Some(site),
+            current,
+            older: Vec::new(),
+            user: geteuid(),
+            lookup,
+        })
+    }
+
+    /// Returns the socket at the current address.
+    pub(super) fn current(&self) -> &OwnedFd {
+        &self.current
+    }
+
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        let older = self.older.iter().map(|(_, listener)| listener);
+        core::iter::once(&self.current).chain(older)
+    }
+
+    /// Accepts one connection. `EAGAIN` if there is none.
+    pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {
+        let mut accepted = Err(Errno::AGAIN);
+        for listener in self.all() {
+            accepted = socket::accept(listener);
+            if !matches!(accepted, Err(Errno::AGAIN)) {
+                break;
+            }
+        }
+        accepted
+    }
+
+    /// Polls all of them, including those that are polled already. Returns `false` if that fails for any.
+    pub(super) fn watch(&self, poller: &mut Watch) -> bool {
+        let mut are_watched = true;
+        for listener in self.all() {
+            poller.remove(listener);
+            are_watched &= poller.add(listener, LISTENER).is_ok();
+        }
+        are_watched
+    }
+
+    /// Stops polling all of them.
+    pub(super) fn unwatch(&self, poller: &mut Watch) {
+        for listener in self.all() {
+            poller.remove(listener);
+        }
+    }
+
+    /// Removes all files, so that no client finds the service any more.
+    pub(super) fn remove_files(&mut self) {
+        self.site = None;
+        self.older.clear();
+    }
+
+    /// Checks that clients find this service, and creates its files again if they do not: the directory of a
+    /// session may have been emptied, old files cleaned up, or a directory with a higher priority become
+    /// usable.
+    ///
+    /// Returns `false` if the service has to end: another service has taken its place, or this process acts
+    /// for another user now and would reject its own clients. They find, or become, another service.
+    pub(super) fn check(&mut self, poller: &mut Watch) -> bool {
+        if geteuid() != self.user {
+            return false;
+        }
+        let Ok((location, is_directory_created)) = self.lookup.restore() else {
+            return true;
+        };
+        let path = &location.path;
+        for (mut site, listener) in core::mem::take(&mut self.older) {
+            if site.is_intact() {
+                site.keep_lock();
+                self.older.push((site, listener));
+            } else {
+                poller.remove(&listener);
+            }
+        }
+        if let Some(site) = &mut self.site {
+            if site.is_found_at(path) {
+                site.keep_lock();
+                return true;
+            }
+        }
+        let mut older = self.older.iter();
+        if let Some(index) = older.position(|(site, _)| site.is_found_at(path)) {
+            let (site, listener) = self.older.swap_remove(index);
+            let previous = self.site.take();
+            self.move_to(site, listener, previous, poller);
+            return true;
+        }
+        // If the previous files are damaged, the rest of them is removed before new ones are created.
+        let previous = self.site.take().filter(Site::is_intact);
+        let claimed = Place::open(path)
+            .and_then(Site::claim)
+            .and_then(|mut site| {
+                if is_directory_created {
+                    site.own_directory();
+                }
+                let listener = site.listen()?;
+                Ok((site, listener))
+            });
+        match claimed {
+            Ok((site, listener)) => {
+                if poller.add(&listener, LISTENER).is_ok() {
+                    self.move_to(site, listener, previous, poller);
+                    return true;
+                }
+            }
+            // The clients of this service register their segments there.
+            Err(Denied::Occupied | Denied::Served) if path_lock::is_served(path) => {
+                self.site = previous;
+                return false;
+            }
+            // The next check tries again.
+            Err(_) => {}
+        }
+        self.site = previous;
+        true
+    }
+
+    /// Makes `site` the current address. Its listener is polled already.
+    fn move_to(
+        &mut self,
+        site: Site,
+        listener: OwnedFd,
+        previous: Option<Site>,
+        poller: &mut Watch,
+    ) {
+        let previous_listener = core::mem::replace(&mut self.current, listener);
+        self.site = Some(site);
+        match previous {
+            Some(previous) if previous.is_intact() && self.older.len() < MAX_OLDER => {
+                self.older.push((previous, previous_listener));
+            }
+            _ => poller.remove(&previous_listener),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Reads requests and answers them.
+
+use alloc::vec::Vec;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+
+use super::Server;
+use super::clients::Connection;
+use crate::id::ShMemId;
+use crate::service::protocol::{Command, Opcode, Reply, Request, Status};
+use crate::service::reaper::Kind;
+use crate::service::registry::{Client, Closing, Process, Refusal};
+use crate::service::wire::{self, Received};
+use crate::sys::Memory;
+use crate::sys::socket::{self, Passed};
+
+/// A segment, as the registry stores it.
+pub(super) struct StoredSegment {
+    pub(super) fd: OwnedFd,
+    memory: Memory,
+}
+
+/// Segments are equal if their descriptors refer to the same object.
+impl PartialEq for StoredSegment {
+    fn eq(&self, other: &Self) -> bool {
+        self.memory == other.memory
+    }
+}
+
+impl Server {
+    /// Reads at most one frame of a client. Returns `true` if there may be more.
+    pub(super) fn read_frame(&mut self, client: Client) -> bool {
+        // It may have been disconnected earlier in this turn.
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return false;
+        };
+        if self.deadlines.is_paused(client) {
+            // The only event that a paused client is polled for is that it hangs up.
+            if socket::is_hung_up(&connection.socket) {
+                self.disconnect(client);
+            }
+            return false;
+        }
+        connection.last_read = self.turn;
+        match connection.reader.peek(&connection.socket) {
+            Received::Frame(frame, has_descriptors) => match Request::decode(&frame) {
+                Ok(request) => return self.handle(client, request, has_descriptors),
+                // The reason is not logged: this thread may have a descriptor table of its own, in which the
+                // descriptors of the program's logger are closed or refer to other files.
+                Err(_) => self.disconnect(client),
+            },
+            Received::Partial => {
+                let now = self.now();
+                self.deadlines.expect_frame(client, now);
+            }
+            Received::Empty | Received::Interrupted => return false,
+            Received::Closed | Received::Failed | Received::Malformed => self.disconnect(client),
+        }
+        true
+    }
+
+    /// Takes a request from the socket and answers it, if the client may send it now. Returns `true` if there
+    /// may be more to read.
+    fn handle(&mut self, client: Client, request: Request, has_descriptors: bool) -> bool {
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return false;
+        };
+        let is_hello = matches!(request.command, Command::Hello(_));
+        let is_register = matches!(request.command, Command::Register { .. });
+        let is_waiting = self.deadlines.is_waiting(client);
+        if is_hello == connection.introduced || is_waiting || has_descriptors && !is_register {
+            self.disconnect(client);
+            return true;
+        }
+        if is_register && self.reaper.is_overloaded_by(connection.process) {
+            self.pause(client);
+            return false;
+        }
+        let taken = connection.reader.take(&connection.socket, has_descriptors);
+        let passed = match taken {
+            Ok(Passed::NoRoom) if socket::PEEK_SHOWS_DESCRIPTORS => self.take_with_spare(client),
+            Ok(passed) => passed,
+            Err(_) => Passed::NoRoom,
+        };
+        let descriptor = match passed {
+            // Only `Register` needs one.
+            Passed::Nothing => Err(Status::BadDescriptor),
+            Passed::One(fd) if is_register => Ok(fd),
+            Passed::One(fd) => {
+                self.close_foreign(client, [fd].into());
+                return true;
+            }
+            Passed::Several(descriptors) => {
+                self.close_foreign(client, descriptors);
+                return true;
+            }
+            // The message was taken, and its descriptors are lost.
+            Passed::NoRoom if is_register && !socket::PEEK_SHOWS_DESCRIPTORS => Err(Status::Full),
+            Passed::NoRoom => {
+                self.disconnect(client);
+                return true;
+            }
+        };
+        self.answer(client, request, descriptor);
+        true
+    }
+
+    /// Takes a request for whose descriptor there is no room, after closing the spare descriptor. The request
+    /// is refused, and its descriptor closed.
+    fn take_with_spare(&mut self, client: Client) -> Passed {
+        self.spare = None;
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return Passed::NoRoom;
+        };
+        let taken = connection.reader.take(&connection.socket, true);
+        taken.unwrap_or(Passed::NoRoom)
+    }
+
+    /// Closes descriptors that a client should not have sent, and disconnects it.
+    fn close_foreign(&mut self, client: Client, descriptors: Vec<OwnedFd>) {
+        let connection = self.connections.get(&client);
+        let process = connection.map_or(Process::Unknown, |connection| connection.process);
+        for fd in descriptors {
+            self.reaper.close(process, Kind::Foreign, fd);
+        }
+        self.disconnect(client);
+    }
+
+    /// Carries out a request and replies. `descriptor` is the one of a `Register` request.
+    fn answer(&mut self, client: Client, request: Request, descriptor: Result<OwnedFd, Status>) {
+        let Some(connection) = self.connections.get_mut(&client) else {
+            return;
+        };
+        connection.introduced = true;
+        self.deadlines.received_frame(client);
+        let status = match request.command {
+            Command::Hello(token) => {
+                let socket = &connection.socket;
+                if self.blocks_descriptors && !socket::let_pass_descriptors(socket, true) {
+                    return self.disconnect(client);
+                }
+                match token {
+                    Some(token) if !self.registry.bind_fork(client, token) => Status::Unknown,
+                    _ => Status::Done,
+                }
+            }
+            Command::Register { id, size } => self.register(client, id, size.get(), descriptor),
+            Command::Open(id) => return self.open(client, id, request.number),
+            Command::Release(id) => {
+                self.registry.release(client, id);
+                return;
+            }
+            Command::Fork(token) => {
+                let now = self.now();
+                let expires = self.deadlines.announce_fork(now);
+                if self.registry.announce_fork(client, token, expires) {
+                    Status::Done
+                } else {
+                    Status::Full
+                }
+            }
+        };
+        let opcode = request.command.opcode();
+        self.reply(client, request.number, opcode, status);
+        if let Command::Register { id, .. } = request.command {
+            self.resume_waiters(id);
+        }
+    }
+
+    /// Stores a segment.
+    fn register(
+        &mut self,
+        client: Client,
+        id: ShMemId,
+        size: u64,
+        descriptor: Result<OwnedFd, Status>,
+    ) -> Status {
+        let connection = self.connections.get(&client);
+        let process = connection.map_or(Process::Unknown, |connection| connection.process);
+        let fd = match descriptor {
+            Ok(fd) => fd,
+            Err(status) => return status,
+        };
+        let Some(memory) = Memory::behind(&fd) else {
+            self.reaper.close(process, Kind::Foreign, fd);
+            return Status::BadDescriptor;
+        };
+        if self.spare.is_none() || !memory.may_have(size) {
+            self.reaper.close(process, Kind::Refused, fd);
+            return match self.spare {
+                Some(_) => Status::BadDescriptor,
+                None => Status::Full,
+            };
+        }
+        let closing = Closing {
+            own: self.reaper.pending_memory_of(process),
+            all: self.reaper.pending(Kind::Memory),
+        };
+        let segment = StoredSegment { fd, memory };
+        match self.registry.register(client, id, size, segment, closing) {
+            Ok(()) => Status::Done,
+            Err(Refusal::Taken) => Status::Taken,
+            Err(Refusal::Full | Refusal::Unknown) => Status::Full,
+        }
+    }
+
+    /// Sends a segment to a client, or makes the client wait for it.
+    fn open(&mut self, client: Client, id: ShMemId, number: u32) {
+        let now = self.now();
+        let (segment, size) = match self.registry.open(client, id) {
+            Ok(found) => found,
+            Err(Refusal::Unknown) => {
+                if !self.deadlines.wait_for(client, id, number, now) {
+                    self.reply(client, number, Opcode::Open, Status::Unknown);
+                }
+                return;
+            }
+            Err(_) => return self.reply(client, number, Opcode::Open, Status::Full),
+        };
+        let reply = Reply {
+            number,
+            opcode: Opcode::Open,
+            status: Status::Done,
+            size,
+        };
+        let Some(connection) = self.connections.get(&client) else {
+            return;
+        };
+        match send(connection, reply, Some(segment.fd.as_fd())) {
+            Ok(()) => {}
+            Err(socket::CROWDED) => {
+                self.registry.release(client, id);
+                self.reply(client, number, Opcode::Open, Status::Busy);
+            }
+            Err(_) => self.disconnect(client),
+        }
+    }
+
+    /// Sends a reply without a descriptor. Disconnects the client if it cannot be sent at once.
+    pub(super) fn reply(&mut self, client: Client, number: u32, opcode: Opcode, status: Status) {
+        let reply = Reply {
+            number,
+            opcode,
+            status,
+            size: 0,
+        };
+        let connection = self.connections.get(&client);
+        let sent = connection.map(|connection| send(connection, reply, None));
+        if let Some(Err(_)) = sent {
+            self.disconnect(client);
+        }
+    }
+
+    /// Answers the clients that wait for this segment.
+    fn resume_waiters(&mut self, id: ShMemId) {
+        for (client, number) in self.deadlines.take_waiters(id) {
+            self.open(client, id, number);
+        }
+    }
+}
+
+fn send(
+    connection: &Connection,
+    reply: Reply,
+    passed: Option<BorrowedFd<'_>>,
+) -> Result<(), Errno> {
+    wire::send(&connection.socket, &reply.encode(), passed)
+}
