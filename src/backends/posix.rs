@@ -30,7 +30,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::sys::{self, FileInfo, failed, shm_names};
+use crate::sys::{self, FileInfo, failed, failed_for, limits, shm_names};
 use crate::util::base64;
 
 /// Makes segments with `shm_open(3)`.
@@ -252,8 +252,8 @@ impl Backend for PosixBackend {
             None => create_unique(size, |fd| sys::reserve(fd, size)),
             // Writing reserves the memory as well.
             Some(content) => create_unique(size, |fd| {
-                sys::limits::check_file_size(size)?;
-                sys::write_at(fd, 0, content)
+                limits::check_file_size(size)?;
+                sys::write_at(fd, 0, content, limits::for_dev_shm)
             }),
         }?;
         let options = options.without_huge_pages();
@@ -349,7 +349,8 @@ fn create(
     fill: impl Fn(&OwnedFd) -> Result<()>,
 ) -> Result<Created<OwnedFd>> {
     let name = name(&id)?;
-    let fd = shm_names::create(name).map_err(|errno| failed("shm_open", errno, Subject::Id(id)))?;
+    let fd = shm_names::create(name)
+        .map_err(|errno| failed_for("shm_open", errno, Subject::Id(id), limits::for_dev_shm))?;
     let mapping = fill(&fd).and_then(|()| sys::map_fd(&fd, size));
     match mapping {
         Ok(mapping) => Ok(Created {

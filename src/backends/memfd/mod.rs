@@ -35,7 +35,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{HugePages, OptionReport, OptionStatus, Priority, ShMemOptions};
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::sys::{self, FileInfo, PageSize, failed, identity};
+use crate::sys::{self, FileInfo, PageSize, failed, identity, limits};
 
 /// Makes segments with `memfd_create(2)`.
 ///
@@ -148,7 +148,7 @@ impl Backend for MemfdBackend {
             let _ = sys::lease::make_countable(&mut fd);
         }
         if let Some(content) = request.content {
-            sys::write_at(&fd, 0, content)?;
+            sys::write_at(&fd, 0, content, limits::for_descriptor)?;
         }
         let mut mapping = map(&fd, size, PageSize::Ordinary, options)?;
         sys::apply_options(&mut mapping, options, &mut report);
@@ -229,7 +229,8 @@ impl Snapshots for MemfdBackend {
         let (fd, id) = make_open(bytes.len(), MemfdFlags::empty())?;
         for range in ranges {
             let start = range.start;
-            sys::write_at(&fd, start, bytes.get(range).unwrap_or_default())?;
+            let part = bytes.get(range).unwrap_or_default();
+            sys::write_at(&fd, start, part, limits::for_descriptor)?;
         }
         seal(&fd, SEALS | SealFlags::WRITE)?;
         Ok((fd, id))
@@ -290,7 +291,7 @@ fn seal(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
 /// A memfd of this size that is not sealed yet, and the id for it.
 #[inline]
 fn make_open(size: usize, pages: MemfdFlags) -> Result<(OwnedFd, ShMemId)> {
-    sys::limits::check_file_size(size)?;
+    limits::check_file_size(size)?;
     let nonce = identity::nonce()?;
     let fd = create(
         locator::name(MemfdLocator::new(None, nonce)).as_bytes(),
@@ -331,8 +332,7 @@ fn create_huge(size: usize, pages: HugePages) -> Result<Created<OwnedFd>> {
         HugePages::OneGiB => MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
     };
     let (fd, id) = make(size, flags)?;
-    let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None);
-    let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, pages))?;
+    let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None)?;
     Ok(created(fd, id, mapping, OptionReport::default()))
 }
 
@@ -343,12 +343,10 @@ fn map_existing(
     pages: PageSize,
     options: ShMemOptions,
 ) -> Result<Mapping> {
-    let mapping = map(fd, len, pages, options);
-    let PageSize::Huge(size) = pages else {
-        return mapping;
-    };
-    let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, size))?;
-    sys::populate_or_refuse(&mapping)?;
+    let mapping = map(fd, len, pages, options)?;
+    if pages != PageSize::Ordinary {
+        sys::populate_or_refuse(&mapping)?;
+    }
     Ok(mapping)
 }
 

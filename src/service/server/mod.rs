@@ -24,7 +24,7 @@ use crate::service::registry::{Client, Closing, Limits, Process, Refused, Regist
 use crate::service::wire::{self, Arrival, Assembly};
 use crate::sys::path_lock::{self, Denied, File, Place, Site};
 use crate::sys::socket::Passed;
-use crate::sys::watch::Watch;
+use crate::sys::poller::Poller;
 use crate::sys::{self, Memory, socket};
 
 /// How long a client may take to introduce itself, and for the rest of a frame.
@@ -83,7 +83,7 @@ pub(super) struct Server {
     stop: OwnedFd,
     /// Given up when there are no descriptors left, to accept a connection and close it.
     spare: Option<OwnedFd>,
-    watch: Watch,
+    watch: Poller,
     registry: Registry<Kept>,
     connections: BTreeMap<Client, Connection>,
     most_connections: usize,
@@ -142,7 +142,7 @@ impl Server {
     pub(super) fn new(path: &Path, lookup: Lookup, stop: OwnedFd) -> Result<Self, Denied> {
         let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
         let mut site = Site::claim(Place::open(path)?)?;
-        let mut watch = Watch::new().map_err(os("epoll_create1"))?;
+        let mut watch = Poller::new().map_err(os("epoll_create1"))?;
         let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
         let listener = site.listen()?;
         let is_guarded = socket::let_pass_descriptors(&listener, false);
