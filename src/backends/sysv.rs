@@ -27,9 +27,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, OptionStatus, Priority, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::sys::{
-    self, FileInfo, attachments, failed, failed_for, last_errno, limits, sysv,
-};
+use crate::sys::{self, FileInfo, attachments, failed, failed_for, last_errno, limits, sysv};
 
 /// Makes segments with `shmget(2)`.
 ///

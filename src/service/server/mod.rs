@@ -23,8 +23,8 @@ use crate::service::reaper::{Closer, Kind};
 use crate::service::registry::{Client, Closing, Limits, Process, Refused, Registry, is_fair};
 use crate::service::wire::{self, Arrival, Assembly};
 use crate::sys::path_lock::{self, Denied, File, Place, Site};
-use crate::sys::socket::Passed;
 use crate::sys::poller::Poller;
+use crate::sys::socket::Passed;
 use crate::sys::{self, Memory, socket};
 
 /// How long a client may take to introduce itself, and for the rest of a frame.

@@ -13,10 +13,7 @@ pub(crate) use super::sysv_orphans::{MODE, remove_orphans};
 pub(crate) const REMOVED_BUT_OPEN: bool = true;
 
 /// Returns the flags that make `shmget` use huge pages.
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "other systems have no such pages"
-)]
+#[expect(clippy::unnecessary_wraps, reason = "other systems have no such pages")]
 pub(crate) fn huge(pages: HugePages) -> Result<c_int> {
     /// The position of the binary logarithm of the page size (`shmget(2)`, `SHM_HUGE_SHIFT`).
     const SHIFT: u32 = 26;

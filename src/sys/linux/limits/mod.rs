@@ -28,8 +28,9 @@ use crate::util::fixed_str::Text;
 /// descriptors and files.
 pub(crate) fn for_descriptor(errno: Errno) -> Option<Limit> {
     match errno {
-        Errno::TOOMANYREFS => rlimits::current(Resource::Nofile)
-            .map(|limit| Limit::InFlightDescriptors { limit }),
+        Errno::TOOMANYREFS => {
+            rlimits::current(Resource::Nofile).map(|limit| Limit::InFlightDescriptors { limit })
+        }
         Errno::NFILE => {
             number("/proc/sys/fs/file-max").map(|limit| Limit::SystemOpenFiles { limit })
         }

@@ -10,9 +10,7 @@ use crate::sys::procfs::number;
 pub(crate) fn for_system_v(errno: Errno) -> Option<Limit> {
     match errno {
         Errno::NOSPC => segments_or_pages(),
-        Errno::INVAL => {
-            number("/proc/sys/kernel/shmmax").map(|limit| Limit::SystemVSize { limit })
-        }
+        Errno::INVAL => number("/proc/sys/kernel/shmmax").map(|limit| Limit::SystemVSize { limit }),
         Errno::NOMEM => overcommit().or_else(|| {
             Some(Limit::Memory {
                 total: ram_and_swap(),

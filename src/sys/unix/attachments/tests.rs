@@ -138,7 +138,10 @@ fn a_thread_that_attaches_and_detaches_between_two_checks_is_noticed() {
         // This makes this process the last one again.
         let mut provider = provider.clone();
         let attached = std::thread::spawn(move || provider.shmem_from_id(id).map(drop));
-        attached.join().expect("no panic").expect("the segment exists");
+        attached
+            .join()
+            .expect("no panic")
+            .expect("the segment exists");
     });
     assert_eq!(segment[0], 7);
     assert!(!is_alone, "neither was noticed");
