@@ -1,15 +1,5 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
-// Elsewhere fewer mechanisms exist, and leave idle what only they use.
-#![cfg_attr(
-    any(
-        not(target_os = "linux"),
-        shmem_android_rules,
-        shmem_apple_rules,
-        shmem_freebsd_rules
-    ),
-    allow(dead_code, unreachable_pub, unused_imports)
-)]
 // What only the library has to keep to.
 #![warn(
     clippy::alloc_instead_of_core,

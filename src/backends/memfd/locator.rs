@@ -5,15 +5,10 @@ use rustix::fd::OwnedFd;
 
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
-use crate::id::kind::{IdKind, MemfdLocator};
+use crate::id::kind::MemfdLocator;
 use crate::sys::procfs::{self, Clock, Look, Wanted};
 use crate::sys::{self, failed};
 use crate::util::fixed_str::Text;
-
-/// Returns `true` if others can open the memfd of this id without searching all processes.
-pub(in crate::backends) fn is_reachable(id: &ShMemId) -> bool {
-    matches!(id.kind(), IdKind::Memfd(locator) if locator.process_and_fd().is_some())
-}
 
 /// Opens the segment by the descriptor of its creator or of any other holder: what has the name
 /// and is taken for genuine.

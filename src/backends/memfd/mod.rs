@@ -23,7 +23,6 @@ use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-pub(super) use self::locator::is_reachable;
 use crate::backend::{
     Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
     Snapshots, Sparse,

@@ -5,6 +5,10 @@
 //! `other` or `fallback` for the other systems.
 
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
+#[cfg_attr(
+    shmem_android_rules,
+    allow(dead_code, reason = "pools on Android have no fork witness")
+)]
 pub(crate) mod attachments;
 mod errno;
 #[cfg(any(
