@@ -259,17 +259,6 @@ impl<Handle> Created<Handle> {
         }
         self
     }
-
-    /// Converts the handle.
-    pub(crate) fn map_handle<Other>(self, convert: impl FnOnce(Handle) -> Other) -> Created<Other> {
-        Created {
-            handle: convert(self.handle),
-            id: self.id,
-            mapping: self.mapping,
-            cleanup: self.cleanup,
-            report: self.report,
-        }
-    }
 }
 
 /// Who frees a segment.

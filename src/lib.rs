@@ -1,15 +1,5 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
-// Other systems have fewer mechanisms, so code that only the missing ones use is unused there.
-#![cfg_attr(
-    any(
-        not(target_os = "linux"),
-        shmem_android_rules,
-        shmem_apple_rules,
-        shmem_freebsd_rules
-    ),
-    allow(dead_code, unreachable_pub, unused_imports)
-)]
 // Lints that apply to the library, but not to tests and examples.
 #![warn(
     clippy::alloc_instead_of_core,

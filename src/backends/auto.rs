@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::io::Errno;
 
-use super::memfd::{self, MemfdBackend};
+use super::memfd::MemfdBackend;
 use super::posix::PosixBackend;
 use super::sysv::SystemVBackend;
 use crate::backend::{
@@ -272,12 +272,26 @@ impl AutoBackend {
     }
 }
 
-/// Returns the memfd if other processes can open it.
+/// Returns the memfd if other processes can open it without searching all processes.
 fn if_reachable(created: Created<<MemfdBackend as Backend>::Handle>) -> Result<Created<Handle>> {
-    if memfd::is_reachable(&created.id) {
-        Ok(created.map_handle(Handle::Memfd))
-    } else {
-        Err(UNREACHABLE)
+    match created.id.kind() {
+        IdKind::Memfd(locator) if locator.process_and_fd().is_some() => {
+            Ok(created.map_handle(Handle::Memfd))
+        }
+        _ => Err(UNREACHABLE),
+    }
+}
+
+impl<T> Created<T> {
+    /// Converts the handle.
+    fn map_handle(self, convert: impl FnOnce(T) -> Handle) -> Created<Handle> {
+        Created {
+            handle: convert(self.handle),
+            id: self.id,
+            mapping: self.mapping,
+            cleanup: self.cleanup,
+            report: self.report,
+        }
     }
 }
 

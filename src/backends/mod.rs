@@ -13,12 +13,20 @@ pub(crate) mod auto;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod memfd;
 #[cfg(any(target_os = "freebsd", shmem_freebsd_rules))]
+#[cfg_attr(
+    shmem_freebsd_rules,
+    allow(dead_code, unreachable_pub, reason = "the names are those of `memfd`")
+)]
 pub(crate) mod memfd_freebsd;
 #[cfg(all(unix, not(target_os = "android")))]
 pub(crate) mod posix;
 #[cfg(all(unix, feature = "std"))]
 pub(crate) mod served;
 #[cfg(all(unix, not(any(target_os = "android", target_os = "haiku"))))]
+#[cfg_attr(
+    shmem_android_rules,
+    allow(dead_code, reason = "pools on Android have no fork witness")
+)]
 pub(crate) mod sysv;
 #[cfg(windows)]
 mod win32;

@@ -28,7 +28,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, OptionStatus, Priority, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::sys::{self, FileInfo, attachments, failed, last_errno, sysv};
+use crate::sys::{self, FileInfo, attachments, failed, failed_for, last_errno, limits, sysv};
 
 /// Creates segments with `shmget(2)`.
 ///
@@ -251,7 +251,12 @@ fn get(size: usize, flags: c_int) -> Result<Shmid> {
     let flags = flags | libc::IPC_CREAT | libc::IPC_EXCL | sysv::MODE;
     // SAFETY: no pointer is passed.
     match unsafe { libc::shmget(libc::IPC_PRIVATE, size, flags) } {
-        -1 => Err(failed("shmget", last_errno(), Subject::Bytes(size))),
+        -1 => Err(failed_for(
+            "shmget",
+            last_errno(),
+            Subject::Bytes(size),
+            limits::for_system_v,
+        )),
         number => Ok(Shmid(number)),
     }
 }
@@ -268,7 +273,7 @@ fn shmat(shmid: Shmid, subject: Subject) -> Result<Mapping> {
         }
         _ => Err(match (last_errno(), subject) {
             (errno, Subject::Id(id)) => refused("shmat", errno, id),
-            (errno, _) => failed("shmat", errno, subject),
+            (errno, _) => failed_for("shmat", errno, subject, limits::for_mapping),
         }),
     }
 }
@@ -306,7 +311,7 @@ fn refused(call: &'static str, errno: Errno, id: ShMemId) -> Error {
     match errno {
         Errno::INVAL | Errno::IDRM => Error::Gone { id },
         Errno::ACCESS | Errno::PERM => denied(call, errno, id),
-        _ => failed(call, errno, Subject::Id(id)),
+        _ => failed_for(call, errno, Subject::Id(id), limits::for_mapping),
     }
 }
 

@@ -289,8 +289,10 @@ impl ShMemService {
                 }
             })
         };
-        let thread =
-            thread.map_err(|errno| sys::failed("pthread_create", errno, Subject::Nothing))?;
+        let thread = thread.map_err(|errno| {
+            let limit_for = sys::limits::for_thread;
+            sys::failed_for("pthread_create", errno, Subject::Nothing, limit_for)
+        })?;
         let mut service = Self {
             address: PathBuf::new(),
             stop: Some(stop.into()),

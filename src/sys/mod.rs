@@ -1,9 +1,11 @@
-//! What the mechanisms of one family of systems share. Which family it is, says this table.
+//! What is shared by the backends of one family of systems: `unix` is common to all Unix systems,
+//! `linux` adds what only Linux and Android have, `windows` is for Windows.
 //!
-//! Together with the two tables of mechanisms (`providers/mod.rs`, `defaults.rs`) this folder is
-//! where code may ask which system it is on.
+//! Apart from the two tables of platforms (`backends/mod.rs` and `platform.rs`), only this
+//! directory depends on the target system.
 
-pub(crate) mod futex;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) mod futex_fallback;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod linux;
 #[cfg(unix)]
@@ -11,20 +13,31 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) use self::futex_fallback as futex;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::linux::*;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) use self::random_u64 as nonce;
 #[cfg(unix)]
 pub(crate) use self::unix::*;
 #[cfg(windows)]
 pub(crate) use self::windows::*;
 use crate::error::{Error, Result, Subject};
 
-/// Fills the buffer with random bytes, fit for what others shall not guess.
-pub(crate) fn random(bytes: &mut [u8]) -> Result<()> {
+/// Fills the buffer with random bytes that nobody can predict.
+fn random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes).map_err(|error| Error::Os {
         call: "getrandom",
         errno: error.raw_os_error().unwrap_or(0),
         subject: Subject::Nothing,
         limit: None,
     })
+}
+
+/// Returns a random number that nobody can predict.
+pub(crate) fn random_u64() -> Result<u64> {
+    let mut number = [0; size_of::<u64>()];
+    random(&mut number)?;
+    Ok(u64::from_ne_bytes(number))
 }

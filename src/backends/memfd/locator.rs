@@ -4,15 +4,10 @@ use rustix::fd::OwnedFd;
 
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
-use crate::id::kind::{IdKind, MemfdLocator};
+use crate::id::kind::MemfdLocator;
 use crate::sys::procfs::{self, Clock, Look, Wanted};
 use crate::sys::{self, failed};
 use crate::util::fixed_str::FixedStr;
-
-/// Returns `true` if other processes can open the memfd of this id without searching all processes.
-pub(in crate::backends) fn is_reachable(id: &ShMemId) -> bool {
-    matches!(id.kind(), IdKind::Memfd(locator) if locator.process_and_fd().is_some())
-}
 
 /// Opens the segment through the descriptor of its creator or of any other holder: a file that has
 /// the name and that `is_genuine` accepts.

@@ -22,7 +22,6 @@ use core::ops::Range;
 use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 
-pub(super) use self::locator::is_reachable;
 use crate::backend::{
     Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
     Snapshots, Sparse,
@@ -34,7 +33,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{HugePages, OptionReport, OptionStatus, Priority, ShMemOptions};
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::sys::{self, FileInfo, PageSize};
+use crate::sys::{self, FileInfo, PageSize, limits};
 
 /// Creates segments with `memfd_create(2)`.
 ///
@@ -138,7 +137,7 @@ impl Backend for MemfdBackend {
             let _ = sys::lease::make_countable(&mut fd);
         }
         if let Some(content) = request.content {
-            sys::write_at(&fd, 0, content)?;
+            sys::write_at(&fd, 0, content, limits::for_descriptor)?;
         }
         let mut mapping = map(&fd, size, PageSize::Ordinary, options)?;
         sys::apply_options(&mut mapping, options, &mut report);
@@ -220,7 +219,8 @@ impl Snapshots for MemfdBackend {
         let (fd, id) = sealed::create_unsealed(bytes.len(), MemfdFlags::empty())?;
         for range in ranges {
             let start = range.start;
-            sys::write_at(&fd, start, bytes.get(range).unwrap_or_default())?;
+            let part = bytes.get(range).unwrap_or_default();
+            sys::write_at(&fd, start, part, limits::for_descriptor)?;
         }
         sealed::seal_snapshot(&fd)?;
         Ok((fd, id))
@@ -294,8 +294,7 @@ fn create_huge(size: usize, pages: HugePages) -> Result<Created<OwnedFd>> {
         HugePages::OneGiB => MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
     };
     let (fd, id) = sealed::create_segment(size, flags)?;
-    let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None);
-    let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, pages))?;
+    let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None)?;
     Ok(created(fd, id, mapping, OptionReport::default()))
 }
 
@@ -306,12 +305,10 @@ fn map_existing(
     pages: PageSize,
     options: ShMemOptions,
 ) -> Result<Mapping> {
-    let mapping = map(fd, len, pages, options);
-    let PageSize::Huge(size) = pages else {
-        return mapping;
-    };
-    let mapping = mapping.map_err(|error| sys::limits::behind_huge_pages(error, size))?;
-    sys::populate_or_refuse(&mapping)?;
+    let mapping = map(fd, len, pages, options)?;
+    if pages != PageSize::Ordinary {
+        sys::populate_or_refuse(&mapping)?;
+    }
     Ok(mapping)
 }
 

@@ -245,7 +245,7 @@ impl Backend for PosixBackend {
             // Writing reserves the memory too.
             Some(content) => names::create_unique(size, |fd| {
                 sys::limits::check_file_size(size)?;
-                sys::write_at(fd, 0, content)
+                sys::write_at(fd, 0, content, sys::limits::for_dev_shm)
             }),
         }?;
         let options = options.without_huge_pages();

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
 use crate::options::OptionReport;
-use crate::sys::{self, failed, shm_names};
+use crate::sys::{self, failed, failed_for, limits, shm_names};
 use crate::util::base64;
 
 /// How many random names are tried. Random names of 64 bits do not collide, but a process that
@@ -79,7 +79,8 @@ fn create(
     fill: impl Fn(&OwnedFd) -> Result<()>,
 ) -> Result<Created<OwnedFd>> {
     let name = name(&id)?;
-    let fd = shm_names::create(name).map_err(|errno| failed("shm_open", errno, Subject::Id(id)))?;
+    let fd = shm_names::create(name)
+        .map_err(|errno| failed_for("shm_open", errno, Subject::Id(id), limits::for_dev_shm))?;
     let mapping = fill(&fd).and_then(|()| sys::map_fd(&fd, size));
     match mapping {
         Ok(mapping) => Ok(Created {

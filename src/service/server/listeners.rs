@@ -9,8 +9,8 @@ use rustix::process::{Uid, geteuid};
 use super::LISTENER;
 use crate::service::address::Lookup;
 use crate::sys::path_lock::{self, Denied, Place, Site};
+use crate::sys::poller::Poller;
 use crate::sys::socket;
-use crate::sys::watch::Watch;
 
 /// How many earlier addresses remain usable.
 const MAX_OLDER: usize = 4;
@@ -65,7 +65,7 @@ impl Listeners {
     }
 
     /// Polls all of them, including those that are polled already. Returns `false` if that fails for any.
-    pub(super) fn watch(&self, poller: &mut Watch) -> bool {
+    pub(super) fn watch(&self, poller: &mut Poller) -> bool {
         let mut are_watched = true;
         for listener in self.all() {
             poller.remove(listener);
@@ -75,7 +75,7 @@ impl Listeners {
     }
 
     /// Stops polling all of them.
-    pub(super) fn unwatch(&self, poller: &mut Watch) {
+    pub(super) fn unwatch(&self, poller: &mut Poller) {
         for listener in self.all() {
             poller.remove(listener);
         }
@@ -93,7 +93,7 @@ impl Listeners {
     ///
     /// Returns `false` if the service has to end: another service has taken its place, or this process acts
     /// for another user now and would reject its own clients. They find, or become, another service.
-    pub(super) fn check(&mut self, poller: &mut Watch) -> bool {
+    pub(super) fn check(&mut self, poller: &mut Poller) -> bool {
         if geteuid() != self.user {
             return false;
         }
@@ -158,7 +158,7 @@ impl Listeners {
         site: Site,
         listener: OwnedFd,
         previous: Option<Site>,
-        poller: &mut Watch,
+        poller: &mut Poller,
     ) {
         let previous_listener = core::mem::replace(&mut self.current, listener);
         self.site = Some(site);

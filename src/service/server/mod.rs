@@ -32,7 +32,7 @@ use crate::service::protocol::{Opcode, Status};
 use crate::service::reaper::{Kind, Reaper};
 use crate::service::registry::{Client, Limits, Registry};
 use crate::sys::path_lock::{Denied, File, Place, Site};
-use crate::sys::watch::Watch;
+use crate::sys::poller::Poller;
 use crate::sys::{self, socket};
 
 /// The maximum size of all segments together: more than the address space of any process.
@@ -58,7 +58,7 @@ pub(super) struct Server {
     stop: OwnedFd,
     /// Closed when no descriptors are left, to make room for one that is closed immediately.
     spare: Option<OwnedFd>,
-    poller: Watch,
+    poller: Poller,
     registry: Registry<StoredSegment>,
     connections: BTreeMap<Client, Connection>,
     capacity: Capacity,
@@ -77,7 +77,7 @@ impl Server {
     pub(super) fn new(path: &Path, lookup: Lookup, stop: OwnedFd) -> Result<Self, Denied> {
         let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
         let site = Site::claim(Place::open(path)?)?;
-        let mut poller = Watch::new().map_err(os("epoll_create1"))?;
+        let mut poller = Poller::new().map_err(os("epoll_create1"))?;
         let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
         let listeners = Listeners::new(site, lookup)?;
         let blocks_descriptors = socket::let_pass_descriptors(listeners.current(), false);

@@ -1,16 +1,18 @@
-//! Whether `madvise(2)` does what it says.
+//! Whether `madvise(2)` has an effect.
 #![allow(unsafe_code)]
 
 use core::ptr;
 use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// No advice has this number.
-const NONE: i32 = -1;
+/// An advice value that does not exist.
+const INVALID: i32 = -1;
 
-/// Whether advice is followed or refused, as the kernel does. An emulator of another machine may take
-/// it all for hints, and report success for what it ignores, as `qemu-user` 7.2 does: then it also does
-/// for advice that does not exist. Asked once; a forked child need not know better.
+/// Returns `true` if the system follows advice or rejects it, as the kernel does.
+///
+/// Emulators of other machines may ignore all advice and report success, as `qemu-user` 7.2 does.
+/// This is detected by an invalid advice value, which the kernel rejects. The answer is cached; it
+/// is the same in a forked child.
 pub(crate) fn advice_is_heeded() -> bool {
     const UNKNOWN: u8 = 0;
     const HEEDED: u8 = 1;
@@ -19,8 +21,8 @@ pub(crate) fn advice_is_heeded() -> bool {
 
     match ANSWER.load(Relaxed) {
         UNKNOWN => {
-            // SAFETY: no byte is concerned, whatever the advice.
-            let ignored = unsafe { libc::madvise(ptr::null_mut(), 0, NONE) } == 0;
+            // SAFETY: the range is empty, so no memory is affected, whatever the advice.
+            let ignored = unsafe { libc::madvise(ptr::null_mut(), 0, INVALID) } == 0;
             ANSWER.store(if ignored { IGNORED } else { HEEDED }, Relaxed);
             !ignored
         }

@@ -1,29 +1,29 @@
-//! The names of POSIX shared memory on Linux: files in `/dev/shm`, which clean themselves up.
+//! The names of POSIX shared memory on Linux: files in `/dev/shm`, which are removed after use.
 //!
-//! Every user may put anything there, so nothing is opened before it is known what it is: a regular file
-//! of this user, under one name, that others may not write.
+//! Every user can put anything there, so a file is examined before it is opened: it must be a
+//! regular file of this user, have one name, and not be writable for others.
 //!
-//! A name lives until it is removed, and a program that is killed or ends by `exit` does not remove it.
-//! So a lock tells whether any process has a segment open, by this protocol:
+//! A name exists until it is removed, and a program that is killed or ends by `exit` does not
+//! remove it. So a lock shows whether any process has a segment open, by this protocol:
 //!
-//! 1. A file of this crate is marked by its mode, [`MARK`], from the call on that creates it. What is
-//!    not marked, because another program has made it or because it persists, is never cleaned up.
-//! 2. Whoever creates or opens a file takes a shared `flock(2)` on it, and only then looks whether the
-//!    file still has a name. If it has none, it was cleaned up in between: a creator takes another
-//!    name, and for others there was no such segment.
-//! 3. Whoever cleans up takes the exclusive lock, which it gets only if nobody has a shared one, and only
-//!    then looks whether the file is marked. Whoever was going to take a shared lock does not get it from
-//!    then on, and finds no name after it.
+//! 1. A file of this crate is marked by its mode, [`MARK`], from the call that creates it. A file
+//!    without the mark, because another program created it or because it persists, is never cleaned
+//!    up.
+//! 2. A process that creates or opens a file takes a shared `flock(2)` on it, and then checks
+//!    whether the file still has a name. If not, the file was cleaned up in between: a creator
+//!    takes another name, and for an opener the segment did not exist.
+//! 3. A process that cleans up takes the exclusive lock, which it gets only if nobody has a shared
+//!    one, and then checks whether the file is marked. From that moment other processes do not get
+//!    a shared lock, and afterwards they find no name.
 //!
-//! The kernel releases a lock with the last descriptor or mapping of its open file, however a process
-//! ends; forked children and clones share the open file, and so the lock. Locks, unlike process numbers,
-//! mean the same in every container that shares the file system. Programs that open a segment without
-//! this crate take no lock: its creator does.
+//! The kernel releases a lock with the last descriptor or mapping of its open file, however a
+//! process ends. Forked children and clones share the open file and thus the lock. Unlike process
+//! ids, locks mean the same in all containers that share the file system. Programs that open a
+//! segment without this crate take no lock, but its creator has one.
 //!
-//! Between the look at where a name leads and its removal, the name could be removed by another process
-//! and given to a newer segment. Processes that remove a name by the functions here exclude each other by
-//! a second lock on the file that the name leads to (`F_SETLK`, `fcntl(2)`), and look again while they
-//! have it.
+//! Between the check where a name leads and its removal, another process could remove the name and
+//! give it to a newer segment. The functions here that remove names therefore exclude each other by
+//! a second lock on the file (`F_SETLK`, `fcntl(2)`), and repeat the check while they hold it.
 
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
@@ -35,23 +35,23 @@ use rustix::path::DecInt;
 
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
-use crate::sys::{above_stdio_quietly, check_owner, failed};
+use crate::sys::{above_stdio_quietly, check_owner, failed, failed_for, limits};
 use crate::util::fixed_str::FixedStr;
 
-const FOLDER: &str = "/dev/shm";
+const DIRECTORY: &str = "/dev/shm";
 
-/// The mode of files that are removed when nobody has them open: to read and to write for the user, and
-/// a bit that has no meaning for files.
+/// The mode of files that are removed when nobody has them open: readable and writable for the
+/// user, and a bit that has no meaning for files.
 const MARK: u32 = 0o1600;
 
-/// The mode of files that stay.
+/// The mode of files that persist.
 const UNMARKED: u32 = 0o600;
 
-/// How often a lock that another process has is asked for: it has it for a few system calls.
-const TURNS: usize = 1000;
+/// How often to try to take a lock that another process holds. It holds it for a few system calls.
+const TRIES: usize = 1000;
 
-/// Creates the object with this name, which must not exist. `EEXIST` also if another process has taken
-/// the name meanwhile.
+/// Creates the object with this name, which must not exist. Also returns `EEXIST` if another
+/// process cleans up the new file.
 pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR
         | OFlags::CREATE
@@ -61,7 +61,7 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
         | OFlags::NOCTTY;
     let fd = fs::open(path(name).as_bytes(), flags, Mode::from_raw_mode(MARK))?;
     let fd = above_stdio_quietly(fd).inspect_err(|_| {
-        // It is new, and nobody else removes it.
+        // The file is new, and nothing else would remove it.
         let _ = fs::unlink(path(name).as_bytes());
     })?;
     let lock = lock(&fd, FlockOperation::NonBlockingLockShared);
@@ -69,7 +69,7 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
     if lock == Lock::Refused || stat.st_nlink == 0 {
         return Err(Errno::EXIST);
     }
-    // The umask, or an access control list of the folder, can take away permissions.
+    // The umask or an access control list of the directory may have removed permissions.
     let mode = if lock == Lock::Taken { MARK } else { UNMARKED };
     if permissions(&stat) != mode {
         let changed = fs::fchmod(&fd, Mode::from_raw_mode(mode));
@@ -83,7 +83,7 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
 
 /// Opens the object with this name, if it is a segment of this user.
 pub(crate) fn open(name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
-    for _ in 0..TURNS {
+    for _ in 0..TRIES {
         let found = find(name, id)?;
         check_access(&found.stat)?;
         let fd = found.open(name, id)?;
@@ -92,46 +92,46 @@ pub(crate) fn open(name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
         if lock != Lock::Refused && stat.st_nlink != 0 {
             return Ok(fd);
         }
-        // It is being removed.
+        // The file is being removed.
         rustix::thread::sched_yield();
     }
     Err(Error::Gone { id: *id })
 }
 
-/// Removes the name if it leads to the object that is open here.
+/// Removes the name if it refers to the open object.
 pub(crate) fn unlink_own(fd: &OwnedFd, name: &CStr, id: &ShMemId) -> Result<()> {
     match remove(name, fd) {
         Ok(true) => Ok(()),
         Ok(false) | Err(Errno::NOENT) => Err(Error::Gone { id: *id }),
-        Err(errno) => Err(failed("shm_unlink", errno, Subject::Id(*id))),
+        Err(errno) => Err(refused("shm_unlink", errno, id)),
     }
 }
 
-/// Removes the name if it leads to an object of this user.
+/// Removes the name if it refers to an object of this user.
 pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
-    for _ in 0..TURNS {
+    for _ in 0..TRIES {
         let found = find(name, id)?;
-        // Without the permission to open it, it is removed without excluding others.
+        // If the object may not be opened, it cannot be locked, and is removed without the lock.
         let opened = found.open(name, id);
         match remove(name, opened.as_ref().unwrap_or(&found.fd)) {
             Ok(true) => return Ok(()),
-            // Now it leads to another one.
+            // The name now refers to another object.
             Ok(false) => {}
             Err(Errno::NOENT) => break,
-            Err(errno) => return Err(failed("shm_unlink", errno, Subject::Id(*id))),
+            Err(errno) => return Err(refused("shm_unlink", errno, id)),
         }
     }
     Err(Error::Gone { id: *id })
 }
 
-/// Leaves the object to live by itself.
+/// Makes the object persist after its last user.
 pub(crate) fn persist(fd: &OwnedFd) -> Result<()> {
     fs::fchmod(fd, Mode::from_raw_mode(UNMARKED))
         .map_err(|errno| failed("fchmod", errno, Subject::Nothing))
 }
 
-/// Removes the name if it leads to an object of this crate and this user that nobody has open. Returns
-/// `true` if it was removed.
+/// Removes the name if it refers to an object of this crate and this user that nobody has open.
+/// Returns `true` if it was removed.
 pub(crate) fn remove_if_unused(name: &CStr) -> bool {
     let id = ShMemId::default();
     let unused = || {
@@ -143,26 +143,26 @@ pub(crate) fn remove_if_unused(name: &CStr) -> bool {
         if lock(&fd, FlockOperation::NonBlockingLockExclusive) != Lock::Taken {
             return None;
         }
-        // Only now can nobody change it any more.
+        // Checked again, because nobody can change the mark any more while the lock is held.
         (permissions(&fs::fstat(&fd).ok()?) == MARK).then_some(fd)
     };
     unused().is_some_and(|fd| remove(name, &fd) == Ok(true))
 }
 
-/// Removes, of the first `most` names that are ours by their text, those that nobody has open. Returns
-/// how many were removed.
+/// Looks at up to `most` names for which `is_ours` returns `true`, and removes those of objects
+/// that nobody has open. Returns how many were removed.
 pub(crate) fn remove_unused(is_ours: impl Fn(&str) -> bool, most: usize) -> Result<usize> {
-    let refused = |errno| failed("shm_open", errno, Subject::Nothing);
+    let refused = |errno| failed_for("shm_open", errno, Subject::Nothing, limits::for_dev_shm);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = fs::open(FOLDER, flags, Mode::empty()).map_err(refused)?;
-    let mut room = [MaybeUninit::<u8>::uninit(); 4096];
-    let mut entries = fs::RawDir::new(&folder, &mut room);
+    let directory = fs::open(DIRECTORY, flags, Mode::empty()).map_err(refused)?;
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 4096];
+    let mut entries = fs::RawDir::new(&directory, &mut buffer);
     let (mut seen, mut removed) = (0, 0);
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(|errno| failed("getdents", errno, Subject::Nothing))?;
         let name = FixedStr::<32>::truncated(&[b"/", entry.file_name().to_bytes(), b"\0"]);
         let Ok(name) = CStr::from_bytes_until_nul(name.as_bytes()) else {
-            // It is too long.
+            // Too long for a name of this crate.
             continue;
         };
         if !name.to_str().is_ok_and(&is_ours) {
@@ -177,21 +177,20 @@ pub(crate) fn remove_unused(is_ours: impl Fn(&str) -> bool, most: usize) -> Resu
     Ok(removed)
 }
 
-/// Something in `/dev/shm`: a descriptor that reaches it without opening it, and what the system says
-/// of it.
+/// A file in `/dev/shm`: an `O_PATH` descriptor of it, and what `fstat` reports.
 struct Found {
     fd: OwnedFd,
     stat: Stat,
 }
 
 impl Found {
-    /// Opens it. What can block, or act when it is opened, was sorted out by [`find`].
+    /// Opens the file. [`find`] has excluded files that would block or have an effect when opened.
     fn open(&self, name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let number = DecInt::from_fd(&self.fd);
         let link = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
         let opened = match fs::open(link.as_bytes(), flags, Mode::empty()) {
-            // There is no `/proc`.
+            // `/proc` is not mounted.
             Err(Errno::NOENT | Errno::NOTDIR) => fs::open(
                 path(name).as_bytes(),
                 flags | OFlags::NOFOLLOW,
@@ -219,23 +218,24 @@ impl Found {
     }
 }
 
-/// Finds the object with this name, if it is a regular file of this user, without opening it.
+/// Finds the object with this name without opening it. Returns an error unless it is a regular file
+/// of this user.
 fn find(name: &CStr, id: &ShMemId) -> Result<Found> {
-    let refused = |errno| failed("shm_open", errno, Subject::Id(*id));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let folder = fs::open(FOLDER, flags, Mode::empty()).map_err(refused)?;
+    let directory = fs::open(DIRECTORY, flags, Mode::empty())
+        .map_err(|errno| refused("shm_open", errno, id))?;
     let component = name.to_bytes().get(1..).unwrap_or_default();
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // What is mounted there can be a file system in user space, which a question to it would wait for.
+    // A file system in user space could be mounted there, and examining it could block.
     let fd = match fs::openat2(
-        &folder,
+        &directory,
         component,
         flags,
         Mode::empty(),
         ResolveFlags::NO_XDEV,
     ) {
-        // Before Linux 5.6; in a sandbox that is older.
-        Err(Errno::NOSYS | Errno::PERM) => fs::openat(&folder, component, flags, Mode::empty()),
+        // Before Linux 5.6, or in a sandbox that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => fs::openat(&directory, component, flags, Mode::empty()),
         found => found,
     };
     let fd = fd.map_err(|errno| match errno {
@@ -243,22 +243,22 @@ fn find(name: &CStr, id: &ShMemId) -> Result<Found> {
         Errno::XDEV => Error::Foreign {
             found: "another file system is mounted there",
         },
-        _ => refused(errno),
+        _ => refused("shm_open", errno, id),
     })?;
     let stat = fs::fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
     check_owner(stat.st_uid)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(Error::Foreign {
-            found: "it is not a file of shared memory",
+            found: "it is not a shared-memory file",
         });
     }
     Ok(Found { fd, stat })
 }
 
-/// Returns an error for a file of this user to which others have access.
+/// Returns an error for a file of this user that others may write to or have linked.
 ///
-/// Where hard links are not protected (`fs.protected_hardlinks`), another user can give any file of
-/// this one that is in the file system a second name.
+/// Where hard links are not protected (`fs.protected_hardlinks`), another user can give a second
+/// name to any file of this user in the file system.
 fn check_access(stat: &Stat) -> Result<()> {
     if stat.st_nlink > 1 {
         return Err(Error::Foreign {
@@ -273,7 +273,7 @@ fn check_access(stat: &Stat) -> Result<()> {
     Ok(())
 }
 
-/// Removes the name if it leads to this object; `false` if it leads to another one.
+/// Removes the name if it refers to this object. Returns `false` if it refers to another one.
 fn remove(name: &CStr, fd: &OwnedFd) -> io::Result<bool> {
     let _exclusive = Removal::begin(fd);
     let path = path(name);
@@ -292,13 +292,14 @@ fn remove(name: &CStr, fd: &OwnedFd) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The right to remove names of one object, which one process has at a time.
+/// The lock for removing names of an object. At most one process holds it.
 struct Removal<'a>(Option<&'a OwnedFd>);
 
 impl<'a> Removal<'a> {
-    /// Waits for it, but not for long: a process that keeps it longer was stopped, or does so on purpose.
+    /// Waits a short time for the lock, and continues without it after that: a process that holds
+    /// it longer has been stopped, or does so on purpose.
     fn begin(fd: &'a OwnedFd) -> Self {
-        for _ in 0..TURNS {
+        for _ in 0..TRIES {
             match fs::fcntl_lock(fd, FlockOperation::NonBlockingLockExclusive) {
                 Err(Errno::AGAIN | Errno::ACCESS) => rustix::thread::sched_yield(),
                 Err(_) => break,
@@ -312,19 +313,19 @@ impl<'a> Removal<'a> {
 impl Drop for Removal<'_> {
     fn drop(&mut self) {
         if let Some(fd) = self.0 {
-            // It ends with the descriptor at the latest.
+            // If this fails, closing the descriptor releases the lock.
             let _ = fs::fcntl_lock(fd, FlockOperation::Unlock);
         }
     }
 }
 
-/// The result of asking for a lock.
+/// The result of trying to take a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lock {
     Taken,
-    /// Another process has one.
+    /// Another process holds one.
     Refused,
-    /// There are no locks here: a sandbox forbids the call.
+    /// Locks are not available: a sandbox forbids the call.
     Missing,
 }
 
@@ -344,7 +345,12 @@ fn permissions(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
 }
 
-/// What `shm_open(3)` of the C libraries opens for this name.
+/// Returns the path that `shm_open(3)` of the C libraries opens for this name.
 fn path(name: &CStr) -> FixedStr<64> {
-    FixedStr::joined(&[FOLDER.as_bytes(), name.to_bytes()])
+    FixedStr::joined(&[DIRECTORY.as_bytes(), name.to_bytes()])
+}
+
+/// Returns the error for a call on `/dev/shm` that the system refused.
+fn refused(call: &'static str, errno: Errno, id: &ShMemId) -> Error {
+    failed_for(call, errno, Subject::Id(*id), limits::for_dev_shm)
 }

@@ -1,53 +1,53 @@
-//! Whether others can open what this process holds, and a stock of random numbers for ids, which a
-//! forked child forgets.
+//! What other processes need to find this one's memfds: a process id that works in `/proc`, and
+//! nonces.
 //!
-//! Every memfd id holds a random nonce. Remembered in an ordinary variable, a forked child would draw
-//! the nonces of its parent. So they are in a page with `MADV_WIPEONFORK` (`madvise(2)`, since Linux
-//! 4.14), which a child finds zeroed, whichever way it was forked. Where the kernel does not know it, or
-//! an emulator only says that it does, each nonce is asked for.
+//! Every memfd id contains a random nonce. Nonces are fetched many at a time and cached. A forked
+//! child must not inherit the cache, or it would use the nonces of its parent, so the cache is in
+//! memory that the kernel wipes on fork ([`WipedOnFork`]). Where it cannot, or an emulator only
+//! claims to, each nonce is fetched separately.
 //!
-//! What a process can change (its user, its dumpable flag, its root directory, its limits) is asked each
-//! time. Its capabilities are not: it can only lose them, and then its segments are found more easily
-//! than it believes.
+//! What a process can change (its user, dumpable flag, root directory, limits) is looked up each
+//! time. Its capabilities are cached: it can only lose them, and then its segments are easier to
+//! find than it assumes.
 #![allow(unsafe_code)]
 
 use core::mem::size_of;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicPtr, AtomicU32};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid};
 use rustix::thread::capabilities;
 
 use super::procfs;
+use super::wipe_on_fork::{Wipeable, WipedOnFork};
 use crate::error::Result;
-use crate::sys::random;
+use crate::sys::{random, random_u64};
 
-/// How many nonces are fetched at once. `getrandom(2)` gives up to 256 bytes without a break.
-const STOCK: usize = 32;
+/// How many nonces are fetched at once: 256 bytes, the most that `getrandom(2)` always returns
+/// without being interrupted by a signal.
+const CACHED: usize = 32;
 
-/// A random number, for one name alone.
+static PAGE: WipedOnFork<Page> = WipedOnFork::new();
+
+/// Returns a random number that nobody can predict.
 pub(crate) fn nonce() -> Result<u64> {
-    if let Some(page) = page() {
-        // A thread that would have to wait, or a signal handler that would do so forever, asks
-        // anew.
+    if let Some(page) = PAGE.get() {
+        // While another thread uses the cache, this one does without it instead of waiting: it
+        // could be a signal handler that interrupted that thread, and would wait forever.
         if page.busy.swap(1, Acquire) == 0 {
-            let drawn = page.draw();
+            let taken = page.take();
             page.busy.store(0, Release);
-            return drawn;
+            return taken;
         }
     }
-    let mut nonce = [0; size_of::<u64>()];
-    random(&mut nonce)?;
-    Ok(u64::from_ne_bytes(nonce))
+    random_u64()
 }
 
-/// The number under which other processes of the user find this one's descriptors in `/proc`, if they
-/// do at this moment.
+/// Returns the process id under which other processes of the user can open this one's descriptors
+/// in `/proc`, or `None` if they cannot at this moment.
 ///
-/// `/proc` may be missing; and a process that cannot be dumped, or has capabilities that ordinary ones
-/// do not have, is closed to them (`ptrace(2)`).
+/// `/proc` may not be mounted, and other processes may not look into one that is not dumpable or
+/// has capabilities that they do not have (`ptrace(2)`).
 pub(crate) fn visible_pid() -> Option<u32> {
     match dumpable_behavior() {
         Ok(DumpableBehavior::Dumpable) if !is_privileged() => procfs::own_pid(),
@@ -55,17 +55,17 @@ pub(crate) fn visible_pid() -> Option<u32> {
     }
 }
 
-/// Whether this process has capabilities that other processes of its user usually lack: root's have
-/// them all.
+/// Returns `true` if this process has capabilities that other processes of its user usually lack.
+/// Those of root have all capabilities.
 fn is_privileged() -> bool {
     const UNKNOWN: u32 = 0;
     const NO: u32 = 1;
     const YES: u32 = 2;
 
-    let known = page().map(|page| &page.privileged);
+    let known = PAGE.get().map(|page| &page.privileged);
     match known.map_or(UNKNOWN, |known| known.load(Relaxed)) {
         UNKNOWN => {
-            // Root can become another user and keep some of its capabilities.
+            // Not cached: root can become another user and keep some of its capabilities.
             if geteuid().is_root() {
                 return false;
             }
@@ -79,36 +79,41 @@ fn is_privileged() -> bool {
     }
 }
 
-/// What is remembered. All zeros, as a child finds it: nothing.
+/// The cache. Zeroed, as a new child finds it, it is empty.
 #[repr(C)]
 struct Page {
-    /// Not 0 while a thread works on the rest.
+    /// Not 0 while a thread uses the nonces.
     busy: AtomicU32,
-    /// Whether the process has capabilities; 0 if that was not asked yet.
+    /// Whether the process has capabilities; 0 if that is not known yet.
     privileged: AtomicU32,
-    /// How many nonces are left.
+    /// The number of nonces left.
     left: AtomicU32,
-    /// The halves of the nonces: not every machine has larger atomics.
-    stock: [[AtomicU32; 2]; STOCK],
+    /// The halves of each nonce: not every machine has 64-bit atomics.
+    nonce_cache: [[AtomicU32; 2]; CACHED],
 }
 
+// SAFETY: it consists of atomic integers, for which zero is valid, and has 268 bytes.
+unsafe impl Wipeable for Page {}
+
 impl Page {
-    /// Takes a nonce, after filling up the stock if it is empty. Only for who holds `busy`.
-    fn draw(&self) -> Result<u64> {
+    /// Takes a nonce out of the cache, and fills the cache first if it is empty. The caller must
+    /// have set `busy`.
+    fn take(&self) -> Result<u64> {
         let mut left = self.left.load(Relaxed) as usize;
         if left == 0 {
             self.fill()?;
-            left = STOCK;
+            left = CACHED;
         }
         left -= 1;
         self.left.store(u32::try_from(left).unwrap_or(0), Relaxed);
-        // Nobody else is here, so it need not be a swap, which would lock the bus.
+        // No other thread writes here while `busy` is set, so a load and a store do. A swap would
+        // be slower, because it locks the bus.
         let take = |half: &AtomicU32| {
             let value = half.load(Relaxed);
             half.store(0, Relaxed);
             value
         };
-        let [high, low] = match self.stock.get(left) {
+        let [high, low] = match self.nonce_cache.get(left) {
             Some([high, low]) => [take(high), take(low)],
             None => [0; 2],
         };
@@ -116,9 +121,9 @@ impl Page {
     }
 
     fn fill(&self) -> Result<()> {
-        let mut bytes = [0; STOCK * size_of::<u64>()];
+        let mut bytes = [0; CACHED * size_of::<u64>()];
         random(&mut bytes)?;
-        let halves = self.stock.as_flattened();
+        let halves = self.nonce_cache.as_flattened();
         for (half, random) in halves.iter().zip(bytes.chunks_exact(size_of::<u32>())) {
             let mut number = [0; size_of::<u32>()];
             number.copy_from_slice(random);
@@ -126,46 +131,4 @@ impl Page {
         }
         Ok(())
     }
-}
-
-/// The page of this process, made by the first who asks and never given back.
-fn page() -> Option<&'static Page> {
-    static PAGE: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
-    static NONE: AtomicU32 = AtomicU32::new(0);
-
-    let mut page = PAGE.load(Acquire);
-    if page.is_null() {
-        if NONE.load(Relaxed) != 0 {
-            return None;
-        }
-        let Some(new) = map_page() else {
-            NONE.store(1, Relaxed);
-            return None;
-        };
-        page = new.as_ptr();
-        if let Err(other) = PAGE.compare_exchange(ptr::null_mut(), page, AcqRel, Acquire) {
-            // SAFETY: nobody knows of our page, another thread was first.
-            unsafe { crate::sys::unmap(new.cast(), size_of::<Page>()) };
-            page = other;
-        }
-    }
-    // SAFETY: what is stored here came from `map_page`, has not been unmapped, and is never written
-    // but through atomics. That a child finds zeros is a valid value of them as well.
-    Some(unsafe { &*page })
-}
-
-/// A page that is zeroed in a forked child, if the kernel can do that.
-fn map_page() -> Option<NonNull<Page>> {
-    let (len, prot) = (size_of::<Page>(), ProtFlags::READ | ProtFlags::WRITE);
-    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
-    let base = unsafe { mm::mmap_anonymous(ptr::null_mut(), len, prot, MapFlags::PRIVATE) }.ok()?;
-    let page = NonNull::new(base.cast::<Page>())?;
-    // SAFETY: the advice concerns our own new mapping, and does not change what it holds.
-    let advised = unsafe { mm::madvise(base, len, Advice::LinuxWipeOnFork) };
-    if advised.is_err() || !super::advice_is_heeded() {
-        // SAFETY: the mapping is ours, and nobody knows of it.
-        unsafe { crate::sys::unmap(page.cast(), len) };
-        return None;
-    }
-    Some(page)
 }

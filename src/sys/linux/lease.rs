@@ -1,9 +1,9 @@
-//! Whether anybody else has a file open: `fcntl(2)`, `F_SETLEASE`.
+//! Whether anything else has a file open: `fcntl(2)`, `F_SETLEASE`.
 //!
-//! The kernel gives a write lease only if the file is open once, and as long as one is held, nobody
-//! else can open the file. What counts are open files, not descriptors: a mapping keeps the file open
-//! that it was made of, after its descriptor is closed. What was duplicated or inherited by a forked
-//! child is the same open file, and does not show.
+//! The kernel grants a write lease only if the file is open exactly once. While the lease is held,
+//! nobody else can open the file. Open files count, not descriptors: a mapping keeps its file open
+//! after the descriptor is closed. Duplicated descriptors, and those that a forked child inherits,
+//! belong to the same open file and are not noticed.
 #![allow(unsafe_code)]
 
 use core::ffi::c_int;
@@ -17,38 +17,41 @@ use crate::error::{Result, Subject};
 use crate::sys::{above_stdio_quietly, failed};
 use crate::util::fixed_str::FixedStr;
 
-/// Which signal tells of a lease that is to be given back (`fcntl(2)`). The crate libc does not have it
-/// for every machine, on all of which it is 10.
+/// Selects the signal that is sent when somebody wants to open a leased file (`fcntl(2)`). The
+/// crate libc does not define it for every machine; it is 10 on all of them.
 const F_SETSIG: c_int = 10;
 
-/// Opens the file of a new memfd anew, and puts it in the place of the old one, which the kernel does
-/// not count among the files that are open for writing.
+/// Reopens a new memfd and replaces the descriptor by the new one. The kernel does not count the
+/// open file that `memfd_create` returns among those that are open for writing.
 pub(crate) fn make_countable(fd: &mut OwnedFd) -> Result<()> {
     let number = DecInt::from_fd(&*fd);
     let path = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let again = openat(CWD, path.as_bytes(), flags, Mode::empty())
+    let reopened = openat(CWD, path.as_bytes(), flags, Mode::empty())
         .and_then(above_stdio_quietly)
         .map_err(|errno| failed("open", errno, Subject::Nothing))?;
-    // rustix names this flag on Linux only; the kernel is the same.
+    // rustix defines this flag for `dup3` on Linux only; Android's kernel is the same.
     let flags = DupFlags::from_bits_retain(OFlags::CLOEXEC.bits());
-    dup3(&again, fd, flags).map_err(|errno| failed("dup3", errno, Subject::Nothing))
+    dup3(&reopened, fd, flags).map_err(|errno| failed("dup3", errno, Subject::Nothing))
 }
 
-/// Keeps everybody out if nobody else has the file open.
+/// Takes a write lease, which prevents others from opening the file. Returns `false` if the file is
+/// open elsewhere or the system refuses.
 pub(crate) fn take(fd: &OwnedFd) -> bool {
-    // Who wants to open the file has SIGIO sent to us, which kills. The default of this one is to do
-    // nothing. The kernel forgets it with each lease that is given back.
+    // When another process tries to open the file, the kernel sends a signal to this one: by
+    // default SIGIO, which kills it. SIGURG is ignored by default. The choice lasts until the lease
+    // ends.
     fcntl(fd, F_SETSIG, libc::SIGURG) != -1 && fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK) != -1
 }
 
-/// Lets others in again. `false` if one has got in meanwhile.
+/// Gives the lease back. Returns `false` if the kernel has broken it in the meantime, because
+/// another process opened the file.
 pub(crate) fn give_back(fd: &OwnedFd) -> bool {
     fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) != -1
 }
 
 fn fcntl(fd: &OwnedFd, command: c_int, argument: c_int) -> c_int {
-    // SAFETY: the descriptor is open, and neither command takes a pointer.
+    // SAFETY: `fd` is open, and the commands of the callers above take an integer, not a pointer.
     unsafe { libc::fcntl(fd.as_raw_fd(), command, argument) }
 }
 

@@ -1,14 +1,66 @@
-//! What only Linux has, and Android with it: `/proc`, leases, `memfd` identities, ashmem.
+//! What only Linux and Android have: `/proc`, memfd ids, leases, ashmem, and calls with which
+//! `unix` does more here than elsewhere.
 
 mod advice;
 pub(crate) mod ashmem;
+mod clock;
+#[cfg(all(feature = "std", not(shmem_apple_rules)))]
+mod close_range;
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+pub(crate) mod dev_shm;
+#[cfg(not(shmem_apple_rules))]
+mod fork_page;
+pub(crate) mod futex;
+mod huge_pages;
 pub(crate) mod identity;
 pub(crate) mod lease;
-pub(crate) mod procfs;
+pub(crate) mod limits;
+mod mapping;
+mod options;
+#[cfg(all(feature = "std", not(shmem_apple_rules)))]
+pub(crate) mod passed_fds;
+#[cfg(feature = "std")]
+pub(crate) mod peer;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
-#[path = "dev_shm.rs"]
-pub(crate) mod shm_names;
+mod posix_shm;
+#[cfg(feature = "std")]
+mod process;
+pub(crate) mod procfs;
+#[cfg(all(feature = "std", not(shmem_apple_rules)))]
+mod shared_object;
+mod sparse;
 #[cfg(target_os = "linux")]
-pub(crate) mod sysv_orphans;
+pub(crate) mod sysv_ext;
+#[cfg(target_os = "linux")]
+mod sysv_orphans;
+mod user_namespace;
+mod wipe_on_fork;
+
+#[cfg(feature = "std")]
+use rustix::fs::OFlags;
 
 pub(crate) use self::advice::advice_is_heeded;
+#[cfg(all(feature = "std", not(shmem_apple_rules)))]
+pub(crate) use self::close_range::own_descriptors;
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+pub(crate) use self::dev_shm as shm_names;
+#[cfg(not(shmem_apple_rules))]
+pub(in crate::sys) use self::fork_page::generation_in_page;
+pub(crate) use self::huge_pages::PageSize;
+#[cfg(target_os = "linux")]
+pub(crate) use self::huge_pages::refuse_huge_pages;
+pub(crate) use self::identity::nonce;
+pub(crate) use self::mapping::{map_fd_aligned, map_private, page_size, reset_private};
+pub(crate) use self::options::{apply_options, populate_or_refuse};
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
+pub(crate) use self::posix_shm::{reserve, reserve_existing};
+#[cfg(feature = "std")]
+pub(in crate::sys) use self::process::set_thread_name;
+#[cfg(feature = "std")]
+pub(crate) use self::process::{has_more_rights, process_runs};
+pub(crate) use self::sparse::{next_data, punch_hole};
+pub(in crate::sys) use self::user_namespace::is_distinct;
+
+/// How to open a directory to look up names in it.
+#[cfg(feature = "std")]
+pub(in crate::sys) const SEARCH: OFlags = OFlags::PATH;

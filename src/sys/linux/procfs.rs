@@ -1,18 +1,20 @@
-//! `/proc`: what processes have open, and what keeps them closed to us (`proc_pid(5)`).
+//! `/proc`: which descriptors other processes have open, and why some processes do not let this one
+//! look (`proc_pid(5)`).
 //!
-//! How a segment is opened by the descriptor of another process, in this order:
+//! A segment is opened through the descriptor of another process in these steps:
 //!
-//! 1. **Which process?** `/proc/PID` is opened without following links, and its owner compared: what
-//!    another user's process has is never looked at, by root neither. The descriptor of the directory
-//!    goes on meaning that process, whoever gets its number.
-//! 2. **Which descriptor?** `fd/N` of the process, or every descriptor of every task whose table is
-//!    its own: the main thread may have ended before the others.
-//! 3. **What is it?** It is opened with `O_PATH`, which calls no driver and no file system, and known by
-//!    its link (kind of object and nonce) and by the device of memfds, which no other file system has.
-//!    That is asked of our own descriptor, so the answer stays true.
-//! 4. Only then it is opened for reading and writing, through our own descriptor.
+//! 1. **Which process?** `/proc/PID` is opened without following links, and its owner is checked.
+//!    Processes of other users are never examined, not even by root. The directory descriptor keeps
+//!    referring to that process, even if its id is reused.
+//! 2. **Which descriptor?** `fd/N` of the process, or every descriptor of every task that has a
+//!    table of its own: the main thread may have ended before the others.
+//! 3. **Which object?** It is opened with `O_PATH`, which calls no driver and no file system, and
+//!    recognised by its link (kind of object and nonce) and by the device of memfds, which no other
+//!    file system has. Both are read from the descriptor of this process, so they cannot change
+//!    afterwards.
+//! 4. Only then is it opened for reading and writing, through the descriptor of this process.
 //!
-//! What the object is worth (seals, owner, size) is for the caller to check.
+//! The caller checks the object itself: its seals, owner and size.
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
@@ -28,78 +30,84 @@ use rustix::path::DecInt;
 use rustix::process::{getegid, getpid};
 use rustix::thread::capabilities;
 
+use super::clock;
 use crate::error::search::{Denial, Search};
 use crate::sys::above_stdio_quietly;
 use crate::sys::user::User;
 use crate::util::fixed_str::FixedStr;
 
-/// How a segment is opened once it is known to be one. A lease on it (`fcntl(2)`) does not make us
-/// wait.
+/// How a segment is opened once it has been recognised. With `O_NONBLOCK`, a lease on it
+/// (`fcntl(2)`) does not block the call.
 const READ_WRITE: OFlags = OFlags::RDWR
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
-/// How a directory is opened to be read.
+/// How a directory is opened to list it.
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// How a directory is opened to look into it by name.
-const PLACE: OFlags = OFlags::PATH
+/// How a directory is opened to look up names in it.
+const SEARCH_ONLY: OFlags = OFlags::PATH
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// How many bytes of directory entries are read at once.
+/// The size of the buffer for directory entries, in bytes.
 const ENTRIES: usize = 4096;
 
-/// The longest link that is compared. A longer one is cut, and equals none of ours.
+/// The size of the buffer for a link. A longer link is truncated, and equals none that is looked
+/// for.
 const LINK: usize = 64;
 
-/// How long a search may take. A few hundred descriptors take a millisecond.
+/// The time limit of a search. A few hundred descriptors take a millisecond.
 const SEARCH: Duration = Duration::from_secs(3);
 
-/// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, which never changes).
+/// The link of the initial pid namespace, with its inode (`PROC_PID_INIT_INO`, which never
+/// changes).
 const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
 
-/// The number of this process in `/proc`, if that is mounted and shows it.
+/// Returns the id of this process in `/proc`, or `None` if `/proc` is not mounted or does not show
+/// it.
 ///
-/// Where `/proc` belongs to an outer pid namespace, this is not what `getpid` returns, but what a
-/// process that looks into the same `/proc` will find.
+/// If `/proc` belongs to an outer pid namespace, this is not what `getpid` returns, but the id that
+/// other processes find in the same `/proc`.
 pub(crate) fn own_pid() -> Option<u32> {
     let mut link = [0; 16];
     let len = readlinkat_raw(CWD, "/proc/self", &mut link).ok()?;
     core::str::from_utf8(link.get(..len)?).ok()?.parse().ok()
 }
 
-/// Which object is looked for.
+/// The object to look for.
 pub(crate) struct Wanted<'a> {
-    /// Whose processes are looked into.
+    /// The user whose processes are examined.
     pub(crate) user: User,
-    /// What links to it read.
+    /// The text of links to it in `/proc`.
     pub(crate) link: &'a [u8],
-    /// Whether an object with this link is the one, opened for reading and writing.
+    /// Returns `true` if an object with this link, opened for reading and writing, is the right
+    /// one.
     pub(crate) is_genuine: &'a dyn Fn(&OwnedFd) -> bool,
 }
 
-/// The result of looking into one process.
+/// The result of examining one process.
 pub(crate) enum Look {
+    /// It has the object, which is open now.
     Found(OwnedFd),
     /// It does not have the object.
     Nothing,
-    /// There is no such process.
+    /// The process does not exist.
     NoProcess,
-    /// It belongs to another user.
+    /// It belongs to another user, with this id.
     OtherUser(u32),
-    /// It does not let us look.
+    /// It does not let this process look.
     Closed(Denial),
 }
 
-/// Looks at one descriptor of a process.
+/// Examines one descriptor of a process.
 ///
-/// The error is about this process: descriptors or memory have run out.
+/// Returns an error only if this process has run out of descriptors or memory.
 pub(crate) fn look_at(pid: u32, number: u32, wanted: &Wanted<'_>) -> Result<Look, Errno> {
     let process = match Process::open(pid, wanted.user)? {
         Ok(process) => process,
@@ -109,9 +117,9 @@ pub(crate) fn look_at(pid: u32, number: u32, wanted: &Wanted<'_>) -> Result<Look
     process.look(&process.directory, name.as_bytes(), wanted)
 }
 
-/// Looks at all descriptors of a process.
+/// Examines all descriptors of a process.
 ///
-/// The error is about this process: descriptors or memory have run out.
+/// Returns an error only if this process has run out of descriptors or memory.
 pub(crate) fn look_through(
     pid: u32,
     wanted: &Wanted<'_>,
@@ -123,9 +131,10 @@ pub(crate) fn look_through(
     }
 }
 
-/// Looks at all descriptors of all processes of this user, and notes what could not be seen.
+/// Examines all descriptors of all processes of the user. If none has the object, returns what was
+/// examined and what could not be seen.
 ///
-/// The error is about this process: descriptors or memory have run out.
+/// Returns an error only if this process has run out of descriptors or memory.
 pub(crate) fn search(
     wanted: &Wanted<'_>,
     clock: &mut Clock,
@@ -133,8 +142,8 @@ pub(crate) fn search(
     let mut search = Search::default();
     search.other_namespaces = !is_initial_pid_namespace();
     search.hidden_processes = hides_processes();
-    // A second time, because the last holder may have passed the segment on, while we looked, to a
-    // process that we had already looked at.
+    // Twice, because during the search the last holder may have passed the segment on to a process
+    // that had already been examined.
     for _ in 0..2 {
         (search.processes, search.closed) = (0, 0);
         let processes = openat(CWD, "/proc", DIRECTORY, Mode::empty())?;
@@ -174,14 +183,14 @@ struct Process {
 }
 
 impl Process {
-    /// The process, if there is one and it is this user's.
+    /// Opens the process, if it exists and belongs to the user.
     fn open(pid: u32, user: User) -> Result<Result<Self, Look>, Errno> {
         let path = FixedStr::<16>::joined(&[b"/proc/", DecInt::new(pid).as_bytes()]);
-        let opened = openat(CWD, path.as_bytes(), PLACE, Mode::empty())
+        let opened = openat(CWD, path.as_bytes(), SEARCH_ONLY, Mode::empty())
             .and_then(|directory| Ok((fs::fstat(&directory)?, directory)));
         Ok(match opened {
-            // The directory belongs to the effective user and group, whether the process can be
-            // dumped or not; what is in it does not.
+            // The directory belongs to the effective user and group of the process. Its files
+            // belong to root if the process is not dumpable.
             Ok((stat, _)) if !user.is(stat.st_uid) => Err(Look::OtherUser(stat.st_uid)),
             Ok((stat, directory)) => Ok(Self {
                 pid,
@@ -197,11 +206,12 @@ impl Process {
 
     fn look_through(&self, wanted: &Wanted<'_>, clock: &mut Clock) -> Result<Look, Errno> {
         let look = self.look_into(b"fd", wanted, clock)?;
-        // A main thread that has ended is closed to all but root, and the others are not.
+        // The main thread, if it has ended, can be examined by root only; the other threads can
+        // still be.
         if !matches!(look, Look::Nothing | Look::Closed(_)) {
             return Ok(look);
         }
-        // Two links, and one for each task (`proc_task_getattr` of the kernel).
+        // The directory has two links, and one for each task (`proc_task_getattr` of the kernel).
         let tasks = fs::statat(&self.directory, "task", AtFlags::SYMLINK_NOFOLLOW);
         if tasks.is_ok_and(|stat| links(&stat) > 3) {
             self.look_into_tasks(wanted, clock)
@@ -210,7 +220,7 @@ impl Process {
         }
     }
 
-    /// Looks at the descriptors of the tasks that have a table of their own.
+    /// Examines the descriptors of the tasks that have a table of their own.
     fn look_into_tasks(&self, wanted: &Wanted<'_>, clock: &mut Clock) -> Result<Look, Errno> {
         let tasks = match openat(&self.directory, "task", DIRECTORY, Mode::empty()) {
             Ok(tasks) => tasks,
@@ -219,11 +229,11 @@ impl Process {
                 return Ok(Look::Nothing);
             }
         };
-        let mut tables = Tables::beside(self.pid);
+        let mut tables = Tables::starting_with(self.pid);
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
         let mut entries = RawDir::new(&tasks, &mut buffer);
         while let Some(entry) = entries.next() {
-            // The process has ended.
+            // An error means that the process has ended.
             let Ok(entry) = entry else { break };
             let Some(task) = number_of(entry.file_name().to_bytes()) else {
                 continue;
@@ -243,7 +253,7 @@ impl Process {
         Ok(Look::Nothing)
     }
 
-    /// Looks at the descriptors in this directory of the process.
+    /// Examines the descriptors in this directory of the process.
     fn look_into(
         &self,
         path: &[u8],
@@ -253,7 +263,7 @@ impl Process {
         let descriptors = match openat(&self.directory, path, DIRECTORY, Mode::empty()) {
             Ok(descriptors) => descriptors,
             Err(Errno::ACCESS | Errno::PERM) => return Ok(Look::Closed(self.denial())),
-            // It has ended.
+            // The process has ended.
             Err(errno) => {
                 out_of_resources(errno)?;
                 return Ok(Look::Nothing);
@@ -262,13 +272,13 @@ impl Process {
         let mut buffer = [MaybeUninit::uninit(); ENTRIES];
         let mut entries = RawDir::new(&descriptors, &mut buffer);
         while let Some(entry) = entries.next() {
-            // It has ended.
+            // An error means that the process has ended.
             let Ok(entry) = entry else { break };
             let name = entry.file_name();
             let mut found = [0; LINK];
             match readlinkat_raw(&descriptors, name, &mut found) {
                 Ok(len) if found.get(..len) == Some(wanted.link) => {}
-                // The directory may be listed by those who may not follow what is in it.
+                // Permission to list the directory does not include permission to follow its links.
                 Err(Errno::ACCESS | Errno::PERM) => return Ok(Look::Closed(self.denial())),
                 _ => {
                     if clock.is_over() {
@@ -285,14 +295,14 @@ impl Process {
         Ok(Look::Nothing)
     }
 
-    /// Looks at one descriptor of the process.
+    /// Examines one descriptor of the process.
     fn look(&self, at: &OwnedFd, name: &[u8], wanted: &Wanted<'_>) -> Result<Look, Errno> {
         match open(at, name, wanted) {
             Ok(Some(fd)) => Ok(Look::Found(fd)),
             Ok(None) => Ok(Look::Nothing),
             Err(Errno::ACCESS | Errno::PERM) => Ok(Look::Closed(self.denial())),
             Err(Errno::AGAIN) => Ok(Look::Closed(Denial::Lease)),
-            // No such process or descriptor any more.
+            // The process has ended or closed the descriptor.
             Err(errno) => {
                 out_of_resources(errno)?;
                 Ok(Look::Nothing)
@@ -300,7 +310,7 @@ impl Process {
         }
     }
 
-    /// Why the process does not let us look: the rules of `ptrace(2)`, one after the other.
+    /// Returns the reason why the process does not let this one look, by the rules of `ptrace(2)`.
     fn denial(&self) -> Denial {
         let mut buffer = [0; 4096];
         let status = self.text(b"status", &mut buffer).unwrap_or_default();
@@ -313,7 +323,7 @@ impl Process {
         let mixed = |name| {
             let mut ids = field(name).unwrap_or_default().split_ascii_whitespace();
             let real = ids.next();
-            // Real, effective, saved; the one for files does not count.
+            // Real, effective, saved, file system. The last one does not matter.
             ids.take(2).any(|id| Some(id) != real)
         };
         if self.group != own_group || mixed("Uid") || mixed("Gid") {
@@ -328,7 +338,7 @@ impl Process {
         let own = capabilities(None).map_or(0, |own| own.effective.bits());
         let is_dumpable = || {
             let stat = fs::statat(&self.directory, "fd", AtFlags::SYMLINK_NOFOLLOW);
-            // What an undumpable process has belongs to root.
+            // The files of a process that is not dumpable belong to root.
             stat.is_ok_and(|stat| User::current().is(stat.st_uid))
         };
         if !is_dumpable() {
@@ -339,15 +349,15 @@ impl Process {
                 more: permitted & !own,
             };
         }
-        let (mut theirs, mut ours) = ([0; 1024], [0; 1024]);
-        let theirs = self.text(b"uid_map", &mut theirs);
-        if theirs.is_some() && theirs != text("/proc/self/uid_map", &mut ours) {
+        let (mut other, mut own) = ([0; 1024], [0; 1024]);
+        let other = self.text(b"uid_map", &mut other);
+        if other.is_some() && other != text("/proc/self/uid_map", &mut own) {
             return Denial::UserNamespace;
         }
         Denial::Unknown
     }
 
-    /// The beginning of a file of the process.
+    /// Reads the beginning of a file of the process.
     fn text<'a>(&self, path: &[u8], buffer: &'a mut [u8]) -> Option<&'a str> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         text_of(
@@ -357,7 +367,7 @@ impl Process {
     }
 }
 
-/// Opens what a descriptor leads to for reading and writing, if it is the object that is wanted.
+/// Opens the object of a descriptor for reading and writing, if it is the wanted one.
 fn open(at: &OwnedFd, path: &[u8], wanted: &Wanted<'_>) -> Result<Option<OwnedFd>, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let object = openat(at, path, flags, Mode::empty())?;
@@ -375,14 +385,15 @@ fn open(at: &OwnedFd, path: &[u8], wanted: &Wanted<'_>) -> Result<Option<OwnedFd
     Ok(Some(fd).filter(wanted.is_genuine))
 }
 
-/// Whether a file that is open as a mere place (`O_PATH`) is one in the kernel's memory.
+/// Returns `true` if a file opened with `O_PATH` is a file in the kernel's memory.
 ///
-/// A link is only a path, and a same-user process that has a root directory of its own can make one
-/// that reads like a memfd's. Where it leads, opening it could block for ever (FUSE). So the device is
-/// compared, which the kernel chooses. Nothing here asks the file system behind it.
+/// The text of a link is only a path, and a process of the same user with its own root directory
+/// can create a file whose path looks like that of a memfd. Opening that file could block forever
+/// (FUSE). So the device is compared, which the kernel chooses. This sends no request to the file
+/// system of the file.
 ///
-/// Before Linux 4.11, and where `memfd_create` is forbidden, the device of memfds is not known; then the
-/// kind of file system is asked, which FUSE may take its time to answer.
+/// Before Linux 4.11, and where `memfd_create` is forbidden, the device of memfds is not known. The
+/// type of the file system is compared then, and FUSE can delay the answer to that.
 fn is_memory(object: BorrowedFd<'_>) -> bool {
     match (device(object), memfd_device()) {
         (Some(0), _) => false,
@@ -394,7 +405,7 @@ fn is_memory(object: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// The numbers of file systems in memory (`statfs(2)`).
+/// The types of file systems in memory (`statfs(2)`).
 const TMPFS: u32 = 0x0102_1994;
 const HUGETLBFS: u32 = 0x9584_58f6;
 
@@ -402,70 +413,72 @@ const HUGETLBFS: u32 = 0x9584_58f6;
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::unnecessary_cast,
-    reason = "a name of 32 bits, whatever the type"
+    reason = "a magic number of 32 bits, whatever the type"
 )]
 fn file_system(system: &fs::StatFs) -> u32 {
     system.f_type as u32
 }
 
-/// The device of an open file, as the kernel has it at hand; 0 if it is no regular file.
+/// Returns the device of an open file from the kernel's cache, or 0 if it is not a regular file.
 fn device(object: BorrowedFd<'_>) -> Option<u64> {
     /// `AT_STATX_DONT_SYNC` (`statx(2)`), which rustix names on Linux only.
     const DONT_SYNC: AtFlags = AtFlags::from_bits_retain(0x4000);
     let flags = AtFlags::EMPTY_PATH | DONT_SYNC;
-    let facts = fs::statx(object, "", flags, StatxFlags::TYPE).ok()?;
-    let is_file = u32::from(facts.stx_mode) & libc::S_IFMT == libc::S_IFREG;
+    let stat = fs::statx(object, "", flags, StatxFlags::TYPE).ok()?;
+    let is_file = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG;
     Some(if is_file {
-        // Major 0 is for what has no device; the minor number is never 0.
-        u64::from(facts.stx_dev_major) << 32 | u64::from(facts.stx_dev_minor)
+        // File systems without a device have major number 0 and a minor number other than 0.
+        u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor)
     } else {
         0
     })
 }
 
-/// The device of all memfds of ordinary pages; 0 if it cannot be told. It is the system's, and never
-/// changes.
+/// Returns the device of all memfds of ordinary pages, or 0 if it is not known. It is the same in
+/// the whole system and never changes.
 fn memfd_device() -> u64 {
     static KNOWN: AtomicU64 = AtomicU64::new(0);
 
-    known(&KNOWN, MemfdFlags::empty())
+    cached(&KNOWN, MemfdFlags::empty())
 }
 
-/// The devices of all memfds of huge pages, one for each size.
+/// Returns the devices of all memfds of huge pages, one for each page size.
 fn huge_devices() -> [u64; 2] {
     static KNOWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 
     let [two, one] = &KNOWN;
     [
-        known(two, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB),
-        known(one, MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB),
+        cached(two, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB),
+        cached(one, MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB),
     ]
 }
 
-fn known(place: &AtomicU64, pages: MemfdFlags) -> u64 {
-    match place.load(Relaxed) {
+/// Returns the device of memfds of these pages, and stores it in `cache`.
+fn cached(cache: &AtomicU64, pages: MemfdFlags) -> u64 {
+    match cache.load(Relaxed) {
         0 => {
             let device = fs::memfd_create("shmem-device", MemfdFlags::CLOEXEC | pages)
                 .ok()
                 .and_then(|fd| device(fd.as_fd()))
                 .unwrap_or(0);
-            place.store(device, Relaxed);
+            cache.store(device, Relaxed);
             device
         }
         device => device,
     }
 }
 
-/// The tables of descriptors of one process that were looked into already.
+/// The descriptor tables of one process that have been examined.
 struct Tables {
-    /// A task for each.
+    /// One task for each table.
     seen: [Option<u32>; 4],
-    /// Whether the numbers of `/proc` are those that `kcmp` takes.
+    /// The ids in `/proc` are those that `kcmp` takes.
     comparable: bool,
 }
 
 impl Tables {
-    fn beside(pid: u32) -> Self {
+    /// Starts with the table of the main thread.
+    fn starting_with(pid: u32) -> Self {
         let own = u32::try_from(getpid().as_raw_nonzero().get()).ok();
         Self {
             seen: [Some(pid), None, None, None],
@@ -473,7 +486,8 @@ impl Tables {
         }
     }
 
-    /// Whether the task has a table that was not looked into yet. Where that cannot be told, it may.
+    /// Returns `true` if the task's table has not been examined, or if that is not known. Remembers
+    /// it then.
     fn is_new(&mut self, task: u32) -> bool {
         if self.seen.contains(&Some(task)) {
             return false;
@@ -492,25 +506,25 @@ impl Tables {
     }
 }
 
-/// Whether two tasks certainly have the same table of descriptors (`kcmp(2)`).
+/// Returns `true` if two tasks certainly share one descriptor table (`kcmp(2)`).
 fn have_one_table(one: u32, other: u32) -> bool {
     /// `KCMP_FILES`.
     const FILES: libc::c_long = 2;
     #[allow(
         clippy::cast_lossless,
         clippy::cast_possible_wrap,
-        reason = "no task has a number of more than 22 bits, and the type differs between machines"
+        reason = "a task id has at most 22 bits, and the type differs between machines"
     )]
     let (one, other) = (one as libc::c_long, other as libc::c_long);
-    // SAFETY: the call takes numbers only, and changes nothing.
+    // SAFETY: the call takes only integers, and changes nothing.
     unsafe { libc::syscall(libc::SYS_kcmp, one, other, FILES, 0, 0) == 0 }
 }
 
-/// What is left of the time for a search.
+/// The time limit of a search.
 pub(crate) struct Clock {
     end: Duration,
-    /// How many times it was looked at.
-    looks: u32,
+    /// How often it was checked.
+    checks: u32,
     is_over: bool,
 }
 
@@ -518,40 +532,36 @@ impl Clock {
     pub(crate) fn start() -> Self {
         Self {
             end: now().saturating_add(SEARCH),
-            looks: 0,
+            checks: 0,
             is_over: false,
         }
     }
 
     fn is_over(&mut self) -> bool {
-        self.looks = self.looks.wrapping_add(1);
-        if self.looks % 64 == 0 {
+        // Reading the clock each time would be slow.
+        self.checks = self.checks.wrapping_add(1);
+        if self.checks % 64 == 0 {
             self.is_over = now() > self.end;
         }
         self.is_over
     }
 }
 
-/// The time of a clock that nobody sets.
-///
-/// Not asked of rustix, which reads the auxiliary vector by itself: under valgrind that crashes.
+/// Returns the seconds of the monotonic clock.
 fn now() -> Duration {
-    let mut time = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: the pointer is valid for a write of this type.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, time.as_mut_ptr()) };
-    // SAFETY: whatever was written, any bytes are a value of it.
-    let time = unsafe { time.assume_init() };
-    Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
+    Duration::from_secs(u64::try_from(clock::now().tv_sec).unwrap_or(0))
 }
 
-/// Whether `/proc` shows all processes of the system.
+/// Returns `true` if this process is in the initial pid namespace, so that `/proc` shows all
+/// processes.
 fn is_initial_pid_namespace() -> bool {
     let mut link = [0; 32];
     let len = readlinkat_raw(CWD, "/proc/self/ns/pid", &mut link).unwrap_or(0);
     link.get(..len) == Some(INITIAL_PID_NAMESPACE)
 }
 
-/// Whether `/proc` is mounted so that it hides processes which this one may not trace.
+/// Returns `true` if `/proc` is mounted with `hidepid`, so that it hides processes that this one
+/// may not trace, or if that is not known.
 fn hides_processes() -> bool {
     let Ok(file) = openat(
         CWD,
@@ -561,7 +571,7 @@ fn hides_processes() -> bool {
     ) else {
         return true;
     };
-    // `… /proc … - proc proc rw,hidepid=invisible`: the last mount at a place is the one that is seen.
+    // `… /proc … - proc proc rw,hidepid=invisible`. The last mount at a path is the visible one.
     let mut hides = false;
     let mut line = FixedStr::<512>::joined(&[]);
     let mut part = [0; 1024];
@@ -591,12 +601,12 @@ fn hides_processes() -> bool {
     }
 }
 
-/// The number in a file of `/proc` that holds a single one.
+/// Reads a file of `/proc` that contains a single number.
 pub(crate) fn number(path: &str) -> Option<u64> {
     text(path, &mut [0; 32])?.trim().parse().ok()
 }
 
-/// The beginning of a file of `/proc`.
+/// Reads the beginning of a file of `/proc`.
 pub(crate) fn text<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     text_of(openat(CWD, path, flags, Mode::empty()).ok()?, buffer)
@@ -605,7 +615,7 @@ pub(crate) fn text<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
 fn text_of(file: OwnedFd, buffer: &mut [u8]) -> Option<&str> {
     let len = read(file, &mut *buffer).ok()?;
     let text = buffer.get(..len)?;
-    // A text that is longer may be cut within a character.
+    // A longer text may be cut in the middle of a character.
     let whole = match core::str::from_utf8(text) {
         Ok(text) => return Some(text),
         Err(error) => error.valid_up_to(),
@@ -613,7 +623,7 @@ fn text_of(file: OwnedFd, buffer: &mut [u8]) -> Option<&str> {
     core::str::from_utf8(text.get(..whole)?).ok()
 }
 
-/// The number that an entry of a directory is called.
+/// Parses the name of a directory entry as a number.
 fn number_of(name: &[u8]) -> Option<u32> {
     core::str::from_utf8(name).ok()?.parse().ok()
 }
@@ -627,7 +637,8 @@ fn links(stat: &Stat) -> u64 {
     u64::try_from(stat.st_nlink).unwrap_or(0)
 }
 
-/// An error that is about us, and not about the process that we look at.
+/// Returns the error if this process has run out of resources. Other errors concern the process
+/// that is examined.
 fn out_of_resources(errno: Errno) -> Result<(), Errno> {
     match errno {
         Errno::MFILE | Errno::NFILE | Errno::NOMEM => Err(errno),

@@ -1,13 +1,13 @@
-//! Which processes have a System V segment attached, and which had: `shmctl(2)`, `IPC_STAT`.
+//! Which processes have a System V segment attached, and which had it: `shmctl(2)`, `IPC_STAT`.
 //!
-//! The kernel tells how many attachments there are (`shm_nattch`), and which process attached or
-//! detached last (`shm_lpid`). The number alone does not show a process that has attached, written
-//! and detached between two looks. The other one does, if it was this process at the first look and
-//! is not at the second; and what another thread of this process does meanwhile is counted here.
-//! The times that the kernel keeps as well are in seconds, which is too coarse.
+//! The kernel reports the number of attachments (`shm_nattch`) and the process that attached or
+//! detached last (`shm_lpid`). The number alone does not reveal a process that attached, wrote and
+//! detached between two checks. The process id does, if it is this process at the first check and
+//! another one at the second. What other threads of this process do in between is counted here. The
+//! timestamps that the kernel also keeps are in seconds, which is too coarse.
 //!
-//! Before Linux 4.17, `shm_lpid` is a number as the process itself sees it: there a process of
-//! another pid namespace that has the same number is not noticed.
+//! Before Linux 4.17, `shm_lpid` is the id of the process in its own pid namespace. There, a
+//! process of another pid namespace that has the same id is not noticed.
 #![allow(unsafe_code)]
 
 use core::ffi::c_int;
@@ -17,22 +17,23 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use crate::sys::sysv::{IPC_STAT, ask};
 
-/// How often this process has detached a segment.
+/// The number of times this process has detached a segment.
 static DETACHED: AtomicU32 = AtomicU32::new(0);
 
-/// To be called before a segment is detached, so that a thread that waits for the kernel to count
-/// one attachment less finds this one counted.
+/// Counts a detachment. Must be called before a segment is detached: a thread that sees one
+/// attachment less must also see it counted.
 pub(crate) fn will_detach() {
     DETACHED.fetch_add(1, SeqCst);
 }
 
-/// If this process has the segment attached once, and nobody else has: what
-/// [`were_exclusive_since`] compares with.
+/// Returns `Some` if the segment is attached once, by this process. [`were_exclusive_since`] takes
+/// the value.
 pub(crate) fn exclusive(shmid: c_int) -> Option<u32> {
-    // Before the first look: a thread that is counted already, but not detached yet, is seen by it.
+    // Read first: a thread that is counted already but has not detached yet is seen by `look`.
     let detached = DETACHED.load(SeqCst);
     if !look(shmid)?.is_ours {
-        // Somebody else was the last one, and might be once more.
+        // Another process attached or detached last, and could do so again unnoticed. After this,
+        // this process is the last one.
         touch(shmid);
         if !look(shmid)?.is_ours {
             return None;
@@ -41,18 +42,19 @@ pub(crate) fn exclusive(shmid: c_int) -> Option<u32> {
     Some(detached)
 }
 
-/// Whether nobody has attached or detached the segment since [`exclusive`] said so.
+/// Returns `true` if nobody has attached or detached the segment since [`exclusive`] returned
+/// `detached`.
 pub(crate) fn were_exclusive_since(shmid: c_int, detached: u32) -> bool {
     look(shmid).is_some_and(|look| look.is_ours) && DETACHED.load(SeqCst) == detached
 }
 
 /// A segment that is attached once.
 struct Once {
-    /// Whether this process was the last one to attach or detach it.
+    /// This process was the last one to attach or detach it.
     is_ours: bool,
 }
 
-/// `None` if it is attached more often, or cannot be asked.
+/// Returns `None` if the segment is attached more than once, or cannot be examined.
 fn look(shmid: c_int) -> Option<Once> {
     let (_, stat) = ask(shmid, IPC_STAT).ok()?;
     // SAFETY: the function has no preconditions.
@@ -62,18 +64,18 @@ fn look(shmid: c_int) -> Option<Once> {
     })
 }
 
-/// Attaches the segment once more, and detaches it.
+/// Attaches the segment again and detaches it.
 fn touch(shmid: c_int) {
-    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
+    // SAFETY: the kernel chooses the address, so no existing mapping is affected.
     let base = unsafe { libc::shmat(shmid, ptr::null(), 0) };
     if base.addr() != usize::MAX {
-        // SAFETY: attached above, and nothing refers to it.
+        // SAFETY: the segment was attached above, and nothing refers to that attachment.
         let _ = unsafe { libc::shmdt(base) };
     }
 }
 
-/// What tells a segment from another one that got its number, in this namespace or in one that the
-/// process has moved to.
+/// Tells a segment from another one that has the same id later, or in another IPC namespace that
+/// the process has moved to.
 #[cfg(feature = "std")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -82,7 +84,7 @@ pub(crate) struct Identity {
     created: i64,
 }
 
-/// Which segment it is, and how often it is attached.
+/// Returns the identity of the segment, and how often it is attached.
 #[cfg(feature = "std")]
 pub(crate) fn identify(shmid: c_int) -> Option<(Identity, u64)> {
     let (_, stat) = ask(shmid, IPC_STAT).ok()?;

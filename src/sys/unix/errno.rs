@@ -1,4 +1,4 @@
-//! `errno`, for the calls of the C library that rustix does not have.
+//! `errno` after calls of the C library that rustix does not have.
 #![allow(unsafe_code)]
 
 #[cfg(any(target_os = "solaris", target_os = "illumos"))]
@@ -14,10 +14,11 @@ use libc::_errnop as location;
 
 use rustix::io::Errno;
 
-/// `errno` of this thread, after a call that failed.
+/// Returns `errno` of this thread. The caller has just made a call that failed.
 pub(crate) fn last_errno() -> Errno {
     // SAFETY: the function has no preconditions.
     let errno = unsafe { location() };
-    // SAFETY: what it returns points to this thread's own `errno`.
+    // SAFETY: the function returns a pointer to the `errno` of this thread, which is valid as long
+    // as the thread runs.
     Errno::from_raw_os_error(unsafe { *errno })
 }

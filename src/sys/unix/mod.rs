@@ -1,26 +1,36 @@
-//! What the mechanisms of Unix share: descriptors, users, limits, sockets.
+//! What the backends and the service share on all Unix systems: descriptors, users, limits,
+//! sockets.
+//!
+//! Where systems differ, the same functions are in `sys::linux` for Linux and Android, and in
+//! `other` or `fallback` for the other systems.
 
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
+#[cfg_attr(
+    shmem_android_rules,
+    allow(dead_code, reason = "pools on Android have no fork witness")
+)]
 pub(crate) mod attachments;
 mod errno;
+#[cfg(any(
+    not(any(target_os = "android", target_os = "linux")),
+    shmem_apple_rules
+))]
+mod fallback;
 mod fd;
 mod generation;
-pub(crate) mod limits;
-mod options;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+mod other;
 #[cfg(feature = "std")]
 pub(crate) mod path_lock;
-#[cfg(not(target_os = "android"))]
-mod posix_shm;
-#[cfg(all(
-    not(target_os = "android"),
-    any(not(target_os = "linux"), shmem_apple_rules)
-))]
-pub(crate) mod shm_names;
+#[cfg(feature = "std")]
+pub(crate) mod poller;
+pub(crate) mod rlimits;
+#[cfg(feature = "std")]
+mod shared_object;
 #[cfg(feature = "std")]
 pub(crate) mod socket;
 #[cfg(feature = "std")]
-mod socket_flags;
-mod sparse;
+pub(crate) mod socket_flags;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub(crate) mod sysv;
 #[cfg(feature = "std")]
@@ -28,75 +38,61 @@ pub(crate) mod thread;
 #[cfg(feature = "std")]
 pub(crate) mod trust;
 pub(crate) mod user;
-#[cfg(feature = "std")]
-pub(crate) mod watch;
 
 use rustix::io::Errno;
 
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::fd::{
-    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, refuse_huge_pages, unmap,
-    write_at,
-};
+#[cfg(any(
+    not(any(target_os = "android", target_os = "linux")),
+    shmem_apple_rules
+))]
+pub(crate) use self::fallback::*;
 #[cfg(feature = "std")]
-pub(crate) use self::fd::{Memory, duplicate_quietly};
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) use self::fd::{PageSize, map_fd_aligned, map_private, page_size, reset_private};
+pub(crate) use self::fd::duplicate_quietly;
+pub(crate) use self::fd::{
+    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, unmap, write_at,
+};
 pub(crate) use self::generation::generation;
-pub(crate) use self::options::{apply_options, populate_or_refuse};
-#[cfg(not(target_os = "android"))]
-pub(crate) use self::posix_shm::{reserve, reserve_existing};
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) use self::other::*;
+#[cfg(feature = "std")]
+pub(crate) use self::shared_object::Memory;
 #[cfg(feature = "std")]
 pub(crate) use self::socket_flags::pipe;
-pub(crate) use self::sparse::next_data;
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) use self::sparse::punch_hole;
 pub(crate) use self::user::{check_owner, check_user};
-use crate::error::{Error, Result, Subject};
+use crate::error::limit::Limit;
+use crate::error::{Error, Subject};
 
-/// The error for a call that the system refused, with the limit behind it.
+/// Returns the error for a call that the system refused, with the limit that the error number
+/// identifies by itself.
 #[cold]
 pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Error {
-    let limit = limits::behind(call, errno);
+    failed_for(call, errno, subject, |_| None)
+}
+
+/// Returns the error for a call that the system refused. `limit_for` is the function of
+/// [`limits`](crate::sys::limits) for the object of the call.
+#[cold]
+pub(crate) fn failed_for(
+    call: &'static str,
+    errno: Errno,
+    subject: Subject,
+    limit_for: impl FnOnce(Errno) -> Option<Limit>,
+) -> Error {
     Error::Os {
         call,
         errno: errno.raw_os_error(),
         subject,
-        limit,
+        limit: crate::sys::limits::for_descriptor(errno).or_else(|| limit_for(errno)),
     }
 }
 
-/// A random number, for one name alone.
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn nonce() -> Result<u64> {
-    crate::sys::identity::nonce()
-}
-
-/// A random number, for one name alone.
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
-pub(crate) fn nonce() -> Result<u64> {
-    let mut nonce = [0; size_of::<u64>()];
-    super::random(&mut nonce)?;
-    Ok(u64::from_ne_bytes(nonce))
-}
-
-/// Returns `true` if the process runs; on Linux a zombie does not. `None` if it is not known.
+/// Returns `true` if a process with this id exists, be it a zombie. Returns `None` if it is not
+/// known.
 #[cfg(feature = "std")]
-pub(crate) fn process_runs(process: u32) -> Option<bool> {
+pub(crate) fn process_exists(process: u32) -> Option<bool> {
     use rustix::process::{Pid, test_kill_process};
     let process = i32::try_from(process).ok().and_then(Pid::from_raw)?;
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        use rustix::process::{PidfdFlags, pidfd_open};
-        if let Ok(fd) = pidfd_open(process, PidfdFlags::empty()) {
-            // It becomes readable when the process ends.
-            let mut ended = [PollFd::new(&fd, PollFlags::IN)];
-            return poll(&mut ended, Some(&Timespec::default()))
-                .ok()
-                .map(|ready| ready == 0);
-        }
-    }
     match test_kill_process(process) {
         Err(Errno::SRCH) => Some(false),
         // EPERM: it exists and belongs to another user.

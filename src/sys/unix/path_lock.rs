@@ -1,4 +1,4 @@
-//! [`Site`]: the right to serve at a path, as a lock on a file beside it.
+//! [`Site`]: the exclusive right to serve at a path, as a lock on a file next to the socket.
 
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
@@ -15,18 +15,19 @@ use super::socket::{self, Listener};
 use super::user::is_me;
 use crate::process::Owner;
 use crate::process::fork_lock::ForkLock;
+use crate::sys::SEARCH;
 
 /// Identifies a file by device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileId(i128, i128);
 
 impl FileId {
-    fn of(facts: &Stat) -> Self {
-        Self(facts.st_dev.into(), facts.st_ino.into())
+    fn of(stat: &Stat) -> Self {
+        Self(stat.st_dev.into(), stat.st_ino.into())
     }
 }
 
-/// The path of a socket, as a name in a directory that is held open.
+/// The path of a socket: an open directory, and a name in it.
 pub(crate) struct Place {
     path: PathBuf,
     directory: OwnedFd,
@@ -35,48 +36,45 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Opens the directory of an absolute path that [`check`](super::trust::check) trusts.
+    /// Opens the directory of an absolute path. [`check`](super::trust::check) must trust the path.
     pub(crate) fn open(path: &Path) -> Result<Self, Denied> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Denied::NotSocket);
         };
         let os = |errno| Denied::Os("open", File::Directory, errno);
-        #[cfg(any(target_os = "android", target_os = "linux"))]
-        let access = OFlags::PATH;
-        #[cfg(not(any(target_os = "android", target_os = "linux")))]
-        let access = OFlags::RDONLY;
-        let flags = access | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = SEARCH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = fs::openat(CWD, parent, flags, Mode::empty())
             .and_then(above_stdio_quietly)
             .map_err(os)?;
-        let facts = fs::fstat(&directory).map_err(os)?;
+        let stat = fs::fstat(&directory).map_err(os)?;
         Ok(Self {
             path: path.to_owned(),
             directory,
-            directory_id: FileId::of(&facts),
+            directory_id: FileId::of(&stat),
             name: name.to_owned(),
         })
     }
 
-    /// Whether the path still leads to the directory that is held.
+    /// Returns `true` if the path still leads to the open directory.
     fn is_current(&self) -> bool {
         let parent = self.path.parent().unwrap_or(&self.path);
         fs::stat(parent).is_ok_and(|now| FileId::of(&now) == self.directory_id)
     }
 
-    /// The name of the file that the serving process has locked.
+    /// Returns the name of the file that the serving process locks.
     fn lock_name(&self) -> OsString {
         let mut name = self.name.clone();
         name.push(".lock");
         name
     }
 
-    fn look_at(&self, name: &OsStr) -> Result<Stat, Errno> {
+    fn stat(&self, name: &OsStr) -> Result<Stat, Errno> {
         fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)
     }
 
+    /// Returns `true` if the name refers to this file.
     fn has(&self, name: &OsStr, id: FileId) -> bool {
-        self.look_at(name).is_ok_and(|now| FileId::of(&now) == id)
+        self.stat(name).is_ok_and(|now| FileId::of(&now) == id)
     }
 
     /// Removes the name if it still refers to this file.
@@ -87,41 +85,42 @@ impl Place {
         Ok(())
     }
 
-    /// The socket, if there is one. Anything else at the path is an error.
+    /// Returns the socket, if there is one. Any other file with its name is an error.
     fn socket(&self) -> Result<Option<FileId>, Denied> {
-        let facts = match self.look_at(&self.name) {
+        let stat = match self.stat(&self.name) {
             Err(Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(Denied::Os("fstatat", File::Socket, errno)),
-            Ok(facts) => facts,
+            Ok(stat) => stat,
         };
-        if !is_me(facts.st_uid) {
-            return Err(Denied::OtherUser(File::Socket, facts.st_uid));
+        if !is_me(stat.st_uid) {
+            return Err(Denied::OtherUser(File::Socket, stat.st_uid));
         }
-        match FileType::from_raw_mode(facts.st_mode) {
-            FileType::Socket => Ok(Some(FileId::of(&facts))),
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Socket => Ok(Some(FileId::of(&stat))),
             _ => Err(Denied::NotSocket),
         }
     }
 }
 
-/// The right to serve at a path, until dropped or until this process ends, however it ends.
+/// The exclusive right to serve at a path. It ends when this is dropped or when this process ends,
+/// however it ends.
 ///
 /// It is a record lock (`fcntl(2)`, `F_SETLK`), which a forked child does not inherit. Dropping it
-/// removes socket and lock, by the descriptor of their directory and only if they are the files created here,
-/// whatever the path leads to by then.
+/// removes the socket and the lock file. They are looked up in the open directory, wherever the
+/// path leads by then, and removed only if they are the files of this lock.
 pub(crate) struct Site {
-    place: Place,
+    dir: Place,
     lock: Lock,
-    /// Once it is bound.
+    /// The socket, once it is bound.
     socket: Option<FileId>,
-    /// The lock file belongs to another service, which has lost the lock.
+    /// The lock file stays on drop: it belongs to another service, which has lost the lock.
     leaves_lock: bool,
-    /// Whether its directory is to be removed with it.
+    /// The directory is removed on drop, if it is empty.
     owns_directory: bool,
     owner: Owner,
 }
 
-/// Which file an error is about.
+/// The file that an error is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum File {
     Directory,
@@ -129,36 +128,37 @@ pub(crate) enum File {
     Socket,
 }
 
-/// Why there is no right.
+/// Why the right was not granted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Denied {
-    /// Somebody else has it.
+    /// Another process, or this one, has it already.
     Occupied,
-    /// A service without the lock is there: the lock was removed or lost.
+    /// A service serves there without the lock, which was removed or lost.
     Served,
-    /// Another user has put something there.
+    /// The file belongs to another user, with this id.
     OtherUser(File, u32),
-    /// What stands at the path is no socket.
+    /// The file at the path is not a socket.
     NotSocket,
-    /// What stands beside it is not a lock file.
+    /// The file with the name of the lock is not a regular file.
     NotLock,
-    /// A socket of another type is there, and another program listens on it.
+    /// Another program listens there, on a socket of another type.
     OtherProgram,
     /// The directory was replaced during the call.
     Moved,
-    /// The system refused this call.
+    /// The system refused this call on the file.
     Os(&'static str, File, Errno),
 }
 
 impl Site {
-    /// Takes the right if nobody has it. Removes the socket of a service that has died.
-    pub(crate) fn claim(place: Place) -> Result<Self, Denied> {
-        // Before anything is created: files of others are left alone.
-        place.socket()?;
+    /// Takes the right if nobody has it, and removes the socket of a service that has died.
+    pub(crate) fn claim(dir: Place) -> Result<Self, Denied> {
+        // Checked before the lock file is created: nothing is changed if another file is in the
+        // way.
+        dir.socket()?;
         for _ in 0..8 {
-            if let Some(lock) = Lock::take(&place)? {
+            if let Some(lock) = Lock::take(&dir)? {
                 let mut site = Self {
-                    place,
+                    dir,
                     lock,
                     socket: None,
                     leaves_lock: false,
@@ -172,31 +172,31 @@ impl Site {
         Err(Denied::Occupied)
     }
 
-    /// Removes the directory as well on drop, if it is empty then.
+    /// Makes `drop` remove the directory as well, if it is empty then.
     pub(crate) fn own_directory(&mut self) {
         self.owns_directory = true;
     }
 
-    /// Removes the socket of a service that has died. Holding the lock does not prove that nobody serves,
-    /// because the lock file may have been removed.
+    /// Removes the socket of a service that has died. Holding the lock does not prove that no
+    /// service runs, because the lock file may have been removed.
     ///
-    /// If connecting is refused, nobody listens. If it succeeds, the process that listened may still be dead,
-    /// with a forked child that has inherited the socket.
+    /// If connecting is refused, nobody listens. If it succeeds, the process that called `listen`
+    /// may have died, and a forked child may have inherited the socket.
     fn remove_dead_socket(&mut self) -> Result<(), Denied> {
-        let Some(id) = self.place.socket()? else {
+        let Some(id) = self.dir.socket()? else {
             return Ok(());
         };
-        if !self.place.is_current() {
+        if !self.dir.is_current() {
             return Err(Denied::Moved);
         }
-        let found = socket::listener_at(&self.place.path);
+        let found = socket::listener_at(&self.dir.path);
         let denied = match found {
             Listener::Absent => return Ok(()),
             Listener::Dead
             | Listener::Present {
                 process: Some(false),
             } => None,
-            // The lock file was there and not locked, so its owner has died.
+            // The lock file existed and was not locked, so its owner has died.
             Listener::Present { process: None } if !self.lock.is_new => None,
             Listener::Present { .. } => Some(Denied::Served),
             Listener::OtherKind => Some(Denied::OtherProgram),
@@ -206,24 +206,24 @@ impl Site {
             self.leaves_lock = !self.lock.is_new;
             return Err(denied);
         }
-        let removed = self.place.remove(&self.place.name, id);
+        let removed = self.dir.remove(&self.dir.name, id);
         removed.map_err(|errno| Denied::Os("unlink", File::Socket, errno))
     }
 
-    /// Creates the socket and listens.
+    /// Creates the socket and listens on it.
     ///
-    /// `bind` takes a path and no directory descriptor. [`check`](super::trust::check) has made sure that no
-    /// other user can redirect the path; whether this user has done so meanwhile is checked after the call. A
-    /// path through `/proc/thread-self/fd` is not used: it works on Linux only, and would show up in
-    /// `/proc/net/unix`, where systemd-tmpfiles looks for the paths of live sockets before it removes old
-    /// ones.
+    /// `bind` takes a path, not a directory descriptor. [`check`](super::trust::check) has made
+    /// sure that no other user can redirect the path. Whether this user has redirected it is
+    /// checked after the call. A path through `/proc/thread-self/fd` is not used: it works on Linux
+    /// only, and would appear in `/proc/net/unix`, where systemd-tmpfiles looks for the paths of
+    /// live sockets before it removes old ones.
     pub(crate) fn listen(&mut self) -> Result<OwnedFd, Denied> {
         let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
-        let fd = socket::bind(&self.place.path).map_err(os("bind"))?;
-        if !self.place.is_current() {
+        let fd = socket::bind(&self.dir.path).map_err(os("bind"))?;
+        if !self.dir.is_current() {
             return Err(Denied::Moved);
         }
-        self.socket = self.place.socket()?;
+        self.socket = self.dir.socket()?;
         if self.socket.is_none() {
             return Err(Denied::Moved);
         }
@@ -231,31 +231,32 @@ impl Site {
         Ok(fd)
     }
 
-    /// Returns `true` if the socket created here still exists in its directory.
+    /// Returns `true` if the socket still exists in its directory.
     pub(crate) fn is_intact(&self) -> bool {
         self.socket
-            .is_some_and(|id| self.place.has(&self.place.name, id))
+            .is_some_and(|id| self.dir.has(&self.dir.name, id))
     }
 
-    /// Returns `true` if this path leads to the socket created here.
+    /// Returns `true` if this path leads to the socket.
     pub(crate) fn is_found_at(&self, path: &Path) -> bool {
         let leads_here = |parent: &Path| {
-            fs::stat(parent).is_ok_and(|now| FileId::of(&now) == self.place.directory_id)
+            fs::stat(parent).is_ok_and(|now| FileId::of(&now) == self.dir.directory_id)
         };
-        path.file_name() == Some(&self.place.name)
+        path.file_name() == Some(&self.dir.name)
             && path.parent().is_some_and(leads_here)
             && self.is_intact()
     }
 
     /// Takes the lock again if it was removed or lost.
     pub(crate) fn keep_lock(&mut self) {
-        if self.place.has(&self.place.lock_name(), self.lock.id) {
+        if self.dir.has(&self.dir.lock_name(), self.lock.id) {
             // Closing another descriptor of the file in this process would have released it.
             self.lock.repeat();
-        } else if let Ok(Some(lock)) = Lock::take(&self.place) {
+        } else if let Ok(Some(lock)) = Lock::take(&self.dir) {
             self.lock = lock;
         }
-        // A process that has it now finds that this one serves, and gives it back.
+        // If another process has taken the lock, it notices that this one serves, and gives the
+        // lock back.
     }
 }
 
@@ -264,22 +265,22 @@ impl Drop for Site {
         if !self.owner.is_current() {
             return;
         }
-        // What cannot be removed is no obstacle for the next one.
+        // Errors are ignored: files that remain do not stop the next service.
         if let Some(socket) = self.socket {
-            let _ = self.place.remove(&self.place.name, socket);
+            let _ = self.dir.remove(&self.dir.name, socket);
         }
         if !self.leaves_lock {
-            let _ = self.place.remove(&self.place.lock_name(), self.lock.id);
+            let _ = self.dir.remove(&self.dir.lock_name(), self.lock.id);
         }
-        if self.owns_directory && self.place.is_current() {
-            if let Some(parent) = self.place.path.parent() {
+        if self.owns_directory && self.dir.is_current() {
+            if let Some(parent) = self.dir.path.parent() {
                 let _ = fs::rmdir(parent);
             }
         }
     }
 }
 
-/// Whether somebody listens at a path.
+/// Returns `true` if a process listens at the path.
 pub(crate) fn is_served(path: &Path) -> bool {
     matches!(
         socket::listener_at(path),
@@ -287,28 +288,28 @@ pub(crate) fn is_served(path: &Path) -> bool {
     )
 }
 
-/// A file that is locked by this process.
+/// A lock file that this process has locked.
 struct Lock {
-    /// `None` only while it is dropped.
+    /// `None` only during `drop`.
     fd: Option<OwnedFd>,
     id: FileId,
-    /// The file did not exist before.
+    /// The file was created by this call.
     is_new: bool,
 }
 
-/// The lock files of this process. A record lock belongs to the process: a second request would succeed, and
-/// closing any descriptor of the file releases it. So these files must not even be opened. They are known
-/// by inode, because one file has many paths.
-static LOCKS: ForkLock<Vec<(Owner, FileId)>> = ForkLock::new(Vec::new());
+/// The lock files of this process. A record lock belongs to the process: a second request would
+/// succeed, and closing any descriptor of the file releases the lock. So these files must not even
+/// be opened again. They are identified by inode, because a file can have many paths.
+static REGISTERED: ForkLock<Vec<(Owner, FileId)>> = ForkLock::new(Vec::new());
 
 impl Lock {
-    /// Takes the lock if nobody has it. `None` if the file was replaced meanwhile.
-    fn take(place: &Place) -> Result<Option<Self>, Denied> {
+    /// Takes the lock if nobody has it. Returns `None` if the file was replaced during the call.
+    fn take(dir: &Place) -> Result<Option<Self>, Denied> {
         let os = |call| move |errno| Denied::Os(call, File::Lock, errno);
-        let name = place.lock_name();
+        let name = dir.lock_name();
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let open = |flags| {
-            let opened = fs::openat(&place.directory, &name, flags, Mode::RUSR | Mode::WUSR)
+            let opened = fs::openat(&dir.directory, &name, flags, Mode::RUSR | Mode::WUSR)
                 .and_then(above_stdio_quietly);
             match opened {
                 Ok(fd) => Ok(Some(fd)),
@@ -316,17 +317,17 @@ impl Lock {
                 Err(errno) => Err(Denied::Os("open", File::Lock, errno)),
             }
         };
-        let mut locks = LOCKS.lock_now();
-        // What a child finds there are its parent's.
+        let mut locks = REGISTERED.lock_now();
+        // After a fork the list contains the files of the parent.
         locks.retain(|(owner, _)| owner.is_current());
-        let (opened, is_new) = match place.look_at(&name) {
-            Ok(facts) if !is_me(facts.st_uid) => {
-                return Err(Denied::OtherUser(File::Lock, facts.st_uid));
+        let (opened, is_new) = match dir.stat(&name) {
+            Ok(stat) if !is_me(stat.st_uid) => {
+                return Err(Denied::OtherUser(File::Lock, stat.st_uid));
             }
-            Ok(facts) if FileType::from_raw_mode(facts.st_mode) != FileType::RegularFile => {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => {
                 return Err(Denied::NotLock);
             }
-            Ok(facts) if locks.contains(&(Owner::current(), FileId::of(&facts))) => {
+            Ok(stat) if locks.contains(&(Owner::current(), FileId::of(&stat))) => {
                 return Err(Denied::Occupied);
             }
             Ok(_) => (open(flags)?, false),
@@ -336,21 +337,21 @@ impl Lock {
         let Some(fd) = opened else {
             return Ok(None);
         };
-        let facts = fs::fstat(&fd).map_err(os("fstat"))?;
-        let id = FileId::of(&facts);
+        let stat = fs::fstat(&fd).map_err(os("fstat"))?;
+        let id = FileId::of(&stat);
         match fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::AGAIN | Errno::ACCESS) => return Err(Denied::Occupied),
             Err(errno) => {
                 if is_new {
-                    let _ = place.remove(&name, id);
+                    let _ = dir.remove(&name, id);
                 }
                 return Err(os("fcntl(F_SETLK)")(errno));
             }
         }
-        // Whoever had it before may have removed the file meanwhile, and then it is another one that
-        // counts.
-        if !place.has(&name, id) {
+        // The previous holder may have removed the file after it was opened here. Then the lock is
+        // on a file without a name, and means nothing.
+        if !dir.has(&name, id) {
             return Ok(None);
         }
         locks.push((Owner::current(), id));
@@ -361,7 +362,7 @@ impl Lock {
         }))
     }
 
-    /// Takes it once more. Without effect unless it was lost.
+    /// Takes the lock again. Has no effect unless it was lost.
     fn repeat(&self) {
         if let Some(fd) = &self.fd {
             let _ = fs::fcntl_lock(fd, FlockOperation::NonBlockingLockExclusive);
@@ -371,16 +372,16 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let ours = (Owner::current(), self.id);
-        let mut locks = LOCKS.lock_now();
-        // While `LOCKS` keeps other threads from taking it.
+        let own = (Owner::current(), self.id);
+        let mut locks = REGISTERED.lock_now();
+        // Closed while the list is locked, so that no other thread opens the file in between.
         self.fd = None;
-        locks.retain(|lock| *lock != ours);
+        locks.retain(|lock| *lock != own);
     }
 }
 
 impl fmt::Debug for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Site").field(&self.place.path).finish()
+        f.debug_tuple("Site").field(&self.dir.path).finish()
     }
 }

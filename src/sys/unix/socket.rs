@@ -1,5 +1,4 @@
-//! Unix sockets that pass descriptors, and who is on their other side.
-#![allow(unsafe_code)]
+//! Unix sockets that pass descriptors.
 
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
@@ -15,48 +14,45 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, sockopt,
 };
 
-use super::{above_stdio_quietly, socket_flags};
+use super::{above_stdio_quietly, poller, socket_flags};
+use crate::sys::passed_fds::MOST_DESCRIPTORS;
+pub(crate) use crate::sys::passed_fds::{PEEK_SHOWS_DESCRIPTORS, take_with_descriptors};
+pub(crate) use crate::sys::peer::{TELLS_PROCESSES, let_pass_descriptors, other};
+use crate::sys::process_runs;
 
-/// Whether frames have to be put together from their parts.
+/// Whether a frame can arrive in parts.
 pub(crate) const IS_STREAM: bool = socket_flags::IS_STREAM;
 
-/// How much a socket keeps for a side that does not read, in bytes. Linux makes it what it needs at
-/// least for a few frames; elsewhere less than a frame would let none through.
+/// The size of the send buffer of a socket whose peer may not read, in bytes. Linux raises it to a
+/// minimum that has space for a few frames. On other systems it must have space for one.
 const LITTLE: usize = if cfg!(target_os = "linux") { 1 } else { 4096 };
 
-/// Too many descriptors of this user are on their way, unread.
+/// Too many descriptors of this user are in flight: sent and not received yet.
 #[cfg(not(target_os = "haiku"))]
 pub(crate) const CROWDED: Errno = Errno::TOOMANYREFS;
-/// Haiku has no word for it.
+/// Haiku has no error number of its own for this.
 #[cfg(target_os = "haiku")]
 pub(crate) const CROWDED: Errno = Errno::NOBUFS;
 
-/// Whether [`peek`] tells of descriptors. On Linux's streams it would also tell of those that come with
-/// the message behind.
-pub(crate) const PEEK_SHOWS_DESCRIPTORS: bool = cfg!(all(
-    any(target_os = "android", target_os = "linux"),
-    not(shmem_apple_rules)
-));
-
-/// What is at the front of a socket's queue.
+/// What is at the front of a socket's receive queue.
 pub(crate) struct Peeked {
-    /// How many bytes; more than there was room for show as `overlong`.
+    /// The number of bytes, at most the size of the buffer.
     pub(crate) bytes: usize,
-    /// Whether a packet had more bytes.
+    /// The packet has more bytes than the buffer.
     pub(crate) overlong: bool,
-    /// Whether descriptors come with them. See [`PEEK_SHOWS_DESCRIPTORS`].
+    /// The message carries descriptors. Always `false` without [`PEEK_SHOWS_DESCRIPTORS`].
     pub(crate) has_descriptors: bool,
 }
 
 /// The descriptors that came with a message.
 pub(crate) enum Passed {
-    /// None. The message was taken.
+    /// None. The message has been received.
     Nothing,
-    /// One. The message was taken.
+    /// One. The message has been received.
     One(OwnedFd),
-    /// Several. The message may still be in the socket, with all of them.
+    /// Several. The message may still be in the socket, with all of its descriptors.
     Several(Vec<OwnedFd>),
-    /// At least one for which this process has no room (`RLIMIT_NOFILE`). The message may still be in
+    /// At least one more than this process may have (`RLIMIT_NOFILE`). The message may still be in
     /// the socket.
     NoRoom,
 }
@@ -65,7 +61,8 @@ pub(crate) enum Passed {
 pub(crate) fn bind(path: &Path) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = socket_flags::socket()?;
-    // Until a connection was accepted and introduced, nothing can be in it that takes long to close.
+    // The connections inherit this. So until a client has introduced itself, its connection
+    // contains nothing that could block when it is closed.
     let_pass_descriptors(&fd, false);
     net::bind(&fd, &address)?;
     Ok(fd)
@@ -73,28 +70,29 @@ pub(crate) fn bind(path: &Path) -> io::Result<OwnedFd> {
 
 /// Listens on a bound socket.
 pub(crate) fn listen(fd: impl AsFd) -> io::Result<()> {
-    /// On Linux whoever connects waits in turn if there are more. So that nobody comes after thousands
-    /// of others, there are not.
+    /// On Linux, connecting blocks while the queue is full. A short queue keeps clients from
+    /// waiting behind thousands of others.
     const BACKLOG: i32 = if cfg!(target_os = "linux") { 64 } else { 4096 };
     net::listen(fd, BACKLOG)
 }
 
-/// What is known of the listener at a path.
+/// The state of the socket at a path.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    /// There is no such file.
+    /// The file does not exist.
     Absent,
-    /// There is a socket, and nobody listens.
+    /// Nobody listens.
     Dead,
-    /// Somebody listens. `process` is whether the process that called `listen` still runs, if known.
+    /// A process listens. `process` tells whether the one that called `listen` still runs, if
+    /// known.
     Present { process: Option<bool> },
-    /// Somebody listens, on a socket of another type.
+    /// A process listens on a socket of another type.
     OtherKind,
-    /// Connecting has failed for another reason.
+    /// Connecting failed for another reason.
     Unknown(Errno),
 }
 
-/// Connects to find out whether somebody listens at the path.
+/// Connects to the socket at the path to find out whether a process listens.
 pub(crate) fn listener_at(path: &Path) -> Listener {
     let connected = SocketAddrUnix::new(path).and_then(|address| {
         let fd = socket_flags::socket()?;
@@ -105,7 +103,7 @@ pub(crate) fn listener_at(path: &Path) -> Listener {
         Ok(fd) => {
             let process = other(&fd).ok().and_then(|other| other.process);
             Listener::Present {
-                process: process.and_then(super::process_runs),
+                process: process.and_then(process_runs),
             }
         }
         Err(Errno::NOENT) => Listener::Absent,
@@ -117,40 +115,41 @@ pub(crate) fn listener_at(path: &Path) -> Listener {
     }
 }
 
-/// Accepts one connection, if there is one. Nothing waits for it.
+/// Accepts a connection. Does not block: fails with `EAGAIN` if there is none.
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     socket_flags::accept(listener)
 }
 
-/// Connects to who listens at the path. Connecting, sending and receiving wait that long and then fail
-/// with `EAGAIN`.
-pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
+/// Connects to the socket at the path. Connecting, sending and receiving block for `timeout` and
+/// then fail with `EAGAIN`.
+pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = socket_flags::socket()?;
     io::ioctl_fionbio(&fd, false)?;
-    set_patience(&fd, patience)?;
+    set_patience(&fd, timeout)?;
     io::retry_on_intr(|| net::connect(&fd, &address))?;
     Ok(fd)
 }
 
-/// How long sending and receiving wait until they fail with `EAGAIN`.
-pub(crate) fn set_patience(fd: impl AsFd, patience: Duration) -> io::Result<()> {
-    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(patience))?;
-    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(patience))
+/// Sets how long sending and receiving block before they fail with `EAGAIN`.
+pub(crate) fn set_patience(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(timeout))?;
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(timeout))
 }
 
-/// Makes the kernel keep no more than a few unread messages for the other side.
+/// Makes the send buffer so small that the kernel stores only a few messages that the peer has not
+/// read.
 pub(crate) fn keep_little_unread(fd: impl AsFd) {
-    // Where it cannot be changed, it stays what it is.
+    // If this fails, the buffer keeps its size.
     let _ = sockopt::set_socket_send_buffer_size(fd, LITTLE);
 }
 
-/// Sends all bytes at once, with the descriptor.
+/// Sends all bytes in one message, with the descriptor.
 pub(crate) fn send(fd: impl AsFd, bytes: &[u8], passed: Option<BorrowedFd<'_>>) -> io::Result<()> {
     send_with(fd, bytes, passed, socket_flags::NO_SIGNAL)
 }
 
-/// The same without a descriptor, and without waiting, however patient the socket is.
+/// Does the same without a descriptor, and without blocking, whatever the timeout of the socket.
 pub(crate) fn send_now(fd: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     send_with(
         fd,
@@ -174,14 +173,14 @@ fn send_with(
     }
     match net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, flags) {
         Ok(sent) if sent == bytes.len() => Ok(()),
-        // On a stream whose other side does not read: nothing sensible can follow.
+        // A stream whose peer does not read: the frame is incomplete, so no other can follow.
         Ok(_) => Err(Errno::IO),
         Err(errno) => Err(errno),
     }
 }
 
-/// Looks at the bytes at the front of the queue, and leaves them there. No descriptor is installed. No
-/// bytes: the other side has closed, or has sent an empty packet.
+/// Reads the bytes at the front of the queue and leaves them there. Receives no descriptors.
+/// Returns no bytes if the peer has closed the connection, or has sent an empty packet.
 pub(crate) fn peek(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Peeked> {
     let mut none = RecvAncillaryBuffer::new(&mut []);
     let message = net::recvmsg(
@@ -197,7 +196,7 @@ pub(crate) fn peek(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Peeked> {
     })
 }
 
-/// Takes bytes that [`peek`] has shown, and that have no descriptors with them.
+/// Receives bytes that [`peek`] has shown, if they carry no descriptors.
 pub(crate) fn take(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
     let mut none = RecvAncillaryBuffer::new(&mut []);
     let message = net::recvmsg(
@@ -209,54 +208,13 @@ pub(crate) fn take(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
     Ok(message.bytes)
 }
 
-/// Takes bytes that [`peek`] has shown, with their descriptor.
-///
-/// To close a descriptor can take as long as whoever made it likes, and the kernel closes those for
-/// which there is no room in the buffer on the thread that receives. So the message is looked at once
-/// more, with room for one descriptor. If that is the only one, the message is taken: what the kernel
-/// closes then is not the last reference. Otherwise the message stays where it is.
-#[cfg(all(
-    any(target_os = "android", target_os = "linux"),
-    not(shmem_apple_rules)
-))]
-pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
-    let (mut descriptors, is_cut_off) =
-        receive(&fd, bytes, socket_flags::CLOSE_ON_EXEC | RecvFlags::PEEK)?;
-    if is_cut_off || descriptors.len() > 1 {
-        return Ok(if descriptors.is_empty() {
-            Passed::NoRoom
-        } else {
-            Passed::Several(descriptors)
-        });
-    }
-    take(fd, bytes)?;
-    Ok(descriptors.pop().map_or(Passed::Nothing, Passed::One))
-}
-
-/// Takes bytes that [`peek`] has shown, with all of their descriptors: systems other than Linux lose
-/// those for which there is no room in the buffer.
-#[cfg(not(all(
-    any(target_os = "android", target_os = "linux"),
-    not(shmem_apple_rules)
-)))]
-pub(crate) fn take_with_descriptors(fd: impl AsFd, bytes: &mut [u8]) -> io::Result<Passed> {
-    let (mut descriptors, is_cut_off) = receive(&fd, bytes, socket_flags::CLOSE_ON_EXEC)?;
-    Ok(match (descriptors.pop(), is_cut_off) {
-        (None, false) => Passed::Nothing,
-        (None, true) => Passed::NoRoom,
-        (Some(only), false) if descriptors.is_empty() => Passed::One(only),
-        (Some(last), _) => {
-            descriptors.push(last);
-            Passed::Several(descriptors)
-        }
-    })
-}
-
-/// How many descriptors [`receive`] has room for: no message carries more elsewhere.
-const MOST_DESCRIPTORS: usize = if PEEK_SHOWS_DESCRIPTORS { 1 } else { 253 };
-
-/// Receives with descriptors. Whether some are missing.
-fn receive(fd: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(Vec<OwnedFd>, bool)> {
+/// Receives bytes and their descriptors. The second value is `true` if some descriptors are
+/// missing.
+pub(in crate::sys) fn receive(
+    fd: impl AsFd,
+    bytes: &mut [u8],
+    flags: RecvFlags,
+) -> io::Result<(Vec<OwnedFd>, bool)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = net::recvmsg(fd, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
@@ -280,230 +238,70 @@ fn receive(fd: impl AsFd, bytes: &mut [u8], flags: RecvFlags) -> io::Result<(Vec
     Ok((descriptors, lost_descriptors))
 }
 
-/// Whether whoever is on the other side of the socket, or of one that is accepted from it later, may
-/// send descriptors (`SO_PASSRIGHTS`, Linux 6.16). Returns whether the system can do that.
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn let_pass_descriptors(fd: impl AsFd, may: bool) -> bool {
-    use rustix::fd::AsRawFd;
-    const SO_PASSRIGHTS: libc::c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64"))
-    {
-        0x5c
-    } else {
-        83
-    };
-    let may = libc::c_int::from(may);
-    let len = libc::socklen_t::try_from(size_of_val(&may)).unwrap_or(0);
-    let number = fd.as_fd().as_raw_fd();
-    // SAFETY: the pointer is valid for reads of `len` bytes.
-    unsafe {
-        libc::setsockopt(
-            number,
-            libc::SOL_SOCKET,
-            SO_PASSRIGHTS,
-            (&raw const may).cast(),
-            len,
-        ) == 0
-    }
-}
-
-/// Elsewhere whoever can send can send descriptors.
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
-pub(crate) fn let_pass_descriptors(_fd: impl AsFd, _may: bool) -> bool {
-    false
-}
-
-/// Whether nothing is left in a socket that was shut down.
+/// Returns `true` if a socket that was shut down has nothing left to receive.
 pub(crate) fn is_drained(fd: impl AsFd) -> bool {
-    let nothing = peek(fd, &mut [0]);
-    nothing.is_ok_and(|seen| seen.bytes == 0 && !seen.has_descriptors)
+    let peeked = peek(fd, &mut [0]);
+    peeked.is_ok_and(|seen| seen.bytes == 0 && !seen.has_descriptors)
 }
 
-/// Whether there is nothing to read at the moment.
+/// Returns `true` if there is nothing to read at the moment.
 pub(crate) fn is_silent(fd: impl AsFd) -> bool {
-    let mut alone = [PollFd::new(&fd, PollFlags::IN)];
-    poll(&mut alone, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready == 0)
 }
 
-/// Ends the connection for the other side, while the descriptor may stay open here.
+/// Ends the connection for the peer. The descriptor may stay open here.
 pub(crate) fn shut_down(fd: impl AsFd) {
-    // It fails if the other side has done so.
+    // This fails if the peer has done so already.
     let _ = net::shutdown(fd, net::Shutdown::Both);
 }
 
-/// Who is on the other side: when it connected, or when it began to listen.
+/// Who the peer is, at the time when it connected or began to listen.
 pub(crate) struct Other {
     /// Its effective user id.
     pub(crate) user: u32,
-    /// The number of the process. `None` where the system does not tell it, or where it has none
-    /// here because it is in another pid namespace.
+    /// Its process id. `None` if the system does not report it, or if the process has no id here
+    /// because it is in another pid namespace.
     pub(crate) process: Option<u32>,
 }
 
-/// Asks who is on the other side (`SO_PEERCRED`, `unix(7)`).
-///
-/// By hand: rustix keeps the number of the process as one that is not 0, and the kernel says 0 for a
-/// process of a pid namespace that is not seen from here.
-#[cfg(any(target_os = "android", target_os = "linux"))]
-pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
-    use rustix::fd::AsRawFd;
-    let mut found = MaybeUninit::<libc::ucred>::zeroed();
-    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
-    let number = fd.as_fd().as_raw_fd();
-    // SAFETY: the pointers are valid for the write of `len` bytes and of the length.
-    let asked = unsafe {
-        libc::getsockopt(
-            number,
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            found.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    if asked != 0 {
-        return Err(super::last_errno());
-    }
-    // SAFETY: it was zeroed, and any bytes are a value of it.
-    let found = unsafe { found.assume_init() };
-    Ok(Other {
-        user: found.uid,
-        process: u32::try_from(found.pid).ok().filter(|&pid| pid != 0),
-    })
-}
-
-/// Whether [`other`] tells the process.
-pub(crate) const TELLS_PROCESSES: bool = cfg!(any(
-    target_os = "android",
-    target_os = "linux",
-    target_vendor = "apple"
-));
-
-/// Which process is on the other side (`LOCAL_PEERPID`).
-#[cfg(target_vendor = "apple")]
-fn process_of(fd: BorrowedFd<'_>) -> Option<u32> {
-    use rustix::fd::AsRawFd;
-    let mut process: libc::pid_t = 0;
-    let mut len = libc::socklen_t::try_from(size_of::<libc::pid_t>()).unwrap_or(0);
-    // SAFETY: the pointers are valid for the write of `len` bytes and of the length.
-    let asked = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_LOCAL,
-            libc::LOCAL_PEERPID,
-            (&raw mut process).cast(),
-            &raw mut len,
-        )
-    };
-    u32::try_from(process)
-        .ok()
-        .filter(|&process| asked == 0 && process != 0)
-}
-
-/// It is not told.
-#[cfg(any(
-    target_os = "dragonfly",
-    target_os = "freebsd",
-    target_os = "netbsd",
-    target_os = "openbsd"
-))]
-fn process_of(_fd: BorrowedFd<'_>) -> Option<u32> {
-    None
-}
-
-/// Asks who is on the other side (`getpeereid(3)`).
-#[cfg(any(
-    target_vendor = "apple",
-    target_os = "dragonfly",
-    target_os = "freebsd",
-    target_os = "netbsd",
-    target_os = "openbsd"
-))]
-pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
-    use rustix::fd::AsRawFd;
-    let (mut user, mut group) = (0, 0);
-    let number = fd.as_fd().as_raw_fd();
-    // SAFETY: both pointers are valid for the write of an id.
-    match unsafe { libc::getpeereid(number, &raw mut user, &raw mut group) } {
-        0 => Ok(Other {
-            user,
-            process: process_of(fd.as_fd()),
-        }),
-        _ => Err(super::last_errno()),
-    }
-}
-
-/// Asks who is on the other side (`getpeerucred(3C)`).
-#[cfg(any(target_os = "illumos", target_os = "solaris"))]
-pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
-    use rustix::fd::AsRawFd;
-    let mut facts = core::ptr::null_mut();
-    let number = fd.as_fd().as_raw_fd();
-    // SAFETY: the pointer is null, so that room is made, and valid for the write of where.
-    if unsafe { libc::getpeerucred(number, &raw mut facts) } != 0 {
-        return Err(super::last_errno());
-    }
-    // SAFETY: it was filled in just now.
-    let user = unsafe { libc::ucred_geteuid(facts) };
-    // SAFETY: it is ours, and nobody refers to it any more.
-    unsafe { libc::ucred_free(facts) };
-    match user {
-        libc::uid_t::MAX => Err(Errno::NOTSUP),
-        user => Ok(Other {
-            user,
-            process: None,
-        }),
-    }
-}
-
-/// Elsewhere it is not asked, so nobody is believed.
-#[cfg(not(any(
-    target_vendor = "apple",
-    target_os = "android",
-    target_os = "dragonfly",
-    target_os = "freebsd",
-    target_os = "illumos",
-    target_os = "linux",
-    target_os = "netbsd",
-    target_os = "openbsd",
-    target_os = "solaris"
-)))]
-pub(crate) fn other(_fd: impl AsFd) -> io::Result<Other> {
-    Err(Errno::NOTSUP)
-}
-
-/// Whether the other side has hung up by now.
+/// Returns `true` if the peer has hung up.
 pub(crate) fn is_hung_up(connection: impl AsFd) -> bool {
-    let mut alone = [PollFd::new(&connection, PollFlags::HUP)];
-    poll(&mut alone, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    let mut fds = [PollFd::new(&connection, PollFlags::HUP)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-/// What [`hung_up`] has waited for.
-pub(crate) struct Happened {
+/// Why [`hung_up`] has returned. Neither is set after a timeout.
+pub(crate) struct Wakeup {
+    /// The peer has hung up.
     pub(crate) hung_up: bool,
+    /// `wake` is readable.
     pub(crate) woken: bool,
 }
 
-/// Waits until `connection` has hung up or `wake` can be read. Data on the connection do not count.
+/// Waits until the peer of `connection` has hung up or `wake` is readable. Data on the connection
+/// do not count.
 pub(crate) fn hung_up(
     connection: Option<BorrowedFd<'_>>,
     wake: BorrowedFd<'_>,
     timeout: Option<Duration>,
-) -> io::Result<Happened> {
+) -> io::Result<Wakeup> {
     let wake = PollFd::from_borrowed_fd(wake, PollFlags::IN);
-    let timeout = super::watch::timespec(timeout);
+    let timeout = poller::timespec(timeout);
     let Some(connection) = connection else {
-        let mut alone = [wake];
-        poll(&mut alone, timeout.as_ref())?;
-        let [wake] = alone;
-        return Ok(Happened {
+        let mut fds = [wake];
+        poll(&mut fds, timeout.as_ref())?;
+        let [wake] = fds;
+        return Ok(Wakeup {
             hung_up: false,
             woken: !wake.revents().is_empty(),
         });
     };
     let connection = PollFd::from_borrowed_fd(connection, PollFlags::HUP);
-    let mut both = [wake, connection];
-    poll(&mut both, timeout.as_ref())?;
-    let [wake, connection] = both;
-    Ok(Happened {
+    let mut fds = [wake, connection];
+    poll(&mut fds, timeout.as_ref())?;
+    let [wake, connection] = fds;
+    Ok(Wakeup {
         hung_up: !connection.revents().is_empty(),
         woken: !wake.revents().is_empty(),
     })

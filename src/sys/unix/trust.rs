@@ -9,11 +9,12 @@ use rustix::fs::{self, FileType, Mode, Stat};
 use rustix::io::Errno;
 
 use super::user::is_me;
+pub(crate) use crate::sys::has_more_rights;
 
-/// The limit of the kernel (`path_resolution(7)`).
+/// The most symbolic links that the kernel follows in a path (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
-/// Why a path is not trusted.
+/// A path that is not trusted.
 #[derive(Debug)]
 pub(crate) struct Untrusted {
     /// The component that is not trusted.
@@ -24,33 +25,34 @@ pub(crate) struct Untrusted {
 /// What is wrong with a component of a path.
 #[derive(Debug)]
 pub(crate) enum Reason {
-    /// It belongs to this other user.
+    /// It belongs to another user, with this id.
     Owner(u32),
-    /// Other users may rename what is in it.
+    /// Other users may rename its entries.
     Writable,
-    /// It has to be a directory.
+    /// It is not a directory.
     NotADirectory,
-    /// It cannot be looked at.
+    /// The call on it failed.
     Os(&'static str, Errno),
 }
 
-/// What a safe path leads to.
+/// What a trusted path leads to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Found {
     /// A directory.
     Directory { owner: u32 },
     /// The last component does not exist.
     Nothing,
-    /// A component is not visible: a directory cannot be searched, or a security module forbids it.
+    /// A component cannot be examined: a directory cannot be searched, or a security module forbids
+    /// it.
     Unknown,
 }
 
 /// Checks that no other user can redirect an absolute path.
 ///
-/// Every directory and symbolic link on the way, the last one included, has to belong to this user or to the
-/// system, and must not be in a directory that others may write to without the sticky bit: they could
-/// rename it. Each component is safe because those above it are, so the same path can then be given to
-/// calls that take no directory descriptor (`bind`, `connect`).
+/// Every directory and symbolic link on the way, including the last one, has to belong to this user
+/// or to the system. None may be in a directory that others may write to and that lacks the sticky
+/// bit: they could rename it. Each component is safe because those above it are, so the same path
+/// can then be passed to calls that take no directory descriptor (`bind`, `connect`).
 pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
     let root = fs::lstat("/").ok();
     let system = root.map(|root| root.st_uid);
@@ -72,9 +74,9 @@ pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
             return untrusted(&here, Reason::Writable);
         }
         let next = here.join(name);
-        let facts = match fs::lstat(&next) {
-            Ok(facts) => facts,
-            // The calls that use the path report it.
+        let stat = match fs::lstat(&next) {
+            Ok(stat) => stat,
+            // Not an error here: the call that uses the path reports it.
             Err(Errno::ACCESS | Errno::PERM) => {
                 (here, last) = (next, None);
                 continue;
@@ -82,13 +84,13 @@ pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
             Err(Errno::NOENT) if rest.is_empty() => return Ok(Found::Nothing),
             Err(errno) => return untrusted(&next, Reason::Os("lstat", errno)),
         };
-        let owner = facts.st_uid;
-        // The owner of `/` can redirect everything anyway. In a user namespace it need not be 0.
+        let owner = stat.st_uid;
+        // The owner of `/` can redirect every path anyway. In a user namespace it need not be 0.
         if !is_me(owner) && !is_of_system(owner) && Some(owner) != system {
             return untrusted(&next, Reason::Owner(owner));
         }
-        match FileType::from_raw_mode(facts.st_mode) {
-            FileType::Directory => (here, last) = (next, Some(facts)),
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => (here, last) = (next, Some(stat)),
             FileType::Symlink => {
                 links += 1;
                 if links > MOST_LINKS {
@@ -112,7 +114,7 @@ pub(crate) fn check(path: &Path) -> Result<Found, Untrusted> {
 }
 
 /// Returns `true` for users and groups of the system itself: root, and on Android those below 10000
-/// (`AID_APP_START` in `android_filesystem_config.h`), because `/data` belongs to 1000.
+/// (`AID_APP_START` in `android_filesystem_config.h`), because `/data` belongs to user 1000.
 fn is_of_system(id: u32) -> bool {
     if cfg!(target_os = "android") {
         id < 10_000
@@ -121,7 +123,7 @@ fn is_of_system(id: u32) -> bool {
     }
 }
 
-/// The components of a path below the root, in reverse order.
+/// Returns the components of a path below the root, in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.into()),
@@ -136,48 +138,9 @@ fn parts(path: &Path) -> Vec<OsString> {
 /// Returns `true` if other users may rename the entries of this directory.
 fn others_may_rename(directory: &Stat) -> bool {
     let mode = Mode::from_raw_mode(directory.st_mode);
-    // Many systems give each user a private group with the same number.
+    // On many systems each user has a private group with the same id.
     let group = directory.st_gid;
     let private = is_of_system(group) || group == directory.st_uid;
     !mode.contains(Mode::SVTX)
         && (mode.contains(Mode::WOTH) || mode.contains(Mode::WGRP) && !private)
-}
-
-/// Returns `true` if this program has more privileges than the user who started it and set its environment
-/// (`getauxval(3)`, `AT_SECURE`).
-#[cfg(any(target_os = "android", target_os = "linux"))]
-#[allow(unsafe_code)]
-pub(crate) fn has_more_rights() -> bool {
-    // SAFETY: the function reads memory that is never written, and has no preconditions.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
-}
-
-/// Returns `true` if this program has more privileges than the user who started it and set its environment
-/// (`issetugid(2)`).
-#[cfg(any(
-    target_vendor = "apple",
-    target_os = "dragonfly",
-    target_os = "freebsd",
-    target_os = "netbsd",
-    target_os = "openbsd"
-))]
-#[allow(unsafe_code)]
-pub(crate) fn has_more_rights() -> bool {
-    // SAFETY: no preconditions.
-    unsafe { libc::issetugid() != 0 }
-}
-
-/// Returns `true` if this program has more privileges than the user who started it and set its environment.
-#[cfg(not(any(
-    target_vendor = "apple",
-    target_os = "android",
-    target_os = "dragonfly",
-    target_os = "freebsd",
-    target_os = "linux",
-    target_os = "netbsd",
-    target_os = "openbsd"
-)))]
-pub(crate) fn has_more_rights() -> bool {
-    use rustix::process::{getegid, geteuid, getgid, getuid};
-    geteuid() != getuid() || getegid() != getgid()
 }

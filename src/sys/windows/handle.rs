@@ -1,4 +1,4 @@
-//! [`OwnedHandle`]: a handle that is closed once.
+//! [`OwnedHandle`]: closes a handle when dropped.
 
 use core::ptr::{self, NonNull};
 
@@ -8,40 +8,43 @@ use windows_sys::Win32::System::Threading::GetCurrentProcess;
 use super::{failed, last_error};
 use crate::error::{Result, Subject};
 
-/// Owns a handle of this process, and closes it once when dropped. The standard library's needs the
-/// standard library.
+/// Owns a handle of this process and closes it when dropped. `std` has such a type as well, but
+/// this crate also works without `std`.
 #[derive(Debug)]
 pub struct OwnedHandle {
     handle: NonNull<core::ffi::c_void>,
 }
 
-// SAFETY: a handle belongs to the process, and any thread may use or close it.
+// SAFETY: a handle belongs to the process, not to a thread, so any thread may use or close it.
 unsafe impl Send for OwnedHandle {}
 
-// SAFETY: through a shared reference it can only be used, which any number of threads may do.
+// SAFETY: a shared reference only allows using the handle, which several threads may do at once.
 unsafe impl Sync for OwnedHandle {}
 
 impl OwnedHandle {
-    /// Takes over what a call has returned; `None` if that is null, as it is for one that failed.
+    /// Takes ownership of a handle that a call returned. Returns `None` for null, which such calls
+    /// return when they fail.
     ///
     /// # Safety
     ///
-    /// If it is a handle, it is open, and nobody else closes it.
+    /// `handle` is null, or an open handle that nothing else closes.
     pub(crate) unsafe fn from_raw(handle: HANDLE) -> Option<Self> {
         NonNull::new(handle).map(|handle| Self { handle })
     }
 
-    /// The handle, lent: it is open for as long as `self` lives.
+    /// Returns the handle, which stays open until `self` is dropped.
     pub(crate) fn as_raw(&self) -> HANDLE {
         self.handle.as_ptr()
     }
 
-    /// One more handle to the same object, with the same rights, not inherited by children.
+    /// Opens another handle to the same object, with the same access rights. Child processes do not
+    /// inherit it.
     pub(crate) fn duplicate(&self) -> Result<Self> {
         // SAFETY: the function has no preconditions.
         let process = unsafe { GetCurrentProcess() };
         let mut copy = ptr::null_mut();
-        // SAFETY: the handle is open, and the pointer valid for the write of another.
+        // SAFETY: `self` keeps the source handle open, and the pointer is to a local variable that
+        // the call writes the new handle to.
         let done = unsafe {
             DuplicateHandle(
                 process,
@@ -54,7 +57,7 @@ impl OwnedHandle {
             )
         };
         let error = last_error();
-        // SAFETY: it is null, or a new handle that is ours.
+        // SAFETY: the call left it null, or stored a new handle that only this function knows.
         let copy = unsafe { Self::from_raw(copy) };
         copy.filter(|_| done != 0)
             .ok_or_else(|| failed("DuplicateHandle", error, Subject::Nothing))
@@ -63,8 +66,9 @@ impl OwnedHandle {
 
 impl Drop for OwnedHandle {
     fn drop(&mut self) {
-        // SAFETY: `from_raw` was promised that only we close it, and a value is dropped once. A
-        // failure would mean that it was not open; there is nothing to be done about that here.
+        // SAFETY: the caller of `from_raw` promised that nothing else closes the handle, and a
+        // value is dropped only once. The call fails only for a handle that is not open, so its
+        // result is ignored.
         unsafe { CloseHandle(self.as_raw()) };
     }
 }

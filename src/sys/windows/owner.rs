@@ -1,4 +1,4 @@
-//! Who has made an object: the owner that its security descriptor tells.
+//! Which user created an object: the owner in its security descriptor.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -13,7 +13,7 @@ use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken}
 use super::{OwnedHandle, failed, last_error};
 use crate::error::{Result, Subject};
 
-/// Room for a SID, which has 68 bytes at most, and what stands before it, aligned for any of it.
+/// A buffer for a SID of at most 68 bytes and the structure in front of it, aligned for both.
 struct Answer([u64; 16]);
 
 impl Answer {
@@ -28,15 +28,16 @@ impl Answer {
     }
 }
 
-/// Whether the object belongs to the user of this process, or to whom everything belongs that this
-/// process makes: with an administrator's full rights, that is all administrators.
+/// Returns `true` if the object belongs to the user of this process, or to the default owner of the
+/// objects that this process creates. With full administrator rights, that is the group of all
+/// administrators.
 ///
-/// The handle must have the right `READ_CONTROL`.
+/// The handle must have the access right `READ_CONTROL`.
 pub(crate) fn is_ours(object: &OwnedHandle) -> Result<bool> {
     let mut descriptor = Answer::new();
     let mut needed = 0;
-    // SAFETY: the handle is open, and the pointer valid for the write of as many bytes.
-    let told = unsafe {
+    // SAFETY: `object` keeps its handle open, and the buffer has `Answer::BYTES` bytes.
+    let done = unsafe {
         GetKernelObjectSecurity(
             object.as_raw(),
             OWNER_SECURITY_INFORMATION,
@@ -45,19 +46,20 @@ pub(crate) fn is_ours(object: &OwnedHandle) -> Result<bool> {
             &raw mut needed,
         )
     };
-    if told == 0 {
+    if done == 0 {
         return refused("GetKernelObjectSecurity");
     }
     let (mut owner, mut by_default) = (ptr::null_mut(), 0);
-    // SAFETY: it is a descriptor, and both pointers are valid for writes.
-    let told = unsafe {
+    // SAFETY: the call above succeeded, so the buffer contains a security descriptor. Both pointers
+    // are to local variables.
+    let done = unsafe {
         GetSecurityDescriptorOwner(descriptor.as_mut_ptr(), &raw mut owner, &raw mut by_default)
     };
-    if told == 0 {
+    if done == 0 {
         return refused("GetSecurityDescriptorOwner");
     }
-    // Windows notes an owner for every object with a name. Wine does only where its creator named one,
-    // and lets processes of one user in at all.
+    // On Windows every named object has an owner. On Wine it has one only if its creator set it,
+    // and all processes belong to one user.
     if owner.is_null() {
         return Ok(true);
     }
@@ -65,7 +67,7 @@ pub(crate) fn is_ours(object: &OwnedHandle) -> Result<bool> {
     let token = token()?;
     let (mut user, mut default) = (Answer::new(), Answer::new());
     ask(&token, TokenUser, &mut user)?;
-    // SAFETY: what was told starts with this, and the memory is aligned for it.
+    // SAFETY: `ask` succeeded, so the buffer starts with this structure, and is aligned for it.
     let user = unsafe { user.as_mut_ptr().cast::<TOKEN_USER>().read() }
         .User
         .Sid;
@@ -73,31 +75,33 @@ pub(crate) fn is_ours(object: &OwnedHandle) -> Result<bool> {
         return Ok(true);
     }
     ask(&token, TokenOwner, &mut default)?;
-    // SAFETY: what was told starts with this, and the memory is aligned for it.
+    // SAFETY: as above.
     let default = unsafe { default.as_mut_ptr().cast::<TOKEN_OWNER>().read() };
     Ok(equal(owner, default.Owner))
 }
 
-/// Whom this process acts for.
+/// Opens the access token of this process.
 fn token() -> Result<OwnedHandle> {
     // SAFETY: the function has no preconditions.
     let process = unsafe { GetCurrentProcess() };
     let mut token = ptr::null_mut();
-    // SAFETY: the handle is that of this process, and the pointer valid for the write of another.
+    // SAFETY: the pseudo-handle of this process is always valid, and the pointer is to a local
+    // variable that the call writes the new handle to.
     let opened = unsafe { OpenProcessToken(process, TOKEN_QUERY, &raw mut token) };
     let error = last_error();
-    // SAFETY: it is null, or a new handle that is ours.
+    // SAFETY: the call left it null, or stored a new handle that only this function knows.
     let token = unsafe { OwnedHandle::from_raw(token) };
     token
         .filter(|_| opened != 0)
         .ok_or_else(|| failed("OpenProcessToken", error, Subject::Nothing))
 }
 
-/// What the token tells of this class.
+/// Reads information of this class from the token.
 fn ask(token: &OwnedHandle, class: TOKEN_INFORMATION_CLASS, answer: &mut Answer) -> Result<()> {
     let mut needed = 0;
-    // SAFETY: the handle is open, and the pointers valid for writes, the first of as many bytes.
-    let told = unsafe {
+    // SAFETY: `token` keeps its handle open, the buffer has `Answer::BYTES` bytes, and `needed` is
+    // a local variable.
+    let done = unsafe {
         GetTokenInformation(
             token.as_raw(),
             class,
@@ -106,14 +110,14 @@ fn ask(token: &OwnedHandle, class: TOKEN_INFORMATION_CLASS, answer: &mut Answer)
             &raw mut needed,
         )
     };
-    match told {
+    match done {
         0 => refused("GetTokenInformation"),
         _ => Ok(()),
     }
 }
 
 fn equal(one: PSID, other: PSID) -> bool {
-    // SAFETY: both point into answers of the system that still live.
+    // SAFETY: both point into buffers of the caller that contain valid SIDs.
     unsafe { EqualSid(one, other) != 0 }
 }
 

@@ -1,6 +1,6 @@
-//! The schedule that `tests/model.rs` finds for a pool which asks once whether children are alive:
-//! the first candidate is another process's, and before the second one is taken, a child is forked
-//! that has it.
+//! The schedule that `tests/model.rs` finds for a pool that checks only once whether children are
+//! alive: the first candidate is in use elsewhere, and before the pool takes the second one, a
+//! child is forked that inherits it.
 #![allow(clippy::expect_used)]
 
 use alloc::boxed::Box;
@@ -31,7 +31,7 @@ const SIZE: usize = 65536;
 
 type Event = Box<dyn FnOnce() + Send>;
 
-/// Memfd, of which one segment is another process's when it is asked next; and what happens then.
+/// Memfd, with an event that makes the next exclusive lock fail: it runs at that moment.
 #[derive(Clone, Default)]
 struct Staged {
     next: Arc<Mutex<Option<Event>>>,
@@ -96,14 +96,15 @@ impl Exclusive for Staged {
     }
 }
 
-/// Forks a child that says, once it is asked, whether all bytes are ones, and ends.
+/// Forks a child that waits for a byte, replies whether all of `bytes` are ones, and exits.
 fn fork_with(bytes: &[u8], mut asked: &UnixStream) -> libc::pid_t {
-    // SAFETY: the child makes system calls, and nothing else.
+    // SAFETY: the child only makes system calls, so a lock that another thread holds cannot block
+    // it.
     let child = unsafe { libc::fork() };
     if child != 0 {
         return child;
     }
-    // SAFETY: no preconditions. Should nobody ask, it ends all the same.
+    // SAFETY: the function has no preconditions. The alarm ends a child that is never asked.
     unsafe { libc::alarm(40) };
     let mut answer = || -> io::Result<()> {
         asked.read_exact(&mut [0])?;
@@ -111,13 +112,13 @@ fn fork_with(bytes: &[u8], mut asked: &UnixStream) -> libc::pid_t {
         asked.write_all(&[u8::from(intact)])
     };
     let _ = answer();
-    // SAFETY: it ends the child at once, which has nothing to clean up.
+    // SAFETY: it ends the child immediately, which has nothing to clean up.
     unsafe { libc::_exit(0) }
 }
 
 #[test]
 fn a_child_forked_between_two_candidates_keeps_its_segment() {
-    let Some(_alone) = may_fork() else { return };
+    let Some(_guard) = may_fork() else { return };
     let staged = Staged::default();
     let provider = Provider {
         backend: staged.clone(),
@@ -131,11 +132,11 @@ fn a_child_forked_between_two_candidates_keeps_its_segment() {
     let id = used.id();
     drop(elsewhere);
     if pool.idle() == 0 {
-        skipped("nothing is used again here");
+        skipped("segments are not reused here");
         return;
     }
 
-    let (mut ours, theirs) = UnixStream::pair().expect("two descriptors");
+    let (mut ours, theirs) = UnixStream::pair().expect("a socket pair");
     let forked = Arc::new(Mutex::new(0));
     let event = {
         let forked = Arc::clone(&forked);
@@ -148,16 +149,16 @@ fn a_child_forked_between_two_candidates_keeps_its_segment() {
 
     let fresh = pool.new_shmem(SIZE).expect("a segment");
     let child = *forked.lock().expect("not poisoned");
-    assert!(child > 0, "nobody was forked");
+    assert!(child > 0, "no child was forked");
     ours.write_all(&[1]).expect("the child waits");
     let mut intact = [9];
     ours.read_exact(&mut intact).expect("the child answers");
-    // SAFETY: no pointer is passed but a null one, which is allowed.
+    // SAFETY: the status pointer may be null.
     let waited = unsafe { libc::waitpid(child, ptr::null_mut(), 0) };
     assert_eq!(waited, child);
-    assert_ne!(fresh.id(), id, "the child's segment is handed out");
-    assert_eq!(intact, [1], "the child's segment is zeroed");
-    // Now it is nobody's.
+    assert_ne!(fresh.id(), id, "the child's segment was reused");
+    assert_eq!(intact, [1], "the child's segment was zeroed");
+    // The child has ended, so its segment is free again.
     let all = [(); 3].map(|()| pool.new_shmem(SIZE));
     assert!(all.iter().flatten().any(|segment| segment.id() == id));
 }

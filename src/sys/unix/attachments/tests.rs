@@ -1,4 +1,4 @@
-//! The schedules that `tests/model.rs` finds for a pool that only counts attachments.
+//! The schedules that `tests/model.rs` finds for a pool that checks only the number of attachments.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
 use core::fmt::Display;
@@ -13,8 +13,8 @@ use crate::segment::Segment;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
 
-/// For a test that forks: keeps others from forking, whose children would have what it has attached.
-/// `None` in an emulator, which ends by itself when a process with threads forks.
+/// Locks out other tests that fork, because their children would inherit the attachments of this
+/// one. Returns `None` in an emulator, which crashes when a process with threads forks.
 pub(crate) fn may_fork() -> Option<MutexGuard<'static, ()>> {
     static FORKS: Mutex<()> = Mutex::new(());
 
@@ -25,70 +25,73 @@ pub(crate) fn may_fork() -> Option<MutexGuard<'static, ()>> {
     Some(FORKS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Says so where it is not captured.
+/// Reports the reason on standard error, which the test harness does not capture.
 pub(crate) fn skipped(reason: impl Display) {
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
-/// A process that attaches, writes and detaches when it is told to. It is forked before there is a
-/// segment, so it inherits none.
+/// A child process that attaches, writes to and detaches a segment on request. It is forked before
+/// the segment is created, so it does not inherit it.
 struct Guest {
     child: libc::pid_t,
-    orders: UnixStream,
+    requests: UnixStream,
 }
 
 impl Guest {
     fn start() -> Self {
-        let (ours, theirs) = UnixStream::pair().expect("two descriptors");
-        // SAFETY: the child makes system calls, and nothing else.
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        // SAFETY: the child only makes system calls, so a lock that another thread holds cannot
+        // block it.
         let child = unsafe { libc::fork() };
-        assert_ne!(child, -1, "no child");
+        assert_ne!(child, -1, "fork failed");
         if child != 0 {
             return Self {
                 child,
-                orders: ours,
+                requests: ours,
             };
         }
         drop(ours);
-        // SAFETY: no preconditions. Should nobody end it, it ends all the same.
+        // SAFETY: the function has no preconditions. The alarm ends a child that is never shut
+        // down.
         unsafe { libc::alarm(40) };
         let mut number = [0; 4];
         while (&theirs).read_exact(&mut number).is_ok() {
             visit(i32::from_ne_bytes(number));
             let _ = (&theirs).write_all(&[1]);
         }
-        // SAFETY: it ends the child at once, which has nothing to clean up.
+        // SAFETY: it ends the child immediately, which has nothing to clean up.
         unsafe { libc::_exit(0) }
     }
 
     fn visits(&mut self, segment: &Segment<SystemVBackend>) {
         let number = segment.id().as_int().expect("a number");
-        let told = self.orders.write_all(&number.to_ne_bytes());
-        told.expect("it waits for orders");
-        self.orders.read_exact(&mut [0]).expect("it answers");
+        let sent = self.requests.write_all(&number.to_ne_bytes());
+        sent.expect("the child waits for requests");
+        self.requests.read_exact(&mut [0]).expect("a reply");
     }
 }
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let _ = self.orders.shutdown(std::net::Shutdown::Both);
-        // SAFETY: no pointer is passed but a null one, which is allowed.
+        let _ = self.requests.shutdown(std::net::Shutdown::Both);
+        // SAFETY: the status pointer may be null.
         unsafe { libc::waitpid(self.child, ptr::null_mut(), 0) };
     }
 }
 
 fn visit(number: i32) {
-    // SAFETY: the kernel chooses the address.
+    // SAFETY: the kernel chooses the address, so no existing mapping is affected.
     let base = unsafe { libc::shmat(number, ptr::null(), 0) };
     if base.addr() != usize::MAX {
-        // SAFETY: attached for writing, and nobody in this process refers to it.
+        // SAFETY: the segment is attached for reading and writing, and nothing else in this process
+        // refers to this attachment.
         unsafe { base.cast::<u8>().write_volatile(7) };
-        // SAFETY: attached above.
+        // SAFETY: the segment was attached above, and nothing refers to it any more.
         unsafe { libc::shmdt(base) };
     }
 }
 
-/// The guest, before any segment exists, and a segment of four pages.
+/// Starts the guest before any segment exists, then creates a segment of four pages.
 fn start() -> Option<(Guest, Provider<SystemVBackend>, Segment<SystemVBackend>)> {
     let guest = Guest::start();
     let mut provider = Provider::<SystemVBackend>::default();
@@ -102,13 +105,13 @@ fn start() -> Option<(Guest, Provider<SystemVBackend>, Segment<SystemVBackend>)>
 }
 
 #[test]
-fn a_process_that_comes_and_goes_between_two_looks_is_noticed() {
-    let Some(_alone) = may_fork() else { return };
+fn a_process_that_attaches_and_detaches_between_two_checks_is_noticed() {
+    let Some(_guard) = may_fork() else { return };
     let Some((mut guest, _, mut segment)) = start() else {
         return;
     };
     for round in 0..3 {
-        // From the second round on, the guest was the last one before as well.
+        // From the second round on, the guest was also the last one before the first check.
         let is_alone = segment.with_exclusive(|segment| {
             segment.clear();
             guest.visits(segment);
@@ -116,15 +119,15 @@ fn a_process_that_comes_and_goes_between_two_looks_is_noticed() {
         assert_eq!(segment[0], 7);
         assert!(!is_alone, "not noticed in round {round}");
     }
-    // Who came before is forgotten.
+    // An earlier visit does not count.
     guest.visits(&segment);
     assert!(segment.with_exclusive(Segment::clear));
     assert_eq!(segment[0], 0);
 }
 
 #[test]
-fn a_thread_that_comes_and_goes_between_two_looks_is_noticed() {
-    let Some(_alone) = may_fork() else { return };
+fn a_thread_that_attaches_and_detaches_between_two_checks_is_noticed() {
+    let Some(_guard) = may_fork() else { return };
     let Some((mut guest, provider, mut segment)) = start() else {
         return;
     };
@@ -132,11 +135,14 @@ fn a_thread_that_comes_and_goes_between_two_looks_is_noticed() {
     let is_alone = segment.with_exclusive(|segment| {
         segment.clear();
         guest.visits(segment);
-        // It makes this process the last one again.
+        // This makes this process the last one again.
         let mut provider = provider.clone();
         let attached = std::thread::spawn(move || provider.shmem_from_id(id).map(drop));
-        attached.join().expect("no panic").expect("it exists");
+        attached
+            .join()
+            .expect("no panic")
+            .expect("the segment exists");
     });
     assert_eq!(segment[0], 7);
-    assert!(!is_alone, "neither of them was noticed");
+    assert!(!is_alone, "neither was noticed");
 }

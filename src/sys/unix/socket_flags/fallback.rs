@@ -1,17 +1,17 @@
-//! Apple's rules, which Haiku, illumos and Solaris share in part: few calls take flags, so what they
-//! make becomes close-on-exec a moment later, and sockets are streams.
+//! Apple's systems, of which Haiku, illumos and Solaris share some rules: few calls take flags, so
+//! a new descriptor becomes close-on-exec a moment later, and sockets are streams.
 //!
-//! The other rules of Apple's, and where they are kept to:
+//! Other rules of Apple's systems, and where they matter:
 //!
-//! * the size of a POSIX object can be set once, before its name is removed, becomes whole pages of
-//!   16 KiB, and is told so by `fstat`: `posix_shm`, and `Memory::may_have` in `fd`; an id or a
-//!   description is what tells the exact size (`providers/served.rs`);
-//! * names have 31 bytes at most (`PSHMNAMLEN`): ids have 19;
-//! * `fstat` tells no device and no inode of a POSIX object, so that all look the same;
-//! * `poll` reports a hang-up only to who asks for `POLLHUP`: `socket::hung_up`.
+//! * The size of a POSIX object can be set only once, before its name is removed. It is rounded up
+//!   to whole pages of 16 KiB, and `fstat` reports the rounded size: see `fallback::posix_shm` and
+//!   `Memory::may_have`. The exact size comes from an id or a description (`backends/served.rs`).
+//! * Names have at most 31 bytes (`PSHMNAMLEN`). Ids of this crate have 19.
+//! * `fstat` reports neither device nor inode of a POSIX object, so all objects look the same.
+//! * `poll` reports a hang-up only if `POLLHUP` was requested: see `socket::hung_up`.
 //!
-//! On Linux all of it can be forced by `--cfg shmem_apple_rules`, to be run there
-//! (`make apple-rules`).
+//! `--cfg shmem_apple_rules` selects all of this on Linux, so that tests can run it (`make
+//! apple-rules`).
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io;
@@ -21,13 +21,14 @@ use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketType};
 
 use crate::sys::above_stdio_quietly;
 
-/// There is no `SOCK_SEQPACKET` for Unix sockets.
+/// Unix sockets have no `SOCK_SEQPACKET`.
 pub(crate) const KIND: SocketType = SocketType::STREAM;
 
-/// Whether frames have to be put together from their parts.
+/// Whether a frame can arrive in parts.
 pub(crate) const IS_STREAM: bool = true;
 
-/// No SIGPIPE for who sends to nobody: Apple's option of the socket says so.
+/// Prevents SIGPIPE when the peer has closed the connection. On Apple's systems the socket option
+/// `SO_NOSIGPIPE` does so.
 #[cfg(target_vendor = "apple")]
 pub(crate) const NO_SIGNAL: SendFlags = SendFlags::empty();
 #[cfg(not(target_vendor = "apple"))]
@@ -36,7 +37,7 @@ pub(crate) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 /// There is no `MSG_CMSG_CLOEXEC`.
 pub(crate) const CLOSE_ON_EXEC: RecvFlags = RecvFlags::empty();
 
-/// A pipe.
+/// Creates a pipe. Returns its read end and its write end.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe()?;
     let ends = (above_stdio_quietly(read)?, above_stdio_quietly(write)?);
@@ -45,12 +46,12 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(ends)
 }
 
-/// A socket that does not wait.
+/// Creates a non-blocking socket.
 pub(crate) fn socket() -> io::Result<OwnedFd> {
     prepared(net::socket(AddressFamily::UNIX, KIND, None)?)
 }
 
-/// Accepts a connection that does not wait.
+/// Accepts a connection as a non-blocking socket.
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     prepared(net::accept(listener)?)
 }

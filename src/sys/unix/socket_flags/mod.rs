@@ -1,4 +1,5 @@
-//! How close-on-exec and the like are asked for: with the call that makes the descriptor, or after it.
+//! How a new descriptor becomes close-on-exec and non-blocking: by flags of the call that creates
+//! it, or by later calls.
 
 #[cfg(not(any(
     target_vendor = "apple",

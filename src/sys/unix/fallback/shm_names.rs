@@ -1,5 +1,5 @@
-//! The names of POSIX shared memory where nothing tells whether anybody has a segment open: they live
-//! until they are removed.
+//! The names of POSIX shared memory, where the system does not report whether a segment is open:
+//! they exist until they are removed.
 
 use core::ffi::CStr;
 
@@ -8,16 +8,16 @@ use rustix::fs::{Mode, Stat, fstat};
 use rustix::io::{self, Errno};
 use rustix::shm::{self, OFlags};
 
-use super::{above_stdio_quietly, check_owner, failed};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
+use crate::sys::{above_stdio_quietly, check_owner, failed, failed_for, limits};
 
 /// Creates the object with this name, which must not exist.
 pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
     let fd = shm::open(name, flags, Mode::RUSR | Mode::WUSR)?;
     above_stdio_quietly(fd).inspect_err(|_| {
-        // It is new, and nobody else removes it.
+        // The object is new, and nothing else would remove it.
         let _ = shm::unlink(name);
     })
 }
@@ -33,36 +33,36 @@ pub(crate) fn open(name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Removes the name if it leads to the object that is open here, as far as the system tells which one it
-/// is: macOS does not.
+/// Removes the name if it refers to the open object, as far as the system reports that: macOS does
+/// not.
 pub(crate) fn unlink_own(fd: &OwnedFd, name: &CStr, id: &ShMemId) -> Result<()> {
-    let (_, there) = find(name, id)?;
-    let ours = fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
-    if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino) {
+    let (_, named) = find(name, id)?;
+    let open = fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
+    if (named.st_dev, named.st_ino) != (open.st_dev, open.st_ino) {
         return Err(Error::Gone { id: *id });
     }
     unlink(name, id)
 }
 
-/// Removes the name if it leads to an object of this user.
+/// Removes the name if it refers to an object of this user.
 pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
     find(name, id)?;
     unlink(name, id)
 }
 
-/// Leaves the object to live by itself, as all of them do.
-#[expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")]
+/// Does nothing: all objects persist.
+#[expect(clippy::unnecessary_wraps, reason = "the Linux version can fail")]
 pub(crate) fn persist(_fd: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Nothing tells whether it is unused.
+/// Returns `false`: it is not known whether the object is unused.
 pub(crate) fn remove_if_unused(_name: &CStr) -> bool {
     false
 }
 
-/// Nothing tells which are unused.
-#[expect(clippy::unnecessary_wraps, reason = "on Linux it can fail")]
+/// Removes nothing: it is not known which objects are unused.
+#[expect(clippy::unnecessary_wraps, reason = "the Linux version can fail")]
 pub(crate) fn remove_unused(_is_ours: impl Fn(&str) -> bool, _most: usize) -> Result<usize> {
     Ok(0)
 }
@@ -80,15 +80,15 @@ fn unlink(name: &CStr, id: &ShMemId) -> Result<()> {
     shm::unlink(name).map_err(|errno| refused("shm_unlink", errno, id))
 }
 
-/// The error for an id that the system refused.
+/// Returns the error for a call on a name that the system refused.
 fn refused(call: &'static str, errno: Errno, id: &ShMemId) -> Error {
     match errno {
         Errno::NOENT => Error::Gone { id: *id },
         Errno::ACCESS | Errno::PERM => Error::OtherUser { owner: None },
         // A symbolic link; a socket; a directory.
         Errno::LOOP | Errno::NXIO | Errno::ISDIR => Error::Foreign {
-            found: "it is not a file of shared memory",
+            found: "it is not a shared-memory file",
         },
-        _ => failed(call, errno, Subject::Id(*id)),
+        _ => failed_for(call, errno, Subject::Id(*id), limits::for_dev_shm),
     }
 }

@@ -1,26 +1,25 @@
-//! Which parts of a file in memory have memory, and how they lose it: `SEEK_DATA`, `fallocate(2)`.
+//! Which parts of a file in memory have memory allocated, and how to free it: `lseek(2)` with
+//! `SEEK_DATA`, `fallocate(2)`.
 
 use core::ops::Range;
 
 use rustix::fd::OwnedFd;
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use rustix::io::Errno;
 
-use crate::error::Result;
+use super::page_size;
+use crate::error::{Result, Subject};
+use crate::sys::failed;
 
-/// The first part from `from` on that has memory, of an object of `len` bytes.
-#[cfg(any(target_os = "android", target_os = "linux"))]
+/// Returns the first range at or after `from` that has memory, in an object of `len` bytes.
 pub(crate) fn next_data(fd: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
-    use crate::error::Subject;
-    use crate::sys::{failed, page_size};
-    use rustix::fs::{SeekFrom, seek};
-    use rustix::io::Errno;
-
     if from >= len {
         return Ok(None);
     }
-    let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(len);
-    // The descriptor's own place in the file moves as well, and nobody ever asks for that.
+    let offset = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(len);
+    // Seeking also moves the file offset of the descriptor, which nothing uses.
     let start = match seek(fd, SeekFrom::Data(from as u64)) {
-        Ok(start) => place(start),
+        Ok(start) => offset(start),
         Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(failed("lseek(SEEK_DATA)", errno, Subject::Nothing)),
     };
@@ -28,28 +27,22 @@ pub(crate) fn next_data(fd: &OwnedFd, from: usize, len: usize) -> Result<Option<
         return Ok(None);
     }
     let end = match seek(fd, SeekFrom::Hole(start as u64)) {
-        Ok(end) => place(end),
-        // The object has become shorter meanwhile.
+        Ok(end) => offset(end),
+        // The object has been truncated between the two calls.
         Err(Errno::NXIO) => return Ok(None),
         Err(errno) => return Err(failed("lseek(SEEK_HOLE)", errno, Subject::Nothing)),
     };
-    // If the page was given back meanwhile, the hole starts where it was. Those behind it are still to
-    // be looked at.
+    // If the page at `start` has been freed between the two calls, the hole starts there. Only that
+    // page is reported then, so that the caller still looks at those after it.
     let page = start.saturating_add(page_size() - start % page_size());
     Ok(Some(start..if start < end { end } else { page.min(len) }))
 }
 
-/// Gives back the memory of these bytes, of an object of `size`, which are zeros from then on.
+/// Frees the memory of a range in an object of `size` bytes. The range reads as zeros afterwards.
 ///
-/// Nothing else is changed. Only if they end with the object, all of its last page is given back, of
-/// which the rest belongs to nobody.
-#[cfg(any(target_os = "android", target_os = "linux"))]
+/// Other bytes are not affected. If the range ends at the end of the object, the last page is freed
+/// completely: its remaining bytes belong to nothing.
 pub(crate) fn punch_hole(fd: &OwnedFd, range: Range<usize>, size: u64) -> Result<()> {
-    use crate::error::Subject;
-    use crate::sys::{failed, page_size};
-    use rustix::fs::{FallocateFlags, fallocate};
-    use rustix::io::Errno;
-
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     let (start, mut end) = (range.start as u64, range.end as u64);
     if end == size {
@@ -67,10 +60,4 @@ pub(crate) fn punch_hole(fd: &OwnedFd, range: Range<usize>, size: u64) -> Result
             }
         }
     }
-}
-
-/// Elsewhere it is not known.
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
-pub(crate) fn next_data(_fd: &OwnedFd, _from: usize, _len: usize) -> Result<Option<Range<usize>>> {
-    Err(crate::options::UNSUPPORTED)
 }

@@ -1,0 +1,20 @@
+//! Recognising objects in memory by their size alone.
+
+use rustix::fd::OwnedFd;
+
+use crate::sys::Memory;
+
+impl Memory {
+    /// Returns the object that a received descriptor refers to.
+    pub(crate) fn behind(fd: &OwnedFd) -> Option<Self> {
+        Self::from_stat(fd)
+    }
+
+    /// Returns `true` if the object can be that of a segment of `size` bytes. Some systems round
+    /// sizes up to whole pages, which have 16 KiB on some machines.
+    pub(crate) fn may_have(&self, size: u64) -> bool {
+        self.size
+            .checked_sub(size)
+            .is_some_and(|rest| rest < 64 << 10)
+    }
+}
