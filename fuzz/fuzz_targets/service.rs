@@ -1,5 +1,5 @@
-//! Whatever clients send, a frame is a request with one encoding or none at all, the books agree
-//! with who is there, and when everybody is gone they are empty.
+//! Clients can send any bytes. A frame is a request with exactly one encoding or it is invalid, the registry
+//! agrees with the clients that are connected, and it is empty when all of them are gone.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,8 +19,8 @@ fuzz_target!(|data: &[u8]| {
     for client in 0..CLIENTS {
         registry.connect(client, Process::Known(client as u32 / 2));
     }
-    // Each round is a byte that says whose turn it is and what time has passed, and a frame. A frame
-    // that is cut off ends with what valid ones end with.
+    // Each round is a byte, which selects the client and the time that passes, and a frame. A frame that is
+    // cut off ends with zeros, as valid ones do.
     let mut now = 0;
     for round in data.chunks(FRAME + 1) {
         let (&turn, rest) = round.split_first().expect("no chunk is empty");
