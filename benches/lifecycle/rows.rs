@@ -101,7 +101,8 @@ fn attach<P: ShMemProvider>(table: &mut Table<'_>, work: &str) -> Result {
     let segment = P::new()?.new_shmem(SIZE)?;
     let path = path_of_memfd(std::process::id(), segment.id().as_str())?;
     let held = open(&path)?;
-    let [plain, ask, dup] = ["open", "open, ask", "dup"].map(|twin| format!("{work} (raw: {twin})"));
+    let [plain, ask, dup] =
+        ["open", "open, ask", "dup"].map(|twin| format!("{work} (raw: {twin})"));
     let ours = || by_id::<P>(segment.id());
     table.row(&plain, BATCH, ours(), || raw::attach(&path));
     table.row(&ask, BATCH, ours(), || raw::attach_asking(&path));

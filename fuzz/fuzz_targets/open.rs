@@ -60,7 +60,9 @@ fn bytes(data: &[u8]) -> ShMemId {
 /// Opens an id that differs from that of an existing segment by `changes`, which may be none.
 fn near(mechanism: Mechanism, changes: &[u8], size: usize) {
     let mut provider = StdShMemProvider::with_mechanism(mechanism);
-    let segment = provider.new_shmem(SIZE).expect("the host has the mechanism");
+    let segment = provider
+        .new_shmem(SIZE)
+        .expect("the host has the mechanism");
     let mut array = *segment.id().as_array();
     for (byte, change) in array.iter_mut().zip(changes) {
         *byte ^= change;
@@ -68,7 +70,10 @@ fn near(mechanism: Mechanism, changes: &[u8], size: usize) {
     let id = ShMemId::from_array(&array);
     open(id, size);
     if id == segment.id() {
-        let len = provider.shmem_from_id(id).expect("the segment exists").len();
+        let len = provider
+            .shmem_from_id(id)
+            .expect("the segment exists")
+            .len();
         assert_eq!(len, SIZE);
         let attached = provider.shmem_from_id_and_size(id, size);
         assert_eq!(attached.is_ok(), (1..=SIZE).contains(&size));

@@ -197,7 +197,10 @@ impl Scenario<'_> {
 
     fn wait_for_line(&self, line: &str) -> Result<()> {
         let deadline = Instant::now() + TIMEOUT;
-        while !lines(self.directory).iter().any(|reported| reported == line) {
+        while !lines(self.directory)
+            .iter()
+            .any(|reported| reported == line)
+        {
             if Instant::now() > deadline {
                 return Err(format!("no process has reported {line:?}").into());
             }

@@ -105,7 +105,9 @@ impl Stage {
                 let draw = move || draw_progress(results, count, &done);
                 Builder::new().spawn_scoped(scope, draw)?;
             }
-            self.workers.iter_mut().try_for_each(Worker::wait_for_signal)
+            self.workers
+                .iter_mut()
+                .try_for_each(Worker::wait_for_signal)
         })
     }
 
