@@ -1,5 +1,5 @@
 # The commands that check this project. `.ci/run` and `.github/workflows/ci.yml` call them; `make help`
-# lists them. What needs other toolchains, emulators, fuzzers or LibAFL is in `make/`.
+# lists them. Those that need other toolchains, emulators, fuzzers or LibAFL are in `make/`.
 
 SHELL := /bin/bash
 HOST := x86_64-unknown-linux-gnu
@@ -8,47 +8,50 @@ OUT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 OUTSIDE := fuzz libafl examples/libafl benches/peers
 
 .PHONY: help
-help: ## This list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+help: ## Prints this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## All tests
-	cargo test
+test: ## Runs all tests
+	cargo test --workspace
 
 .PHONY: fmt clippy features doc deny
-fmt: ## Formatting
+fmt: ## Checks the formatting
 	cargo fmt --all --check
 	for package in $(OUTSIDE); do cargo fmt --check --manifest-path $$package/Cargo.toml || exit; done
-clippy: ## Lints of everything in the workspace
+clippy: ## Lints everything in the workspace
 	cargo clippy --workspace --all-targets -- -D warnings
-features: ## Lints of the library with every combination of features
+features: ## Lints the library with every combination of features
 	cargo hack clippy --feature-powerset -- -D warnings
-doc: ## Documentation, without and with private items
+doc: ## Builds the documentation, without and with private items
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps --document-private-items
-deny: ## Licences, duplicates and sources of the dependencies
+deny: ## Checks licences, duplicates and sources of the dependencies
 	cargo deny check bans licenses sources
-	@echo "SKIPPED: advisories on the dependencies, because their database is downloaded from" \
-		"elsewhere: cargo deny check advisories"
+	@echo "SKIPPED: advisories on the dependencies, because their database has to be downloaded:" \
+		"cargo deny check advisories"
 
-# The documentation is built twice: as users build it, and with the settings of docs.rs.
+# The documentation is built twice: as users build it, and with the settings of docs.rs. The empty table makes
+# the unpacked package a workspace of its own, although it is inside of this one.
 .PHONY: package
 PACKAGE := $(OUT)/package/unpacked
-package: ## The package as it would be published: unpacked, documented, and tested where it is
+package: ## Documents and tests the package as it would be published
 	rm -rf $(PACKAGE) $(OUT)/package/shmem_providers-*.crate
 	cargo package --no-verify --allow-dirty --target-dir $(OUT)
 	mkdir -p $(PACKAGE)
 	tar -xzf $(OUT)/package/shmem_providers-*.crate -C $(PACKAGE) --strip-components=1
+	printf '\n[workspace]\n' >>$(PACKAGE)/Cargo.toml
 	cd $(PACKAGE) && RUSTDOCFLAGS="-D warnings" \
 		cargo doc --features full --no-deps --target-dir $(OUT)/package/target
 	cd $(PACKAGE) && RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" \
 		cargo doc --features full --no-deps --target-dir $(OUT)/package/docs.rs
-	cd $(PACKAGE) && cargo test --features full --lib --doc --target-dir $(OUT)/package/target
+	cd $(PACKAGE) && cargo test --features full --lib --target-dir $(OUT)/package/target
+	cd $(PACKAGE) && cargo test --features full --doc --target-dir $(OUT)/package/target
 
 .PHONY: api msrv
 api: ## Writes the public interface to tests/api.txt
 	tests/api >tests/api.txt
-msrv: ## Checks the library against the oldest supported version of Rust, or says what was checked
+msrv: ## Checks the library against the oldest supported version of Rust
 	tests/msrv
 
 .PHONY: smoke share served bench-table bench-table-once
@@ -56,16 +59,16 @@ smoke: ## Builds the examples and runs every benchmark once
 	cargo build --examples
 	cargo bench --bench lifecycle -- --test
 	cargo bench --bench service -- --test
-share: ## Runs the example, undisturbed and with processes killed
+share: ## Runs the example, with and without killing a process
 	cargo run --release --example share
 	cargo run --release --example share -- --kill
-served: ## Runs the example of the service, which loses a client and its host
+served: ## Runs the example of the service, in which a client and the host are killed
 	cargo run --release --example served
 BENCH_TABLE := cargo run --release --manifest-path benches/peers/Cargo.toml --
-bench-table: ## Measures everything in docs/performance.md beside raw system calls and other crates
+bench-table: ## Measures everything in docs/performance.md and updates the page
 	@$(BENCH_TABLE) --csv=docs/performance.csv --into=docs/performance.md
 	@python3 docs/performance.py docs/performance.csv docs/performance.svg
-bench-table-once: ## Runs all of that once
+bench-table-once: ## Runs everything that bench-table measures once
 	@$(BENCH_TABLE) --once
 
 .PHONY: leftovers

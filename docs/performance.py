@@ -1,8 +1,8 @@
-"""Draws docs/performance.csv: the ratio of every row, and what is demanded of it.
+"""Draws docs/performance.csv: the ratio of every row, and its target.
 
     python3 docs/performance.py docs/performance.csv docs/performance.svg
 
-Needs nothing but Python.
+Needs the standard library of Python only.
 """
 
 import csv
@@ -14,8 +14,8 @@ LEFT, WIDTH, ROW, TOP = 520, 520, 22, 60
 LOW, HIGH = 0.004, 10.0  # the ends of the axis
 
 
-def place(ratio):
-    """Where a ratio stands on the logarithmic axis."""
+def position(ratio):
+    """Returns the position of a ratio on the logarithmic axis."""
     ratio = min(max(ratio, LOW), HIGH)
     return LEFT + WIDTH * math.log(ratio / LOW) / math.log(HIGH / LOW)
 
@@ -29,34 +29,34 @@ def draw(rows):
     yield '<rect width="100%" height="100%" fill="white"/>'
     yield (
         f'<text x="{LEFT}" y="20">time as a multiple of the other side\'s (logarithmic; '
-        "to the left is better)</text>"
+        "left is better)</text>"
     )
     for tick in (0.01, 0.1, 1, 10):
-        x = place(tick)
+        x = position(tick)
         yield f'<line x1="{x:.0f}" y1="{TOP - 12}" x2="{x:.0f}" y2="{height - 20}" stroke="#ccc"/>'
         yield f'<text x="{x:.0f}" y="{TOP - 16}" text-anchor="middle">{tick:g}</text>'
     for index, row in enumerate(rows):
         y = TOP + ROW * index
         ratio, target = float(row["ratio"]), float(row["target"])
-        demanded = not math.isnan(target)
-        color = "#888" if not demanded else "#2a7" if ratio <= target else "#c63"
-        start, end = sorted((place(1), place(ratio)))
+        has_target = not math.isnan(target)
+        color = "#888" if not has_target else "#2a7" if ratio <= target else "#c63"
+        start, end = sorted((position(1), position(ratio)))
         label = escape(f'{row["work"]} / {row["against"]}')
         yield f'<text x="{LEFT - 8}" y="{y + 13}" text-anchor="end">{label}</text>'
         yield (
             f'<rect x="{start:.1f}" y="{y + 3}" width="{max(end - start, 1):.1f}" height="13" '
             f'fill="{color}"/>'
         )
-        if demanded:
-            x = place(target)
+        if has_target:
+            x = position(target)
             yield (
                 f'<line x1="{x:.1f}" y1="{y}" x2="{x:.1f}" y2="{y + 19}" stroke="black" '
                 'stroke-width="2"/>'
             )
         yield f'<text x="{LEFT + WIDTH + 10}" y="{y + 13}">{ratio:.3g} ×</text>'
     yield (
-        f'<text x="{LEFT}" y="{height - 5}">green: as demanded (the black mark); orange: missed; '
-        "grey: nothing is demanded</text>"
+        f'<text x="{LEFT}" y="{height - 5}">green: meets the target (black mark); orange: misses it; '
+        "grey: no target</text>"
     )
     yield "</svg>"
 

@@ -1,15 +1,14 @@
-//! Segments through the service: it loses a client, then its host, and goes on.
+//! Segments through a service that loses a client and then its host.
 //!
 //! ```sh
 //! cargo run --release --example served
 //! ```
 //!
-//! One program serves; three others, started afresh and not forked, make a segment each and open
-//! those of the others by their ids. One of them is killed, then the program that serves: another
-//! one takes over, everything that somebody holds can be opened by the same id as before, and a
-//! program that comes now finds it. At the end nothing is left.
+//! One process hosts the service. Three others, which are started and not forked, create a segment each and
+//! open that of the first one by its id. The first one is killed, then the host. Another process takes over, and
+//! a process that starts then opens every segment by the same id as before. At the end nothing is left.
 //!
-//! `client` is what a program of yours would do; the rest tells it when, and kills.
+//! `client` is what your program would do. The rest starts the processes, sends them commands, and kills them.
 
 #[cfg(all(feature = "std", target_os = "linux"))]
 mod program {
@@ -28,69 +27,69 @@ mod program {
 
     pub(super) fn main() -> Result<()> {
         match env::args().nth(1).as_deref() {
-            None => story(&mut io::stdout()),
+            None => demonstrate(&mut io::stdout()),
             Some("host") => host(),
             Some("client") => client(),
             Some(_) => Err("served takes no arguments".into()),
         }
     }
 
-    /// Serves until this program is told to end.
+    /// Hosts the service until the standard input ends.
     fn host() -> Result<()> {
-        // The address comes from the environment, see `Program::start`.
+        // `Program::start` has put the address into the environment.
         let service = ShMemService::start()?;
-        answer("serving");
+        reply("serving");
         for _ in io::stdin().lines() {}
         drop(service);
         Ok(())
     }
 
-    /// Makes and opens segments as it is told.
+    /// Creates and opens segments by the commands in the standard input, and holds them until it ends.
     fn client() -> Result<()> {
         let mut provider = StdServedShMemProvider::new()?;
         let mut held: Vec<StdServedShMem> = Vec::new();
-        for order in io::stdin().lines().map_while(io::Result::ok) {
-            let done = match order.split_once(' ') {
-                Some(("make", text)) => make(&mut provider, text),
+        for command in io::stdin().lines().map_while(io::Result::ok) {
+            let result = match command.split_once(' ') {
+                Some(("create", text)) => create(&mut provider, text),
                 Some(("open", id)) => provider
                     .shmem_from_id(ShMemId::from_string(id))
                     .map_err(Into::into),
-                _ => Err("an order is `make TEXT` or `open ID`".into()),
+                _ => Err("a command is `create TEXT` or `open ID`".into()),
             };
-            match done {
+            match result {
                 Ok(segment) => {
                     let text = String::from_utf8_lossy(&segment).into_owned();
-                    answer(&format!("{} {text}", segment.id()));
+                    reply(&format!("{} {text}", segment.id()));
                     held.push(segment);
                 }
-                Err(error) => answer(&format!("- {error}")),
+                Err(error) => reply(&format!("- {error}")),
             }
         }
         Ok(())
     }
 
-    fn make(provider: &mut StdServedShMemProvider, text: &str) -> Result<StdServedShMem> {
+    fn create(provider: &mut StdServedShMemProvider, text: &str) -> Result<StdServedShMem> {
         let mut segment = provider.new_shmem(text.len())?;
         segment.copy_from_slice(text.as_bytes());
         Ok(segment)
     }
 
-    fn answer(line: &str) {
+    fn reply(line: &str) {
         let mut out = io::stdout().lock();
-        // Without anybody to tell, the orders end as well.
+        // If nobody reads the replies any more, the commands end as well.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 
-    /// What happens, in order.
-    fn story(out: &mut impl Write) -> Result<()> {
-        let folder = tempfile::tempdir()?;
-        let address = folder.path().join("service");
-        let mut server = Program::start("host", &address)?;
-        server.hear()?;
+    /// Runs the demonstration.
+    fn demonstrate(out: &mut impl Write) -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let address = directory.path().join("service");
+        let mut host = Program::start("host", &address)?;
+        host.read_reply()?;
         writeln!(
             out,
-            "process {} serves at {}",
-            server.pid(),
+            "process {} hosts the service at {}",
+            host.pid(),
             address.display()
         )?;
 
@@ -98,47 +97,38 @@ mod program {
         let mut ids = Vec::new();
         for name in ["red", "green", "blue"] {
             let mut client = Program::start("client", &address)?;
-            let (id, _) = client.ask(&format!("make the {name} one"))?;
-            writeln!(
-                out,
-                "process {} makes {id}: \"the {name} one\"",
-                client.pid()
-            )?;
+            let (id, text) = client.request(&format!("create the {name} one"))?;
+            writeln!(out, "process {} creates {id}: \"{text}\"", client.pid())?;
             ids.push(id);
             clients.push(client);
         }
-        // Only the red one is held by others as well.
+        // Only the red one gets more holders than its creator.
         for client in &mut clients[1..] {
-            let (_, text) = client.ask(&format!("open {}", ids[0]))?;
+            let (_, text) = client.request(&format!("open {}", ids[0]))?;
             writeln!(out, "process {} opens {}: \"{text}\"", client.pid(), ids[0])?;
         }
 
         let red = clients.remove(0);
         writeln!(
             out,
-            "process {} is killed, which made the red one",
+            "process {}, the creator of the red one, is killed",
             red.pid()
         )?;
         red.kill()?;
-        writeln!(out, "process {} is killed, which served", server.pid())?;
-        server.kill()?;
+        writeln!(out, "process {}, the host, is killed", host.pid())?;
+        host.kill()?;
 
         let mut late = Program::start("client", &address)?;
+        writeln!(out, "process {} starts", late.pid())?;
         for id in &ids {
-            let (_, text) = late.ask(&format!("open {id}"))?;
-            writeln!(
-                out,
-                "process {} comes and opens {id}: \"{text}\"",
-                late.pid()
-            )?;
+            let (_, text) = late.request(&format!("open {id}"))?;
+            writeln!(out, "process {} opens {id}: \"{text}\"", late.pid())?;
         }
-        let (id, _) = clients[0].ask("make the yellow one")?;
-        let (_, text) = late.ask(&format!("open {id}"))?;
-        writeln!(
-            out,
-            "process {} opens {id}, which is new: \"{text}\"",
-            late.pid()
-        )?;
+        let creator = &mut clients[0];
+        let (id, text) = creator.request("create the yellow one")?;
+        writeln!(out, "process {} creates {id}: \"{text}\"", creator.pid())?;
+        let (_, text) = late.request(&format!("open {id}"))?;
+        writeln!(out, "process {} opens {id}: \"{text}\"", late.pid())?;
 
         // All but one end, and then that one is killed.
         drop(clients);
@@ -146,27 +136,27 @@ mod program {
         let mut last = Program::start("client", &address)?;
         writeln!(
             out,
-            "everybody who held them has ended; who opens one now is told:"
+            "all holders have ended; opening the red one is an error now:"
         )?;
-        let Err(error) = last.ask(&format!("open {}", ids[0])) else {
-            return Err("it is still there".into());
+        let Err(error) = last.request(&format!("open {}", ids[0])) else {
+            return Err("the segment still exists".into());
         };
         writeln!(out, "  {error}")?;
         drop(last);
-        let left = fs::read_dir(folder.path())?.count();
-        writeln!(out, "files left beside the address: {left}")?;
+        let left = fs::read_dir(directory.path())?.count();
+        writeln!(out, "files left in the directory of the address: {left}")?;
         if left > 0 {
             return Err("something was left behind".into());
         }
         Ok(())
     }
 
-    /// This program, started once more. It ends when this is dropped.
+    /// Another process of this program. It ends when this is dropped.
     struct Program {
         child: Child,
-        /// `None` once it is to end.
-        orders: Option<ChildStdin>,
-        answers: BufReader<ChildStdout>,
+        /// `None` once the process should end.
+        commands: Option<ChildStdin>,
+        replies: BufReader<ChildStdout>,
     }
 
     impl Program {
@@ -177,12 +167,12 @@ mod program {
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()?;
-            let orders = child.stdin.take();
-            let answers = child.stdout.take().ok_or("a program has no output")?;
+            let commands = child.stdin.take();
+            let replies = child.stdout.take().ok_or("a process has no output")?;
             Ok(Self {
                 child,
-                orders,
-                answers: BufReader::new(answers),
+                commands,
+                replies: BufReader::new(replies),
             })
         }
 
@@ -190,28 +180,28 @@ mod program {
             self.child.id()
         }
 
-        /// An order, and the id and the text of the segment that it led to.
-        fn ask(&mut self, order: &str) -> Result<(String, String)> {
-            let orders = self.orders.as_mut().ok_or("it has ended")?;
-            writeln!(orders, "{order}")?;
-            let told = self.hear()?;
-            match told.split_once(' ') {
+        /// Sends a command, and returns the id and the text of the segment.
+        fn request(&mut self, command: &str) -> Result<(String, String)> {
+            let commands = self.commands.as_mut().ok_or("the process has ended")?;
+            writeln!(commands, "{command}")?;
+            let reply = self.read_reply()?;
+            match reply.split_once(' ') {
                 Some(("-", error)) => Err(error.into()),
                 Some((id, text)) => Ok((id.into(), text.into())),
-                None => Err(format!("process {} says {told:?}", self.pid()).into()),
+                None => Err(format!("process {} has replied {reply:?}", self.pid()).into()),
             }
         }
 
-        fn hear(&mut self) -> Result<String> {
+        fn read_reply(&mut self) -> Result<String> {
             let mut line = String::new();
-            self.answers.read_line(&mut line)?;
+            self.replies.read_line(&mut line)?;
             if line.is_empty() {
                 return Err(format!("process {} has ended", self.pid()).into());
             }
             Ok(line.trim_end().into())
         }
 
-        /// Ends it with SIGKILL.
+        /// Kills the process with SIGKILL.
         fn kill(mut self) -> Result<()> {
             self.child.kill()?;
             self.child.wait()?;
@@ -221,8 +211,8 @@ mod program {
 
     impl Drop for Program {
         fn drop(&mut self) {
-            self.orders = None;
-            // Whether it could be waited for: it ends with its orders.
+            self.commands = None;
+            // Fails only if the process was waited for already.
             let _ = self.child.wait();
         }
     }
@@ -241,6 +231,6 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(all(feature = "std", target_os = "linux")))]
 fn main() -> std::process::ExitCode {
-    eprintln!("served: this needs the feature `std`, and it is written for Linux");
+    eprintln!("served: this example needs the feature `std` and Linux");
     std::process::ExitCode::FAILURE
 }

@@ -1,6 +1,6 @@
 # Fuzzers, sanitizers and memcheck.
 
-# What cargo-fuzz passes on, so that it is not needed.
+# The flags that cargo-fuzz sets, so that it is not needed.
 COVERAGE := --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
 	-Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
@@ -12,7 +12,7 @@ FUZZ_LENGTH := 64
 .PHONY: fuzz fuzz-id fuzz-open fuzz-service
 FUZZ := --release --manifest-path fuzz/Cargo.toml --target $(HOST)
 fuzz fuzz-id fuzz-open fuzz-service: export RUSTFLAGS := $(COVERAGE)
-fuzz: fuzz-id fuzz-open fuzz-service ## All fuzzers for FUZZ_SECONDS each
+fuzz: fuzz-id fuzz-open fuzz-service ## Runs all fuzzers for FUZZ_SECONDS each
 	cargo clippy $(FUZZ) -- -D warnings
 fuzz-service: FUZZ_LENGTH := 2000
 fuzz-id fuzz-open fuzz-service: fuzz-%:
@@ -21,18 +21,18 @@ fuzz-id fuzz-open fuzz-service: fuzz-%:
 		-artifact_prefix=fuzz/artifacts/ -verbosity=0 -print_final_stats=1
 
 .PHONY: asan valgrind
-# Like any allocator, it returns null for a size that it does not support, which a test asks for.
+# A test allocates more than AddressSanitizer supports. It should return null then, as any allocator does.
 asan: export ASAN_OPTIONS := allocator_may_return_null=1
-asan: ## All test programs under AddressSanitizer, which searches for leaks as well
+asan: ## Runs all tests under AddressSanitizer, which also finds leaks
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
 		cargo test --tests --no-fail-fast --target $(HOST) -- --skip exhaustion::
-	@echo "SKIPPED: the service under ten attackers under AddressSanitizer, which makes it too slow for the" \
-		"deadlines of those tests; make test has them"
+	@echo "SKIPPED: the service with ten attackers under AddressSanitizer, which is too slow for the deadlines" \
+		"of these tests; make test runs them"
 valgrind: export PROPTEST_CASES := 20
 valgrind: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := valgrind -q --error-exitcode=1 \
 	--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
-valgrind: ## Test programs under memcheck; those of the service, which is safe code, AddressSanitizer has
+valgrind: ## Runs the tests under memcheck, except those of the service, which has no unsafe code
 	cargo test --no-fail-fast --test access --test contract --test cursor \
 		--test id --test processes
 	cargo test --test memory -- --skip huge_pages_are --skip huge_pages_that_nobody
-	@echo "SKIPPED: huge pages under memcheck, where those of System V show as ordinary ones"
+	@echo "SKIPPED: huge pages under memcheck, which shows those of System V as ordinary pages"

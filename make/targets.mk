@@ -1,12 +1,12 @@
 # Other targets: lints, and tests where this machine can run them.
 
-# Compiled and linted, never run.
+# These are compiled and linted, never run.
 TARGETS := x86_64-pc-windows-msvc aarch64-apple-darwin x86_64-apple-darwin aarch64-apple-ios \
 	aarch64-linux-android x86_64-linux-android x86_64-unknown-freebsd x86_64-unknown-netbsd \
 	x86_64-unknown-openbsd x86_64-unknown-dragonfly x86_64-unknown-illumos x86_64-pc-solaris \
 	x86_64-unknown-haiku wasm32-unknown-unknown
 
-# One of each family that no other check covers.
+# One target of each family that no other check covers.
 TARGETS_CI := x86_64-pc-windows-msvc aarch64-apple-darwin aarch64-linux-android \
 	x86_64-unknown-freebsd x86_64-unknown-illumos wasm32-unknown-unknown
 
@@ -22,7 +22,7 @@ $(CROSS): export CARGO_TARGET_DIR := $(OUT)/cross
 $(CROSS): export CARGO_PROFILE_DEV_DEBUG := 0
 
 .PHONY: no-std
-no-std: ## Lints of the library with core only, and with core and alloc
+no-std: ## Lints the library with core only, and with core and alloc
 	for target in x86_64-unknown-none $(HOST); do \
 		/usr/bin/cargo clippy -Zbuild-std=core --lib --target $$target \
 			--no-default-features -- -D warnings && \
@@ -31,27 +31,27 @@ no-std: ## Lints of the library with core only, and with core and alloc
 	done
 
 .PHONY: targets targets-ci
-targets: $(TARGETS:%=target-%) ## Lints for the other systems (one of them: make target-TRIPLE)
-	@echo "SKIPPED: running on these systems, because there are none here: $(TARGETS)"
-targets-ci: $(TARGETS_CI:%=target-%) ## The same for one system of each family
-	@echo "SKIPPED: running on these systems, because there are none here: $(TARGETS_CI)"
-	@echo "SKIPPED: lints for $(filter-out $(TARGETS_CI),$(TARGETS)), because each of them takes the" \
-		"time to compile a standard library: make targets"
+targets: $(TARGETS:%=target-%) ## Lints the library for the other systems (for one: make target-TRIPLE)
+	@echo "SKIPPED: running on these systems, because this machine has none of them: $(TARGETS)"
+targets-ci: $(TARGETS_CI:%=target-%) ## Lints the library for one system of each family
+	@echo "SKIPPED: running on these systems, because this machine has none of them: $(TARGETS_CI)"
+	@echo "SKIPPED: lints for $(filter-out $(TARGETS_CI),$(TARGETS)), because each of them compiles a" \
+		"standard library: make targets"
 target-%:
 	/usr/bin/cargo clippy -Zbuild-std=std -Zbuild-std-features= --lib --target $* --features full \
 		-- -D warnings
 
-# The linker and the runner are set for lints too, or the standard library would be built again for tests.
+# The linker is set for the lints too, or the tests would compile the standard library a second time.
 .PHONY: i686
 i686: export CARGO_TARGET_I686_UNKNOWN_LINUX_GNU_LINKER := i686-linux-gnu-gcc
-i686: ## Lints and all tests on 32 bits, which this kernel runs as well
+i686: ## Lints the library and runs all tests with 32 bits, which this kernel can run
 	/usr/bin/cargo clippy -Zbuild-std --lib --target i686-unknown-linux-gnu --features full \
 		-- -D warnings
 	/usr/bin/cargo test -Zbuild-std --target i686-unknown-linux-gnu --no-fail-fast
 
-# zig links for most systems and includes what it needs for that. It is downloaded from PyPI. The later
-# version supports more systems, but puts its own allocator into musl, whose locks a forked child may find
-# locked forever.
+# zig can link for most systems and includes what it needs for that. It is downloaded from PyPI. The later
+# version supports more systems, but replaces the allocator of musl by its own, whose locks may stay locked
+# forever in a forked child.
 .PRECIOUS: $(OUT)/zig-%/ziglang/zig
 $(OUT)/zig-%/ziglang/zig:
 	python3 -m pip install --quiet --root-user-action=ignore --target $(OUT)/zig-$* ziglang==$*
@@ -64,11 +64,11 @@ musl: export ZIG_TARGET := x86_64-linux-musl
 musl: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER := $(abspath tests/cross/zig-cc)
 musl: export RUSTFLAGS := -Clink-self-contained=no
 musl: MUSL := -Zbuild-std --target x86_64-unknown-linux-musl
-musl: $(ZIG_FOR_MUSL)/zig ## Lints and all tests with musl, linked statically
+musl: $(ZIG_FOR_MUSL)/zig ## Lints the library and runs all tests with musl, linked statically
 	/usr/bin/cargo clippy $(MUSL) --features full --lib -- -D warnings
 	/usr/bin/cargo test $(MUSL) --tests --no-fail-fast
 
-# The names that zig has for the systems. A link shows only that all functions exist.
+# The names of the systems in zig. Linking shows only that all functions exist.
 ZIG_aarch64-apple-darwin := aarch64-macos
 ZIG_x86_64-apple-darwin := x86_64-macos
 ZIG_x86_64-unknown-freebsd := x86_64-freebsd
@@ -78,8 +78,8 @@ LINKS := aarch64-apple-darwin x86_64-apple-darwin x86_64-unknown-freebsd x86_64-
 	x86_64-unknown-openbsd
 
 .PHONY: link
-link: $(LINKS:%=link-%) ## Links tests and examples for the systems that zig supports (one: make link-TRIPLE)
-	@echo "SKIPPED: running what was linked, because none of these systems is here: $(LINKS)"
+link: $(LINKS:%=link-%) ## Links tests and examples for Apple's systems and the BSDs (for one: make link-TRIPLE)
+	@echo "SKIPPED: running what was linked, because this machine has none of these systems: $(LINKS)"
 link-%: export ZIG := $(ZIG_FOR_LINKS)/zig
 link-%: export ZIG_TARGET = $(ZIG_$*)
 link-%: export SDKROOT := $(ZIG_FOR_LINKS)/lib/libc/darwin
@@ -88,16 +88,16 @@ link-%: $(ZIG_FOR_LINKS)/zig
 	env CARGO_TARGET_$$(tr a-z- A-Z_ <<<$*)_LINKER=$(abspath tests/cross/zig-cc) \
 		/usr/bin/cargo build -Zbuild-std --target $* --tests --examples
 
-# Linux with the rules of another system, which these switches turn on in the library. Built into a
-# directory of its own.
+# Tests on Linux with the rules of another system, which these switches enable in the library. They have
+# a target directory of their own.
 .PHONY: apple-rules android-rules freebsd-rules
 apple-rules android-rules freebsd-rules: export CARGO_TARGET_DIR := $(OUT)/rules
 apple-rules: export RUSTFLAGS := --cfg shmem_apple_rules
-apple-rules: ## Contract and service with Apple's rules
+apple-rules: ## Runs the tests of contract and service with Apple's rules
 	cargo clippy --lib --features full -- -D warnings
 	cargo test --no-fail-fast --test contract --test service
 android-rules: export RUSTFLAGS := --cfg shmem_android_rules
-android-rules: ## Contract with Android's rules, with a replacement for its library, and without one
+android-rules: ## Runs the tests of the contract with Android's rules, with and without its library
 	cargo clippy --lib --features full -- -D warnings
 	mkdir -p $(OUT)/rules/lib
 	cc -Wall -Werror -shared -fPIC -o $(OUT)/rules/lib/libandroid.so tests/android/libandroid.c
@@ -105,7 +105,7 @@ android-rules: ## Contract with Android's rules, with a replacement for its libr
 		cargo test --no-fail-fast --test contract
 	SHMEM_TEST_MEMORY=/memfd:shmem- cargo test --no-fail-fast --test contract
 freebsd-rules: export RUSTFLAGS := --cfg shmem_freebsd_rules
-freebsd-rules: ## Contract over FreeBSD's memfd, and what its service has to check
+freebsd-rules: ## Runs the tests of the contract, and of descriptors in the service, with FreeBSD's rules
 	cargo clippy --lib --test contract -- -D warnings
 	cargo test --no-fail-fast --test contract
 	cargo test --no-fail-fast --test service -- descriptors::

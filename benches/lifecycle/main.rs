@@ -1,68 +1,63 @@
-//! What the crate costs over the system calls it is made of: time, calls, memory.
+//! What the crate costs beside the system calls that it makes: time, calls, memory.
 //!
-//! Every operation takes turns with its raw twin, the calls that give the same guarantees and
-//! nothing else, in batches so small that whatever slows the machine slows both. The ratio is the
-//! median of those of the pairs, so it says more than the two times beside it.
+//! Each operation alternates with its raw twin: the system calls that give the same guarantees, and nothing
+//! else. The ratio is the median of the ratios of the pairs (see [`bench::pairs`]).
 //!
 //! ```text
 //! cargo bench --bench lifecycle                     measures, and counts calls with strace
-//! cargo bench --bench lifecycle -- 'read_at'        the rows whose name contains the text
-//! cargo bench --bench lifecycle -- --test           runs everything once: does it still work?
+//! cargo bench --bench lifecycle -- 'read_at'        only the rows whose names contain the text
+//! cargo bench --bench lifecycle -- --test           runs everything once, as a test
 //! ```
 
-#[cfg(target_os = "linux")]
-mod calls;
-#[cfg(target_os = "linux")]
-mod compare;
-#[cfg(target_os = "linux")]
-mod holder;
 #[cfg(target_os = "linux")]
 mod memory;
 #[cfg(target_os = "linux")]
 mod raw;
 #[cfg(target_os = "linux")]
 mod rows;
-
-/// What everything here returns that a host can make fail.
 #[cfg(target_os = "linux")]
-type Result<T = (), E = Box<dyn core::error::Error>> = core::result::Result<T, E>;
+mod table;
 
-/// Precedes the tasks that this program gives to further processes of itself.
+#[cfg(target_os = "linux")]
+use bench::Result;
+
+/// Precedes the tasks that this program gives to other processes of itself.
 #[cfg(target_os = "linux")]
 const CHILD: &str = "--child";
 
 #[cfg(target_os = "linux")]
 fn main() -> Result {
-    use compare::{Bench, Effort};
+    use bench::process::Holder;
+    use table::{Effort, Table};
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let filter = || words.iter().copied().find(|word| !word.starts_with('-'));
-    match *words.as_slice() {
-        [CHILD, "hold"] => return holder::hold(None),
-        [CHILD, "hold", id] => return holder::hold(Some(id)),
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let Some(held) = Holder::run(&arguments) {
+        return held;
+    }
+    match *arguments.as_slice() {
         [CHILD, "memory", count] => return memory::fill(count.parse()?),
         [CHILD, "trace", ref filter @ ..] => {
-            let mut bench = Bench::new(Effort::Traced, filter.first().copied());
+            let mut table = Table::new(Effort::Traced, filter.first().copied());
             rows::splits();
-            rows::all(&mut bench);
+            rows::all(&mut table);
             return Ok(());
         }
         _ => {}
     }
-    // Cargo passes `--bench` when it benches and nothing when it tests.
-    let measures = words.contains(&"--bench") && !words.contains(&"--test");
-    let effort = if measures {
+    let is_measured = bench::is_measured(&arguments);
+    let filter = bench::filter(&arguments);
+    let effort = if is_measured {
         Effort::Measured
     } else {
         Effort::Once
     };
-    let mut bench = Bench::new(effort, filter());
-    bench.count_calls();
-    rows::all(&mut bench);
-    bench.print_splits();
-    if filter().is_none() {
-        memory::report(if measures { 10_000 } else { 100 });
+    let mut table = Table::new(effort, filter);
+    table.count_calls();
+    rows::all(&mut table);
+    table.print_splits();
+    if filter.is_none() {
+        memory::report(if is_measured { 10_000 } else { 100 });
     }
     Ok(())
 }

@@ -1,25 +1,26 @@
-//! What a live segment costs its process in memory, and whether many make the next one slow.
+//! The memory that a live segment costs its process, and whether many segments slow down the next one.
 
 use core::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use bench::Result;
+use bench::pairs::{Time, median};
+use bench::process::raise_descriptor_limit;
 use shmem_providers::{ShMemProvider, StdShMemProvider};
 
-use crate::compare::{Time, median};
-use crate::{CHILD, Result};
+use crate::CHILD;
 
-/// The size of each segment.
+/// The size of each segment, in bytes.
 const SIZE: usize = 4096;
 
-/// How many descriptors are left for everything else.
+/// The number of descriptors that are left for everything else.
 const OTHERS: u64 = 100;
 
-/// How many creations the first and the last time is the median of.
+/// The number of creations whose median is reported, at the start and at the end.
 const SAMPLE: usize = 500;
 
-/// Fills a new process, which has no history that could stand in for memory.
+/// Runs [`fill`] in a new process, which has no freed memory that it could reuse.
 pub(crate) fn report(count: usize) {
     let run = || -> Result<bool> {
         let mut child = Command::new(std::env::current_exe()?);
@@ -33,15 +34,9 @@ pub(crate) fn report(count: usize) {
     }
 }
 
-/// What that process does.
+/// Creates segments and reports what they cost.
 pub(crate) fn fill(wanted: usize) -> Result {
-    let limit = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit {
-        current: limit,
-        maximum: limit,
-    };
-    setrlimit(Resource::Nofile, raised)?;
-    let fit = limit.map_or(usize::MAX, |limit| {
+    let fit = raise_descriptor_limit()?.map_or(usize::MAX, |limit| {
         usize::try_from(limit.saturating_sub(OTHERS)).unwrap_or(usize::MAX)
     });
     let count = wanted.min(fit);
@@ -55,7 +50,7 @@ pub(crate) fn fill(wanted: usize) -> Result {
     }
 
     let mut provider = StdShMemProvider::new()?;
-    // All that the measurement itself needs is in memory before it starts.
+    // Everything that the measurement itself needs is in memory before it starts.
     drop(black_box(provider.new_shmem(SIZE)?));
     let mut times = vec![1.0; count];
     let mut segments = Vec::with_capacity(count);
@@ -73,7 +68,7 @@ pub(crate) fn fill(wanted: usize) -> Result {
     let last = median(times.iter().rev().take(sample).copied());
     let each = |before: usize, after: usize| after.saturating_sub(before) / count;
     println!(
-        "\nMemory of a process per segment, at {count} live ones of {SIZE} bytes, untouched: \
+        "\nMemory of a process per segment, with {count} live segments of {SIZE} bytes, untouched: \
          {} bytes (RssAnon and RssFile; {} of them are the value itself), payload {} bytes \
          (RssShmem).",
         each(before.own, after.own),
@@ -81,7 +76,7 @@ pub(crate) fn fill(wanted: usize) -> Result {
         each(before.payload, after.payload)
     );
     println!(
-        "Creation, median of the first {sample}: {}, of the last {sample}: {}, ratio {:.3}.",
+        "Creation, median of the first {sample}: {:.2}, of the last {sample}: {:.2}, ratio {:.3}.",
         Time(first),
         Time(last),
         last / first

@@ -1,7 +1,6 @@
 //! The raw twins: the calls that give the same guarantees, and nothing around them.
 //!
-//! They are written for a program that runs where everything goes well: what fails ends the row,
-//! and what has been made by then ends with the process.
+//! After an error, what exists by then ends with the process.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_void};
@@ -10,32 +9,20 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::io;
 use std::sync::LazyLock;
 
+use bench::raw::{self, Pages};
+use bench::{Result, SIZE};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
-use rustix::mm::{self, MapFlags, ProtFlags};
+use rustix::fs::{self, FallocateFlags, Mode, SealFlags};
 use rustix::{io::fcntl_dupfd_cloexec, shm};
 
-use crate::Result;
-use crate::rows::SIZE;
-
-/// Creates a sealed memfd, maps it, writes so many bytes, and drops it.
+/// Creates a sealed memfd, maps it, writes the first `written` bytes, and drops it.
 pub(crate) fn memfd(written: usize) -> Result {
-    const OLD: MemfdFlags = MemfdFlags::CLOEXEC.union(MemfdFlags::ALLOW_SEALING);
-    // Since Linux 6.3.
-    static FLAGS: LazyLock<MemfdFlags> = LazyLock::new(|| {
-        let new = OLD | MemfdFlags::NOEXEC_SEAL;
-        fs::memfd_create("shmem-probe", new).map_or(OLD, |_| new)
-    });
-
     let mut bytes = *b"shmem-___________\0";
-    let fd = fs::memfd_create(name(&mut bytes)?, *FLAGS)?;
-    fs::ftruncate(&fd, SIZE as u64)?;
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    fs::fcntl_add_seals(&fd, seals)?;
-    map_write_unmap(&fd, written)
+    let fd = raw::memfd(name(&mut bytes)?, SIZE)?;
+    map_and_write(&fd, written)
 }
 
-/// The same with a POSIX name and reserved memory.
+/// Does the same with a POSIX name and reserved memory.
 pub(crate) fn posix(written: usize) -> Result {
     let mut bytes = *b"/shmem-___________\0";
     let name = name(&mut bytes)?;
@@ -44,15 +31,16 @@ pub(crate) fn posix(written: usize) -> Result {
     let use_it = || {
         fs::ftruncate(&fd, SIZE as u64)?;
         fs::fallocate(&fd, FallocateFlags::empty(), 0, SIZE as u64)?;
-        map_write_unmap(&fd, written)
+        map_and_write(&fd, written)
     };
     let used = use_it();
     shm::unlink(name)?;
     used
 }
 
-/// The same with System V, removed as soon as it is attached.
+/// Does the same with a System V segment, which is removed as soon as it is attached.
 pub(crate) fn system_v(written: usize) -> Result {
+    assert!(written <= SIZE);
     let flags = libc::IPC_CREAT | libc::IPC_EXCL | 0o600;
     // SAFETY: no pointer is passed.
     let shmid = unsafe { libc::shmget(libc::IPC_PRIVATE, SIZE, flags) };
@@ -61,30 +49,31 @@ pub(crate) fn system_v(written: usize) -> Result {
     // SAFETY: this command reads nothing from the pointer.
     done(unsafe { libc::shmctl(shmid, libc::IPC_RMID, null_mut()) })?;
     let base = base?;
-    write(base, written);
+    let bytes = core::hint::black_box(base.cast::<u8>());
+    // SAFETY: `SIZE` bytes are attached for writing, and there are no references to them.
+    unsafe { bytes.write_bytes(1, written) }
     shmdt(base)
 }
 
-/// Attaches to a System V segment and detaches.
+/// Attaches to a System V segment and detaches from it.
 pub(crate) fn attach_system_v(shmid: i32) -> Result {
     shmdt(shmat(shmid)?)
 }
 
-/// Attaches to a POSIX segment and detaches.
+/// Attaches to a POSIX segment and detaches from it.
 pub(crate) fn attach_posix(name: &CStr) -> Result {
     let fd = shm::open(name, shm::OFlags::RDWR, Mode::empty())?;
-    map_write_unmap(fd, 0)
+    map_and_write(fd, 0)
 }
 
-/// Attaches to what the path leads to and detaches, without a question.
+/// Opens a path in `/proc` and maps what it leads to, without any check.
 pub(crate) fn attach(path: &CStr) -> Result {
-    map_write_unmap(open(path)?, 0)
+    map_and_write(raw::open(path)?, 0)
 }
 
-/// The same with the questions that the crate asks: is it the segment, is it large enough, is it
-/// sealed?
+/// Does the same with checks: that it is the segment, that it is not empty, that it is sealed.
 pub(crate) fn attach_asking(path: &CStr) -> Result {
-    let fd = open(path)?;
+    let fd = raw::open(path)?;
     let mut link = [0; 64];
     let link = fs::readlinkat_raw(fs::CWD, path, &mut link)?;
     let stat = fs::fstat(&fd)?;
@@ -92,18 +81,12 @@ pub(crate) fn attach_asking(path: &CStr) -> Result {
     if link == 0 || stat.st_size == 0 || !seals.contains(SealFlags::SHRINK) {
         return Err("it is not the segment".into());
     }
-    map_write_unmap(fd, 0)
+    map_and_write(fd, 0)
 }
 
-/// Maps a segment once more by another descriptor, and gives both up.
+/// Maps a segment a second time, by a duplicate of its descriptor, and drops both.
 pub(crate) fn duplicate(fd: &OwnedFd) -> Result {
-    map_write_unmap(fcntl_dupfd_cloexec(fd, 0)?, 0)
-}
-
-/// Opens a path of `/proc`.
-pub(crate) fn open(path: &CStr) -> Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    Ok(fs::open(path, flags, Mode::empty())?)
+    map_and_write(fcntl_dupfd_cloexec(fd, 0)?, 0)
 }
 
 fn shmat(shmid: i32) -> Result<*mut c_void> {
@@ -116,26 +99,16 @@ fn shmat(shmid: i32) -> Result<*mut c_void> {
 }
 
 fn shmdt(base: *mut c_void) -> Result {
-    // SAFETY: the callers got it from `shmat`, and nothing refers to it.
+    // SAFETY: the callers got the address from `shmat`, and have no references to the memory.
     done(unsafe { libc::shmdt(base) })
 }
 
-fn map_write_unmap(fd: impl AsFd, written: usize) -> Result {
-    let prot = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
-    let base = unsafe { mm::mmap(null_mut(), SIZE, prot, MapFlags::SHARED, fd, 0) }?;
-    write(base, written);
-    // SAFETY: mapped above, and nothing refers to it.
-    Ok(unsafe { mm::munmap(base, SIZE) }?)
+fn map_and_write(fd: impl AsFd, written: usize) -> Result {
+    Pages::shared(fd, SIZE)?.write(written);
+    Ok(())
 }
 
-fn write(base: *mut c_void, count: usize) {
-    let base = core::hint::black_box(base.cast::<u8>());
-    // SAFETY: the callers have mapped `SIZE` bytes for writing, and ask for no more.
-    unsafe { base.write_bytes(1, count) }
-}
-
-/// Puts the next number, in 11 letters, before the final zero: a name not used before.
+/// Puts a number that was not used before, as 11 letters, in front of the final zero.
 fn name(bytes: &mut [u8]) -> Result<&CStr> {
     static FIRST: LazyLock<u64> = LazyLock::new(|| u64::from(std::process::id()) << 20);
     static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -1,41 +1,35 @@
 //! The least that a service can do, and its client: no ids, no credentials, no limits, no deadlines,
 //! no checks; and for every request one call to send and one to receive on each side.
 //!
-//! They are written for programs that trust each other and run where everything goes well: what
-//! fails ends the row, and what has been made by then ends with the process.
-#![allow(unsafe_code)]
+//! Server and client trust each other. An error ends the row, and what exists by then ends with the process.
 
-use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr::null_mut;
 use std::io::{IoSlice, IoSliceMut};
 use std::path::Path;
-use std::sync::LazyLock;
 
+use bench::raw::{self, Pages};
+use bench::{Result, SIZE};
 use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
-use rustix::mm::{self, MapFlags, ProtFlags};
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
-use crate::Result;
-use crate::life::{Life, SIZE};
+use crate::life::Life;
 
-/// What is said: an operation and the number of a segment. A reply repeats the operation.
+/// An operation and the number of a segment. A reply repeats the operation.
 type Message = [u64; 2];
 
-/// Keep the descriptor that comes with this. The reply has the number.
+/// Asks the server to keep the descriptor that comes with this. The reply has the number.
 const REGISTER: u64 = 0;
-/// Send me the descriptor.
+/// Asks for the descriptor.
 const OPEN: u64 = 1;
-/// I do not need it any more. Has no reply.
+/// Ends the hold of the client. Has no reply.
 const RELEASE: u64 = 2;
 
-/// Serves at this path until the standard input ends. Calls `ready` as soon as clients can connect.
+/// Serves at this path until the standard input ends. Calls `ready` when clients can connect.
 pub(crate) fn serve(path: &Path, ready: impl FnOnce()) -> Result {
     const STOP: u64 = 0;
     const LISTENER: u64 = 1;
@@ -74,28 +68,28 @@ pub(crate) fn serve(path: &Path, ready: impl FnOnce()) -> Result {
                 client => usize::try_from(client - FIRST_CLIENT)?,
             };
             let Some(client) = clients.get_mut(key) else {
-                return Err("an event of nobody".into());
+                return Err("an event without a client".into());
             };
             let Some(fd) = client.as_ref() else {
                 continue;
             };
             match receive(fd)? {
                 Some((message, passed)) => segments.serve(fd, message, passed)?,
-                // Closing ends the watch as well.
+                // Closing the descriptor also removes it from epoll.
                 None => *client = None,
             }
         }
     }
 }
 
-/// What the server keeps.
+/// The segments that clients hold.
 #[derive(Default)]
 struct Segments {
-    kept: Vec<Option<Kept>>,
+    stored: Vec<Option<StoredSegment>>,
     free: Vec<usize>,
 }
 
-struct Kept {
+struct StoredSegment {
     fd: OwnedFd,
     holders: usize,
 }
@@ -104,24 +98,24 @@ impl Segments {
     fn serve(&mut self, client: &OwnedFd, message: Message, passed: Option<OwnedFd>) -> Result {
         let [operation, number] = message;
         if let Some(fd) = passed {
-            let place = self.free.pop().unwrap_or_else(|| {
-                self.kept.push(None);
-                self.kept.len() - 1
+            let index = self.free.pop().unwrap_or_else(|| {
+                self.stored.push(None);
+                self.stored.len() - 1
             });
-            self.kept[place] = Some(Kept { fd, holders: 1 });
-            return send(client, [REGISTER, place as u64], None);
+            self.stored[index] = Some(StoredSegment { fd, holders: 1 });
+            return send(client, [REGISTER, index as u64], None);
         }
-        let place = usize::try_from(number)?;
-        let entry = self.kept.get_mut(place).ok_or("no such segment")?;
-        let kept = entry.as_mut().ok_or("no such segment any more")?;
+        let index = usize::try_from(number)?;
+        let entry = self.stored.get_mut(index).ok_or("no such segment")?;
+        let segment = entry.as_mut().ok_or("the segment was released")?;
         if operation == OPEN {
-            kept.holders += 1;
-            return send(client, message, Some(kept.fd.as_fd()));
+            segment.holders += 1;
+            return send(client, message, Some(segment.fd.as_fd()));
         }
-        kept.holders -= 1;
-        if kept.holders == 0 {
+        segment.holders -= 1;
+        if segment.holders == 0 {
             *entry = None;
-            self.free.push(place);
+            self.free.push(index);
         }
         Ok(())
     }
@@ -136,7 +130,7 @@ pub(crate) struct Bare {
 /// A segment, mapped.
 pub(crate) struct Hold {
     number: u64,
-    base: *mut c_void,
+    pages: Pages,
     fd: OwnedFd,
 }
 
@@ -158,54 +152,31 @@ impl Life for Bare {
     type Hold = Hold;
 
     fn create(&mut self) -> Result<Hold> {
-        let fd = memory()?;
-        let base = map(&fd)?;
+        let fd = raw::memfd(c"shmem-bare", SIZE)?;
+        let pages = Pages::shared(&fd, SIZE)?;
         send(&self.creating, [REGISTER, 0], Some(fd.as_fd()))?;
         let ([_, number], _) = receive(&self.creating)?.ok_or("the bare server has ended")?;
-        Ok(Hold { number, base, fd })
+        Ok(Hold { number, pages, fd })
     }
 
     fn attach(&mut self, created: &Hold) -> Result<Hold> {
         send(&self.attaching, [OPEN, created.number], None)?;
         let reply = receive(&self.attaching)?.ok_or("the bare server has ended")?;
         let ([_, number], Some(fd)) = reply else {
-            return Err("no descriptor came back".into());
+            return Err("the reply has no descriptor".into());
         };
-        let base = map(&fd)?;
-        Ok(Hold { number, base, fd })
+        let pages = Pages::shared(&fd, SIZE)?;
+        Ok(Hold { number, pages, fd })
     }
 
     fn release(&mut self, created: Hold, attached: Hold) -> Result {
         for (client, hold) in [(&self.attaching, attached), (&self.creating, created)] {
-            // SAFETY: mapped with this size by who made the hold, and nothing refers to it.
-            unsafe { mm::munmap(hold.base, SIZE) }?;
+            drop(hold.pages);
             drop(hold.fd);
             send(client, [RELEASE, hold.number], None)?;
         }
         Ok(())
     }
-}
-
-/// A sealed memfd.
-fn memory() -> Result<OwnedFd> {
-    const OLD: MemfdFlags = MemfdFlags::CLOEXEC.union(MemfdFlags::ALLOW_SEALING);
-    // Since Linux 6.3.
-    static FLAGS: LazyLock<MemfdFlags> = LazyLock::new(|| {
-        let new = OLD | MemfdFlags::NOEXEC_SEAL;
-        fs::memfd_create("shmem-probe", new).map_or(OLD, |_| new)
-    });
-
-    let fd = fs::memfd_create(c"shmem-bare", *FLAGS)?;
-    fs::ftruncate(&fd, SIZE as u64)?;
-    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-    fs::fcntl_add_seals(&fd, seals)?;
-    Ok(fd)
-}
-
-fn map(fd: &OwnedFd) -> Result<*mut c_void> {
-    let prot = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the kernel chooses the address, so no other memory of this process is touched.
-    Ok(unsafe { mm::mmap(null_mut(), SIZE, prot, MapFlags::SHARED, fd, 0) }?)
 }
 
 fn socket(flags: SocketFlags) -> Result<OwnedFd> {
@@ -227,14 +198,14 @@ fn send(fd: &OwnedFd, message: Message, passed: Option<BorrowedFd<'_>>) -> Resul
     Ok(())
 }
 
-/// What the other side has sent, or `None` if it has closed.
+/// Returns a message of the peer, or `None` if it has closed the connection.
 fn receive(fd: &OwnedFd) -> Result<Option<(Message, Option<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [[0; 8]; 2];
     let mut parts = [IoSliceMut::new(bytes.as_flattened_mut())];
     let received = match net::recvmsg(fd, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-        // It was killed with something unread.
+        // The peer was killed before it had read everything.
         Err(Errno::CONNRESET) => return Ok(None),
         received => received?,
     };

@@ -2,30 +2,26 @@
 
 use std::path::Path;
 
+use bench::{Result, SIZE};
 use shmem_providers::{
     MemfdBackend, MemfdShMemProvider, ServedShMemProvider, ShMem, ShMemProvider,
 };
 
-use crate::Result;
-
-/// The size of the segments, in bytes.
-pub(crate) const SIZE: usize = 64 << 10;
-
-/// Two clients of a service in one process, of which one makes segments and the other attaches.
+/// Two clients of a service in one process: one creates segments, the other attaches to them.
 pub(crate) trait Life {
     /// A hold on a segment.
     type Hold;
 
-    /// The first client makes a segment.
+    /// The first client creates a segment.
     fn create(&mut self) -> Result<Self::Hold>;
 
     /// The second client attaches to it.
     fn attach(&mut self, created: &Self::Hold) -> Result<Self::Hold>;
 
-    /// Both let go of it.
+    /// Both release it.
     fn release(&mut self, created: Self::Hold, attached: Self::Hold) -> Result;
 
-    /// All of that.
+    /// Runs all three parts.
     fn whole(&mut self) -> Result {
         let created = self.create()?;
         let attached = self.attach(&created)?;

@@ -1,15 +1,14 @@
-//! What a segment costs that goes through the service, against the least that a service can do.
+//! What a segment costs that goes through the service, beside the least that a service can do.
 //!
-//! That least is a server of this benchmark, which waits with epoll and answers with one call to
-//! receive and one to send, and a client that makes the same memory. Both services run as programs
-//! of their own, which are this one started anew. The two take turns in batches so small that
-//! whatever slows the machine slows both; the ratio is the median of those of the pairs, so it says
-//! more than the two figures beside it.
+//! The least is a server of this benchmark, which waits with epoll and answers each request with one call to
+//! receive and one to send, and a client that creates the same memory. Both services run as separate
+//! processes of this program. The two sides take turns, and the ratio is the median of the ratios of the
+//! pairs (see [`bench::pairs`]).
 //!
 //! ```text
 //! cargo bench --bench service                    measures, and counts calls with strace
-//! cargo bench --bench service -- idle            the rows whose name contains the text
-//! cargo bench --bench service -- --test          runs everything once: does it still work?
+//! cargo bench --bench service -- idle            only the rows whose names contain the text
+//! cargo bench --bench service -- --test          runs everything once, as a test
 //! ```
 
 #[cfg(target_os = "linux")]
@@ -17,35 +16,27 @@ mod bare;
 #[cfg(target_os = "linux")]
 mod calls;
 #[cfg(target_os = "linux")]
-mod compare;
-#[cfg(target_os = "linux")]
 mod life;
 #[cfg(target_os = "linux")]
 mod program;
 #[cfg(target_os = "linux")]
 mod rows;
-
-/// What everything here returns that a host can make fail.
 #[cfg(target_os = "linux")]
-type Result<T = (), E = Box<dyn core::error::Error>> = core::result::Result<T, E>;
+mod table;
 
-/// Precedes the tasks that this program gives to further processes of itself.
+/// Precedes the tasks that this program gives to other processes of itself.
 #[cfg(target_os = "linux")]
 const CHILD: &str = "--child";
 
 #[cfg(target_os = "linux")]
-fn main() -> Result {
-    use compare::Bench;
-
+fn main() -> bench::Result {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let [CHILD, task @ ..] = words.as_slice() {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let [CHILD, task @ ..] = arguments.as_slice() {
         return program::run(task);
     }
-    let filter = words.iter().copied().find(|word| !word.starts_with('-'));
-    // Cargo passes `--bench` when it benches and nothing when it tests.
-    let measures = words.contains(&"--bench") && !words.contains(&"--test");
-    rows::all(&Bench::new(measures, filter));
+    let filter = bench::filter(&arguments);
+    rows::all(&table::Table::new(bench::is_measured(&arguments), filter));
     if filter.is_none() {
         calls::report();
     }

@@ -1,13 +1,14 @@
-//! Coverage maps for targets of AFL++: made here and filled by them, or made by AFL++ and filled here.
+//! Coverage maps for targets of AFL++: created here and filled by targets, or created by AFL++ and filled
+//! here.
 //!
-//! `make aflpp` builds the targets and runs all of it. The parts:
+//! `make aflpp` builds the targets and runs every part:
 //!
-//! * `coverage TARGET`: runs a target built with `afl-clang-fast` on several inputs, with a System V
-//!   segment as its map, and shows that each input leaves another one;
-//! * `server`: is a target itself, with the fork server that AFL++ expects, and starts `target` for every
-//!   execution: that attaches to what `__AFL_SHM_ID` names, with the size that AFL++ uses unless it is
-//!   told another, and marks there what it reads from its input;
-//! * `name TARGET`: runs a target that opens a POSIX name, as those do that were built with `USEMMAP`.
+//! * `coverage TARGET` runs a target built with `afl-clang-fast` on several inputs, with a System V segment as
+//!   its map, and checks that each input results in another map.
+//! * `server` is a target itself, with the fork server that AFL++ expects. For each execution it starts
+//!   `target`, which attaches to the segment in `__AFL_SHM_ID`, with AFL++'s default size unless the
+//!   environment has another one, and marks the bytes that it reads from its input.
+//! * `name TARGET` runs a target that opens a POSIX name, as targets built with `USEMMAP` do.
 
 #[cfg(target_os = "linux")]
 mod program;

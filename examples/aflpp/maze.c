@@ -1,6 +1,6 @@
-/* What is fuzzed: it aborts when the input starts with "abc". Built with afl-clang-fast; takes its
-   test case from shared memory if its parent offers that, and otherwise from its input, unless it was
-   built with ONLY_SHARED. */
+/* The target: it aborts when the input starts with "abc". Built with afl-clang-fast. It takes the test
+   case from shared memory if its parent provides that, and otherwise from its standard input, unless it
+   is built with ONLY_SHARED. */
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -1,5 +1,5 @@
-/* What targets do that were built with USEMMAP: they open a POSIX name from the environment, after
-   exec, and map as much as they are told. Here without any runtime of AFL++. */
+/* Does what targets built with USEMMAP do after exec: opens the POSIX name in the environment, and maps as
+   many bytes as the environment tells. It contains no code of AFL++. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>

@@ -16,7 +16,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 const ID: &str = "__AFL_SHM_ID";
 const SIZE: &str = "AFL_MAP_SIZE";
 
-/// How many bytes a map has if nothing is said of it.
+/// The size of a map in bytes, unless the environment has another one.
 const DEFAULT_SIZE: usize = 65536;
 
 pub(crate) fn main() -> Result<()> {
@@ -30,9 +30,9 @@ pub(crate) fn main() -> Result<()> {
     }
 }
 
-/// Runs the target on inputs that lead further and further, the last one into its planted crash.
+/// Runs the target on inputs that get further and further; the last one reaches the planted crash.
 fn coverage(program: &str) -> Result<()> {
-    // System V: targets read a shmid from the variable, and give it to `shmat`.
+    // System V, because targets read a shmid from the variable and pass it to `shmat`.
     let mut map = UnixShMemProvider::new()?.new_shmem(DEFAULT_SIZE)?;
     let mut seen = BTreeSet::new();
     for input in ["x", "ax", "abx", "abc"] {
@@ -44,36 +44,36 @@ fn coverage(program: &str) -> Result<()> {
             marked.len()
         );
         if marked.is_empty() || status.success() == (input == "abc") {
-            return Err("the target did not run as it should".into());
+            return Err("the target did not run as expected".into());
         }
         if !seen.insert(marked) {
-            return Err("an earlier input has left the same".into());
+            return Err("an earlier input has resulted in the same map".into());
         }
     }
-    println!("{} inputs, as many different maps", seen.len());
+    println!("{} inputs have resulted in different maps", seen.len());
     Ok(())
 }
 
-/// The fork server: says hello, and then, for every four bytes that come, tells the process of an
-/// execution and how it ended. It has two pipes from its parent, `afl-showmap`, or else it is to be
-/// the only execution itself.
+/// The fork server: writes four bytes as a greeting, and then, for each four bytes that it reads, runs a
+/// process and writes its number and its exit status. Its parent, `afl-showmap`, has opened two pipes for
+/// that. Without them, this process is the only execution.
 fn server() -> Result<()> {
-    let Ok(mut orders) = File::open("/proc/self/fd/198") else {
+    let Ok(mut commands) = File::open("/proc/self/fd/198") else {
         return target();
     };
-    let mut answers = OpenOptions::new().write(true).open("/proc/self/fd/199")?;
-    answers.write_all(&0_u32.to_ne_bytes())?;
-    while orders.read_exact(&mut [0; 4]).is_ok() {
+    let mut replies = OpenOptions::new().write(true).open("/proc/self/fd/199")?;
+    replies.write_all(&0_u32.to_ne_bytes())?;
+    while commands.read_exact(&mut [0; 4]).is_ok() {
         let mut execution = Command::new(std::env::current_exe()?)
             .arg("target")
             .spawn()?;
-        answers.write_all(&execution.id().to_ne_bytes())?;
-        answers.write_all(&execution.wait()?.into_raw().to_ne_bytes())?;
+        replies.write_all(&execution.id().to_ne_bytes())?;
+        replies.write_all(&execution.wait()?.into_raw().to_ne_bytes())?;
     }
     Ok(())
 }
 
-/// One execution of a target that was instrumented by hand.
+/// One execution of a target that is instrumented by hand.
 fn target() -> Result<()> {
     let id = ShMemId::from_string(&std::env::var(ID)?);
     let size = std::env::var(SIZE).ok().and_then(|size| size.parse().ok());
@@ -89,15 +89,15 @@ fn target() -> Result<()> {
     Ok(())
 }
 
-/// Runs a target that opens a name, and shows that it has marked what it was given.
+/// Runs a target that opens a name, and checks that it has marked the bytes of its input.
 fn name(program: &str) -> Result<()> {
-    // POSIX: the name has to be there when the target opens it after `exec`.
+    // POSIX, because the target opens the name after `exec`.
     let mut map = MmapShMemProvider::new()?.new_shmem(DEFAULT_SIZE)?;
     let status = run(program, &map, "aab")?;
     let marked = marked(&mut map);
     println!("{}: {marked:?}, {status}", map.id());
     if !status.success() || marked != [(usize::from(b'a'), 2), (usize::from(b'b'), 1)] {
-        return Err("the target did not mark what it was given".into());
+        return Err("the target did not mark the bytes of its input".into());
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ fn run(program: &str, map: &impl ShMem, input: &str) -> Result<ExitStatus> {
     Ok(child.wait()?)
 }
 
-/// Which bytes are not zero, and what they are.
+/// Returns the bytes that are not zero, with their offsets.
 fn marked(map: &mut impl ShMem) -> Vec<(usize, u8)> {
     let counters = map.access().as_atomic_u8().iter().enumerate();
     counters

@@ -1,24 +1,23 @@
-//! Shares the bytes of files with worker processes: the crate's main job, on real input.
+//! Shares the bytes of files with worker processes.
 //!
 //! ```sh
 //! cargo run --release --example share -- FILE…
 //! cargo run --release --example share -- --kill FILE…
 //! ```
 //!
-//! A parent puts the bytes into one segment. Workers, which are programs started afresh and not
-//! forks, attach by the id in their environment and work on the bytes where they are: each computes
-//! the CRC-32 of its part, and a map of byte pairs like the map of edges that a fuzzer's target
-//! fills. What they find goes into a second segment. Then the same is done through pipes, so that
-//! the two can be compared. Every result is checked against what the parent finds by itself.
+//! A parent process writes the bytes into a segment. Workers, which are started and not forked, attach by the
+//! id in their environment and work on the bytes in place: each computes the CRC-32 of its part, and a map of
+//! byte pairs like the map of edges that the target of a fuzzer fills. They write the results into a second
+//! segment. Then the same work is done through pipes, to compare the two. The parent checks every result.
 //!
-//! In `program/`, in the order to read them:
+//! The files in `program/`, in the order to read them:
 //!
-//! * `stage.rs` is the parent: how segments are made, handed over, filled and read.
-//! * `worker.rs` is the other side: how a program attaches, and what it may do when.
-//! * `record.rs` is what both sides use at once, by atomics.
-//! * `kill.rs` kills a worker in the middle of its part, and shows that nothing is lost or left.
-//! * `process.rs` starts workers and notices when they die, `pipes.rs` is the other road,
-//!   `digest.rs` the work; none of them knows about shared memory.
+//! * `stage.rs` is the parent: it creates segments, hands them over, fills and reads them.
+//! * `worker.rs` is the worker: how a process attaches, and what it may do at which time.
+//! * `record.rs` is the memory that both sides use at the same time, with atomics.
+//! * `kill.rs` kills a worker in the middle of its part, and checks that nothing is lost or left behind.
+//! * `process.rs` starts workers and reports when they die, `pipes.rs` sends the bytes through pipes,
+//!   `digest.rs` is the work. These three do not use shared memory.
 
 #[cfg(all(feature = "std", target_os = "linux"))]
 mod program;
@@ -30,6 +29,6 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(all(feature = "std", target_os = "linux")))]
 fn main() -> std::process::ExitCode {
-    eprintln!("share: this needs the feature `std`, and a platform with a default provider: Linux");
+    eprintln!("share: this example needs the feature `std` and Linux");
     std::process::ExitCode::FAILURE
 }

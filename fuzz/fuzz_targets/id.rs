@@ -1,5 +1,5 @@
-//! Whatever an id is made from, it is an id: 20 bytes, text, then zeros, and the same after every
-//! round trip.
+//! Ids can be created from any bytes. Every id is text and then zeros, 20 bytes in all, and survives every
+//! conversion unchanged.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// What holds for every id.
+/// Checks what is true for every id.
 fn check(id: ShMemId) {
     let bytes = id.as_array();
     let end = bytes.iter().position(|&byte| byte == 0);

@@ -1,5 +1,5 @@
-//! Whatever an id says, opening it is `Ok` or `Err`, and leaves nothing open. What is opened may be
-//! anybody's, so it is never written.
+//! Opening any id returns `Ok` or `Err`, and leaves nothing open. Segments that are opened may belong to other
+//! programs, so they are never written.
 #![no_main]
 
 use std::fs;
@@ -10,7 +10,7 @@ use shmem_providers::{
     ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
-/// Of the segments that are made here.
+/// The size of the segments that are created here, in bytes.
 const SIZE: usize = 4096;
 
 fuzz_target!(|data: &[u8]| {
@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
 
 const BASE64URL: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// An id in the form of a mechanism's.
+/// Returns an id in the form of a mechanism's ids.
 fn like(start: &str, digits: &[u8], data: &[u8]) -> ShMemId {
     let rest = data
         .iter()
@@ -48,7 +48,7 @@ fn like(start: &str, digits: &[u8], data: &[u8]) -> ShMemId {
     ShMemId::from_string(&text)
 }
 
-/// These bytes as they are, then zeros.
+/// Returns the id with these bytes, followed by zeros.
 fn bytes(data: &[u8]) -> ShMemId {
     let mut array = [0; 20];
     for (to, from) in array.iter_mut().zip(data) {
@@ -57,10 +57,12 @@ fn bytes(data: &[u8]) -> ShMemId {
     ShMemId::from_array(&array)
 }
 
-/// The id of a segment that exists, or almost.
+/// Opens an id that differs from that of an existing segment by `changes`, which may be none.
 fn near(mechanism: Mechanism, changes: &[u8], size: usize) {
     let mut provider = StdShMemProvider::with_mechanism(mechanism);
-    let segment = provider.new_shmem(SIZE).expect("this host has it");
+    let segment = provider
+        .new_shmem(SIZE)
+        .expect("the host has the mechanism");
     let mut array = *segment.id().as_array();
     for (byte, change) in array.iter_mut().zip(changes) {
         *byte ^= change;
@@ -68,7 +70,10 @@ fn near(mechanism: Mechanism, changes: &[u8], size: usize) {
     let id = ShMemId::from_array(&array);
     open(id, size);
     if id == segment.id() {
-        let len = provider.shmem_from_id(id).expect("it exists").len();
+        let len = provider
+            .shmem_from_id(id)
+            .expect("the segment exists")
+            .len();
         assert_eq!(len, SIZE);
         let attached = provider.shmem_from_id_and_size(id, size);
         assert_eq!(attached.is_ok(), (1..=SIZE).contains(&size));
@@ -84,7 +89,7 @@ fn open(id: ShMemId, size: usize) {
 }
 
 fn open_by<P: ShMemProvider>(id: ShMemId, size: usize) {
-    let mut provider = P::new().expect("a provider needs nothing");
+    let mut provider = P::new().expect("these providers can always be created");
     match provider.shmem_from_id(id) {
         Ok(segment) => assert!(segment.id() == id && !segment.is_empty()),
         Err(error) => assert!(!error.to_string().is_empty()),
@@ -95,7 +100,7 @@ fn open_by<P: ShMemProvider>(id: ShMemId, size: usize) {
     }
 }
 
-/// How many descriptors this process has, and how many shared mappings.
+/// Returns the numbers of descriptors and of shared mappings of this process.
 fn held() -> (usize, usize) {
     let descriptors = fs::read_dir("/proc/self/fd").expect("/proc").count();
     let maps = fs::read_to_string("/proc/self/maps").expect("/proc");

@@ -37,8 +37,8 @@ mod served {
         type Backend = B;
     }
 
-    /// As [`shmem::ServedShMemProvider`], by the provider of the memory instead of its backend, as 0.16
-    /// had it.
+    /// As [`shmem::ServedShMemProvider`], but its parameter is the provider of the memory, as in 0.16, and
+    /// not the backend.
     pub type ServedShMemProvider<P> = shmem::ServedShMemProvider<<P as DescriptorBacked>::Backend>;
 
     /// A segment of [`ServedShMemProvider`].
@@ -47,7 +47,8 @@ mod served {
 
 /// The mechanisms of Unix, and the modules of two of them.
 ///
-/// Each has all names of the crate, because the crate decides which mechanism exists where.
+/// Each module exports all names of the crate, so that this package does not repeat which mechanism exists on
+/// which system.
 pub mod unix_shmem {
     pub use crate::*;
 

@@ -1,4 +1,5 @@
-//! [`RcShMemProvider`] over the traits of this crate, so that it counts the providers of a program too.
+//! [`RcShMemProvider`] over the traits of this package, so that it also accepts providers that a program
+//! implements.
 #![allow(unsafe_code)]
 
 use core::fmt;
@@ -13,7 +14,7 @@ use crate::traits::{ShMem, ShMemProvider};
 
 /// Shares one provider among its clones, among threads, and with all of its segments.
 ///
-/// As [`RcShMemProvider`](shmem::RcShMemProvider) of the core, which documents it.
+/// [`RcShMemProvider`](shmem::RcShMemProvider) of the core documents it.
 pub struct RcShMemProvider<P: ShMemProvider> {
     shared: Arc<ForkLock<P>>,
 }
@@ -35,7 +36,7 @@ impl<P: ShMemProvider> RcShMemProvider<P> {
     }
 }
 
-/// Shares a provider that was made otherwise than by `new`.
+/// Shares a provider that was not created by `new`.
 impl<P: ShMemProvider> From<P> for RcShMemProvider<P> {
     fn from(provider: P) -> Self {
         Self {
@@ -66,8 +67,8 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
     }
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error> {
-        let made = self.shared.lock()?.new_shmem(map_size);
-        self.counted(made)
+        let created = self.shared.lock()?.new_shmem(map_size);
+        self.counted(created)
     }
 
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
@@ -105,7 +106,7 @@ impl<P: ShMemProvider> RcShMem<P> {
     fn release(&mut self) {
         if !self.is_released {
             self.is_released = true;
-            // If it cannot be asked, dropping the segment does the same.
+            // If the lock is not available, dropping the segment does the same.
             if let Ok(mut provider) = self.shared.lock() {
                 provider.release_shmem(&mut self.segment);
             }
@@ -119,7 +120,7 @@ impl<P: ShMemProvider> Drop for RcShMem<P> {
     }
 }
 
-// SAFETY: everything is left to a segment that keeps the contract.
+// SAFETY: every method is that of `P::ShMem`, which keeps the contract.
 unsafe impl<P: ShMemProvider> ShMem for RcShMem<P> {
     fn id(&self) -> ShMemId {
         self.segment.id()

@@ -1,5 +1,5 @@
-//! The two traits as 0.16 had them: every segment and provider of the core implements them, and so can
-//! those of a program.
+//! The two traits as in 0.16. All segments and providers of the core implement them, and those of a program
+//! can.
 #![allow(unsafe_code)]
 
 use core::fmt::Debug;
@@ -31,7 +31,7 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
         self.len() == 0
     }
 
-    /// Returns id and size, to be sent to a process that is to attach.
+    /// Returns the id and the size, to send to a process that is to attach.
     fn description(&self) -> ShMemDescription {
         ShMemDescription {
             size: self.len(),
@@ -58,7 +58,7 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
         (size_of::<T>() <= self.len() && start.is_aligned()).then_some(start)
     }
 
-    /// Puts id and size into the environment of a command that has not been started.
+    /// Puts the id and the size into the environment of a command.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
         Ok(())
     }
 
-    /// Puts id and size into the environment of this process.
+    /// Puts the id and the size into the environment of this process.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     }
 }
 
-// SAFETY: the core demands the same of its segments.
+// SAFETY: `shmem::ShMem` has the same contract.
 unsafe impl<S: shmem::ShMem> ShMem for S {
     fn id(&self) -> ShMemId {
         shmem::ShMem::id(self)
@@ -124,13 +124,13 @@ pub trait ShMemProvider: Clone + Default + Debug {
     /// The segments of this provider.
     type ShMem: ShMem;
 
-    /// Returns a provider.
+    /// Creates a provider.
     fn new() -> Result<Self, Error>;
 
     /// Creates a segment of `map_size` zero bytes.
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error>;
 
-    /// Attaches to all of a segment. Providers that were written for 0.16 do not implement it.
+    /// Attaches to all of a segment. Providers that were written for 0.16 do not implement this method.
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
         let _ = id;
         Err(Error::unsupported(
@@ -159,8 +159,8 @@ pub trait ShMemProvider: Clone + Default + Debug {
     fn new_on_shmem<T: Sized + 'static>(&mut self, value: T) -> Result<Self::ShMem, Error> {
         let mut segment = self.uninit_on_shmem::<T>()?;
         match segment.as_mut_ptr_of::<T>() {
-            // SAFETY: the pointer was checked for size and alignment, the segment is new, and nobody
-            // else knows it.
+            // SAFETY: the pointer was checked for size and alignment, and no other process knows the new
+            // segment.
             Some(start) => unsafe { start.write(value) },
             None => return Err(misaligned::<T>()),
         }

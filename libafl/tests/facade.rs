@@ -1,4 +1,4 @@
-//! What LibAFL's crates rely on: the paths, the error type, the bytes of ids and messages.
+//! Everything that LibAFL's crates rely on: the paths, the error type, the bytes of ids and messages.
 #![cfg(target_os = "linux")]
 
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use shmem_providers::{
 };
 use uds::UnixSeqpacketConn;
 
-/// The errno is where LibAFL keeps one, and the text says which call failed.
+/// LibAFL's error holds the error number, and its text names the call.
 #[test]
 fn a_refused_call_is_an_os_error() {
     let name = format!("facade-{}", std::process::id());
@@ -51,7 +51,7 @@ fn other_errors_have_the_kind_that_libafl_has_for_them() {
     );
 }
 
-/// LibAFL sends ids and descriptions to programs that may have been built with the original.
+/// LibAFL sends ids and descriptions to programs that may be built with the original.
 #[test]
 fn messages_are_the_same_bytes_as_the_originals() {
     for text in ["", "0", "4711", "/name", "a text of 19 bytes."] {
@@ -67,28 +67,28 @@ fn messages_are_the_same_bytes_as_the_originals() {
     }
 }
 
-/// A System V segment of one opens by its id with the other, both ways.
+/// Each crate opens the System V segments of the other by their ids.
 #[test]
 fn the_original_attaches_to_system_v_segments_and_the_other_way_round() {
     let mut ours = UnixShMemProvider::new().unwrap();
     let mut theirs = original::UnixShMemProvider::new().unwrap();
 
-    let mut made = ours.new_shmem(4096).unwrap();
-    made[7] = 42;
-    let id = original::ShMemId::from_array(made.id().as_array());
+    let mut created = ours.new_shmem(4096).unwrap();
+    created[7] = 42;
+    let id = original::ShMemId::from_array(created.id().as_array());
     assert_eq!(theirs.shmem_from_id_and_size(id, 4096).unwrap()[7], 42);
 
-    let mut made = theirs.new_shmem(4096).unwrap();
-    made[7] = 43;
-    let id = ShMemId::from_array(made.id().as_array());
+    let mut created = theirs.new_shmem(4096).unwrap();
+    created[7] = 43;
+    let id = ShMemId::from_array(created.id().as_array());
     assert_eq!(ours.shmem_from_id(id).unwrap()[7], 43);
 }
 
-/// Of version 0.16.1, one message of a stranger ends the service, another panics its thread.
+/// One message of any peer ends the service of version 0.16.1, another one makes its thread panic.
 #[test]
 fn what_stopped_the_originals_service_does_not_stop_this_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let address = folder.path().join("service");
+    let directory = tempfile::tempdir().unwrap();
+    let address = directory.path().join("service");
     let service = ShMemService::start_at(&address).unwrap();
     let mut provider = ServedShMemProvider::<MmapShMemProvider>::at(&address);
     let mut before = provider.new_shmem(4096).unwrap();
@@ -99,20 +99,20 @@ fn what_stopped_the_originals_service_does_not_stop_this_one() {
     let huge = u32::MAX.to_be_bytes().to_vec();
     let broken_off = [&8_u32.to_be_bytes()[..], &[1]].concat();
     for message in [exit, huge, broken_off] {
-        let stranger = UnixSeqpacketConn::connect(&address).unwrap();
-        stranger.send(&message).unwrap();
+        let peer = UnixSeqpacketConn::connect(&address).unwrap();
+        peer.send(&message).unwrap();
     }
 
     assert!(
         ShMemService::start_at(&address).is_err(),
-        "it serves no more"
+        "the service has ended"
     );
     assert_eq!(provider.shmem_from_id(before.id()).unwrap()[0], 7);
     provider.new_shmem(4096).unwrap();
     service.stop();
 }
 
-/// The names by which LibAFL's crates, and the fuzzers that were written with them, know things.
+/// The names that LibAFL's crates, and fuzzers that use them, refer to.
 #[test]
 fn every_path_leads_somewhere() {
     fn is_provider<P: ShMemProvider + Clone + Default + std::fmt::Debug>() {}
@@ -132,7 +132,7 @@ fn every_path_leads_somewhere() {
     let mut pipe = Pipe::new().unwrap();
     pipe.write_all(b"go").unwrap();
     pipe.close_write_end();
-    let mut said = String::new();
-    pipe.read_to_string(&mut said).unwrap();
-    assert_eq!(said, "go");
+    let mut received = String::new();
+    pipe.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "go");
 }

@@ -1,5 +1,5 @@
-//! Providers and segments of a program's own, as they were written for 0.16: with the methods that it
-//! demanded, and no others.
+//! Providers and segments that a program implements, as they were written for 0.16: with the methods that it
+//! required, and no others.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
@@ -12,11 +12,12 @@ use shmem_providers::{
     ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
-/// Delegates to another provider, and counts.
+/// Delegates to another provider, and counts the segments that it creates. `examples/libafl/src/counted.rs` uses
+/// the same type with LLMP.
 #[derive(Clone, Debug, Default)]
 struct Counted<SP> {
     inner: SP,
-    made: Arc<AtomicUsize>,
+    created: Arc<AtomicUsize>,
 }
 
 impl<SP: ShMemProvider> ShMemProvider for Counted<SP> {
@@ -25,12 +26,12 @@ impl<SP: ShMemProvider> ShMemProvider for Counted<SP> {
     fn new() -> Result<Self, Error> {
         Ok(Self {
             inner: SP::new()?,
-            made: Arc::default(),
+            created: Arc::default(),
         })
     }
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error> {
-        self.made.fetch_add(1, Ordering::Relaxed);
+        self.created.fetch_add(1, Ordering::Relaxed);
         self.inner.new_shmem(map_size)
     }
 
@@ -39,7 +40,7 @@ impl<SP: ShMemProvider> ShMemProvider for Counted<SP> {
     }
 }
 
-/// Delegates everything that 0.16 had, to segments that are wrapped as well.
+/// Delegates every method that 0.16 had. Its segments are wrapped as well.
 #[derive(Clone, Debug, Default)]
 struct Wrapping<SP> {
     inner: SP,
@@ -64,7 +65,7 @@ impl<S: ShMem> DerefMut for Wrapped<S> {
     }
 }
 
-// SAFETY: the memory is that of a segment that keeps the contract.
+// SAFETY: the memory is that of `S`, which keeps the contract.
 unsafe impl<S: ShMem> ShMem for Wrapped<S> {
     fn id(&self) -> ShMemId {
         self.inner.id()
@@ -129,7 +130,7 @@ impl<SP: ShMemProvider> ShMemProvider for Wrapping<SP> {
     }
 }
 
-/// Memory that nobody else has, of its own kind.
+/// Creates segments on the heap, which no other process can open.
 #[derive(Clone, Copy, Debug, Default)]
 struct Private;
 
@@ -143,7 +144,7 @@ impl Deref for PrivateShMem {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: there are as many bytes, all of them initialised.
+        // SAFETY: the words have at least `len` bytes, all of them initialised.
         unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.len) }
     }
 }
@@ -155,7 +156,7 @@ impl DerefMut for PrivateShMem {
     }
 }
 
-// SAFETY: words are aligned to 8 bytes, and stay where they are.
+// SAFETY: words are aligned to 8 bytes, and the vector is never changed.
 unsafe impl ShMem for PrivateShMem {
     fn id(&self) -> ShMemId {
         ShMemId::from_int(1)
@@ -181,26 +182,28 @@ impl ShMemProvider for Private {
         _id: ShMemId,
         _size: usize,
     ) -> Result<PrivateShMem, Error> {
-        Err(Error::unsupported("nobody else has it"))
+        Err(Error::unsupported("no other process can open it"))
     }
 }
 
-/// What a program does with any provider.
+/// Uses a provider as programs do.
 fn work<SP: ShMemProvider>(mut provider: SP) {
-    let mut made = provider.new_shmem(100).unwrap();
-    made[99] = 7;
-    assert_eq!((made.len(), made.is_empty()), (100, false));
-    let mut seen = provider.shmem_from_description(made.description()).unwrap();
-    assert_eq!(seen[99], 7);
-    assert_eq!(provider.clone_ref(&made).unwrap()[99], 7);
-    provider.release_shmem(&mut seen);
+    let mut created = provider.new_shmem(100).unwrap();
+    created[99] = 7;
+    assert_eq!((created.len(), created.is_empty()), (100, false));
+    let mut attached = provider
+        .shmem_from_description(created.description())
+        .unwrap();
+    assert_eq!(attached[99], 7);
+    assert_eq!(provider.clone_ref(&created).unwrap()[99], 7);
+    provider.release_shmem(&mut attached);
     let value = provider.new_on_shmem(0x1234_u64).unwrap();
     // SAFETY: the value was written there.
     assert_eq!(unsafe { *value.as_ptr_of::<u64>().unwrap() }, 0x1234);
     provider.pre_fork().unwrap();
     provider.post_fork(false).unwrap();
-    // What only 0.17 has works, or says that it does not.
-    match provider.shmem_from_id(made.id()) {
+    // 0.16 did not have this method: the default returns an error.
+    match provider.shmem_from_id(created.id()) {
         Ok(all) => assert_eq!(all[99], 7),
         Err(error) => assert!(
             error.to_string().contains("shmem_from_id_and_size"),
@@ -217,7 +220,7 @@ fn a_provider_that_delegates_what_was_demanded() {
     let provider = Counted::<StdShMemProvider>::new().unwrap();
     let counts = provider.clone();
     work(provider);
-    assert_eq!(counts.made.load(Ordering::Relaxed), 2);
+    assert_eq!(counts.created.load(Ordering::Relaxed), 2);
 }
 
 #[test]
@@ -235,22 +238,22 @@ fn they_can_be_counted() {
 #[test]
 fn a_provider_over_memory_of_its_own() {
     let mut provider = RcShMemProvider::<Private>::new().unwrap();
-    let mut made = provider.new_shmem(12).unwrap();
-    made[11] = 1;
-    assert!(made.as_ptr_of::<[u64; 2]>().is_none());
-    assert!(provider.shmem_from_id(made.id()).is_err());
+    let mut created = provider.new_shmem(12).unwrap();
+    created[11] = 1;
+    assert!(created.as_ptr_of::<[u64; 2]>().is_none());
+    assert!(provider.shmem_from_id(created.id()).is_err());
     let mut provider = Counted::<NopShMemProvider>::new().unwrap();
     assert_eq!(provider.new_shmem(8).unwrap().len(), 8);
 }
 
-/// By the variables of 0.16, of which the size is one.
+/// The variables are those of 0.16: one for the id, one for the size.
 #[test]
 fn the_environment() {
     let mut provider = Counted::<StdShMemProvider>::new().unwrap();
-    let mut made = provider.new_shmem(100).unwrap();
-    made[5] = 5;
+    let mut created = provider.new_shmem(100).unwrap();
+    created[5] = 5;
     let name = "SHMEM_WRITTEN_FOR_0_16";
     // SAFETY: the other tests of this program do not use the environment.
-    unsafe { made.write_to_env(name) }.unwrap();
+    unsafe { created.write_to_env(name) }.unwrap();
     assert_eq!(provider.existing_from_env(name).unwrap()[5], 5);
 }

@@ -1,18 +1,19 @@
-//! What others offer: making and dropping 64 KiB, without and with writing all of it.
+//! Other crates: creating and dropping a segment of 64 KiB, without and with writing all of it.
 
 use std::fs::File;
 use std::hint::black_box;
 
-// Without it, the program of that crate has nobody to tell its messages to.
+// Must be linked: it defines the logger of the other crates of iceoryx2.
 extern crate iceoryx2_bb_loggers;
+use bench::pairs::Target;
+use bench::{Result, SIZE};
 use iceoryx2_bb_container::semantic_string::SemanticString as _;
 use iceoryx2_bb_posix::shared_memory::{CreationMode, Permission, SharedMemoryBuilder};
 use iceoryx2_bb_system_types::file_name::FileName;
 use old::{ShMemProvider as _, UnixShMemProvider as OldUnix};
 
-use crate::measure::{Table, Target};
-use crate::rows::SIZE;
-use crate::{Result, raw};
+use crate::raw;
+use crate::table::Table;
 
 pub(crate) fn rows(table: &mut Table) -> Result {
     for write in [false, true] {
@@ -48,13 +49,13 @@ pub(crate) fn rows(table: &mut Table) -> Result {
         });
         row(table, "shared_memory", &mut || {
             let mut segment = shared_memory::ShmemConf::new().size(SIZE).create()?;
-            // SAFETY: nobody else knows it.
+            // SAFETY: no other process knows the segment.
             black_box(unsafe { segment.as_slice_mut() })[..count].fill(1);
             Ok(())
         });
         row(table, "memmap2 on memfd", &mut || {
             let file = File::from(raw::memfd(SIZE)?);
-            // SAFETY: nobody else knows the file, and it is sealed.
+            // SAFETY: no other process has the file, and it is sealed against shrinking.
             let mut map = unsafe { memmap2::MmapMut::map_mut(&file) }?;
             black_box(&mut map)[..count].fill(1);
             Ok(())
@@ -67,14 +68,14 @@ pub(crate) fn rows(table: &mut Table) -> Result {
                 .creation_mode(CreationMode::PurgeAndCreate)
                 .size(SIZE)
                 .permission(Permission::OWNER_READ_WRITE)
-                // The system has just zeroed it.
+                // A new object is zeroed by the system.
                 .zero_memory(false)
                 .create()
                 .map_err(|error| format!("{error:?}"))?;
             black_box(segment.as_mut_slice())[..count].fill(1);
             Ok(())
         });
-        // It has no way to write once it is made: it is filled when it is.
+        // It cannot be written after its creation, so it is filled then.
         row(table, "ipc-channel, filled", &mut || {
             black_box(ipc_channel::ipc::IpcSharedMemory::from_byte(1, SIZE));
             Ok(())

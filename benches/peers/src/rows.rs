@@ -4,24 +4,25 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
-use rustix::mm::MapFlags;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use bench::pairs::{Pairs, Target, median};
+use bench::process::{Holder, raise_descriptor_limit};
+use bench::raw::{open, path_of_memfd};
+use bench::{Result, SIZE};
 use shmem_providers::{
-    HugePages, MemfdShMemProvider, ShMem, ShMemOptions, StdShMemPool, ShMemProvider, Slab,
+    HugePages, MemfdShMemProvider, ShMem, ShMemOptions, ShMemProvider, Slab, StdShMemPool,
     StdShMemProvider,
 };
 
-use crate::measure::{Found, Table, Target, median};
-use crate::raw::{self, Pages};
+use crate::table::Table;
 use crate::two::{self, By};
-use crate::{Holder, Result, peers};
+use crate::{peers, raw};
 
-pub(crate) const SIZE: usize = 64 << 10;
 const MIB: usize = 1 << 20;
 
-/// Pairs and batches for what takes microseconds, and for what takes milliseconds.
-const SHORT: (u32, u32) = (150, 32);
-const LONG: (u32, u32) = (15, 1);
+/// The numbers of pairs and of operations in a batch: for operations that take microseconds, and for those
+/// that take milliseconds.
+const SHORT: (usize, u32) = (150, 32);
+const LONG: (usize, u32) = (15, 1);
 
 pub(crate) fn all(table: &mut Table) {
     let parts: [(&str, fn(&mut Table) -> Result); 10] = [
@@ -191,8 +192,7 @@ fn attaching(table: &mut Table) -> Result {
         );
     }
     let segment = p.new_shmem(SIZE)?;
-    let path = raw::path(std::process::id(), segment.id().as_str())?;
-    let held = rustix::fs::open(&path, rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())?;
+    let held = open(&path_of_memfd(std::process::id(), segment.id().as_str())?)?;
     let id = segment.id();
     table.row(
         "attach + drop by id, same process",
@@ -203,11 +203,7 @@ fn attaching(table: &mut Table) -> Result {
             black_box(p.shmem_from_id(id)?);
             Ok(())
         },
-        || {
-            let fd = rustix::io::fcntl_dupfd_cloexec(&held, 0)?;
-            Pages::of(&fd, SIZE, MapFlags::SHARED)?;
-            Ok(())
-        },
+        || raw::duplicate(&held, SIZE),
     );
     let mut q = p.clone();
     table.row(
@@ -219,27 +215,23 @@ fn attaching(table: &mut Table) -> Result {
             black_box(q.clone_ref(&segment)?);
             Ok(())
         },
-        || {
-            let fd = rustix::io::fcntl_dupfd_cloexec(&held, 0)?;
-            Pages::of(&fd, SIZE, MapFlags::SHARED)?;
-            Ok(())
-        },
+        || raw::duplicate(&held, SIZE),
     );
     let holder = Holder::start(None, 0)?;
-    let path = raw::path(holder.pid(), holder.id.as_str())?;
+    let path = holder.path()?;
     table.row(
         "attach + drop by id, other process",
         "raw open through /proc + mmap",
         Target::AtMost(1.25),
         SHORT,
         || {
-            black_box(p.shmem_from_id(holder.id)?);
+            black_box(p.shmem_from_id(holder.id())?);
             Ok(())
         },
         || raw::attach(&path, SIZE),
     );
-    let last = Holder::start(Some(holder.id), 400)?;
-    let id = holder.id;
+    let last = Holder::start(Some(holder.id()), 400)?;
+    let id = holder.id();
     drop(holder);
     if table.wants("holder search") {
         let mut times = Vec::new();
@@ -249,7 +241,7 @@ fn attaching(table: &mut Table) -> Result {
             times.push(start.elapsed().as_secs_f64());
         }
         let millis = median(times.into_iter()) * 1e3;
-        // From now on this process holds it.
+        // From now on this process holds the segment.
         let held = p.shmem_from_id(id)?;
         let mut times = Vec::new();
         for _ in 0..50 {
@@ -282,9 +274,9 @@ fn many(table: &mut Table) -> Result {
     let output = Command::new(std::env::current_exe()?)
         .args(["--live", &count.to_string()])
         .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let mut said = said.split_whitespace();
-    let (Some(ratio), Some(bytes)) = (said.next(), said.next()) else {
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let mut printed = printed.split_whitespace();
+    let (Some(ratio), Some(bytes)) = (printed.next(), printed.next()) else {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     };
     let work = format!("{count} live segments");
@@ -301,23 +293,16 @@ fn many(table: &mut Table) -> Result {
     Ok(())
 }
 
-/// What a process of its own does: makes so many segments, and says how much slower the last ones were,
-/// and what each costs.
+/// Creates this many segments and prints how much slower the last ones were than the first, and the memory
+/// of each. Runs in a separate process.
 pub(crate) fn live(count: usize) -> Result {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    )?;
+    raise_descriptor_limit()?;
     let mut p = StdShMemProvider::new()?;
     let mut segments = Vec::with_capacity(count);
     let mut times = Vec::with_capacity(count);
-    // What grows with the first of them is there.
+    // The first segment also allocates what all of them share.
     drop(p.new_shmem(SIZE)?);
-    // Both vectors are written, so that their pages are not counted.
+    // The pages of the vector of times exist before the measurement, so that they do not count.
     times.resize(count, 0.0);
     times.clear();
     let before = resident()?;
@@ -334,7 +319,7 @@ pub(crate) fn live(count: usize) -> Result {
     Ok(())
 }
 
-/// The memory of this process, in bytes.
+/// Returns the resident anonymous memory of this process, in bytes.
 fn resident() -> Result<usize> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status
@@ -394,7 +379,7 @@ fn snapshots(table: &mut Table) -> Result {
     if !table.wants(work) {
         return Ok(());
     }
-    let mut times = Vec::new();
+    let mut pairs = Pairs::default();
     for _ in 0..if table.once { 1 } else { 25 } {
         for page in 0..100 {
             view[page * 150 * 4096] = 2;
@@ -404,11 +389,10 @@ fn snapshots(table: &mut Table) -> Result {
         let ours = start.elapsed().as_secs_f64();
         let start = Instant::now();
         black_box(&mut segment).copy_from_slice(&image);
-        times.push((ours, start.elapsed().as_secs_f64()));
+        pairs.push(ours, start.elapsed().as_secs_f64());
     }
-    let found = Found::of(&times);
-    table.add(work, "copying all of it", Target::Faster(100.0), Ok(found));
-    let mut times = Vec::new();
+    table.add(work, "copying all of it", Target::Faster(100.0), Ok(pairs));
+    let mut pairs = Pairs::default();
     for _ in 0..if table.once { 1 } else { 25 } {
         let start = Instant::now();
         view.reset()?;
@@ -418,15 +402,10 @@ fn snapshots(table: &mut Table) -> Result {
         let ours = start.elapsed().as_secs_f64();
         let start = Instant::now();
         black_box(&mut segment).copy_from_slice(&image);
-        times.push((ours, start.elapsed().as_secs_f64()));
+        pairs.push(ours, start.elapsed().as_secs_f64());
     }
     let work = "the same, and the 100 pages written again";
-    table.add(
-        work,
-        "copying all of it",
-        Target::None,
-        Ok(Found::of(&times)),
-    );
+    table.add(work, "copying all of it", Target::None, Ok(pairs));
     Ok(())
 }
 
@@ -436,16 +415,9 @@ fn forks(table: &mut Table) -> Result {
         return Ok(());
     }
     let count = if table.once { 100 } else { 10_000 };
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    )?;
+    raise_descriptor_limit()?;
     let mut p = StdShMemProvider::new()?;
-    let pairs = if table.once { 1 } else { 15 };
+    let count_of_pairs = if table.once { 1 } else { 15 };
     let time = || -> Result<f64> {
         let start = Instant::now();
         two::fork()?;
@@ -456,7 +428,7 @@ fn forks(table: &mut Table) -> Result {
     {
         let slab = Slab::new(&mut p, 64, count)?;
         let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
-        for _ in 0..pairs {
+        for _ in 0..count_of_pairs {
             slab_times.push(time()?);
         }
         drop(objects);
@@ -465,17 +437,16 @@ fn forks(table: &mut Table) -> Result {
         let objects: Result<Vec<_>, _> = (0..count).map(|_| p.new_shmem(64)).collect();
         let mut objects = objects?;
         objects.iter_mut().for_each(|object| object[0] = 1);
-        for _ in 0..pairs {
+        for _ in 0..count_of_pairs {
             single_times.push(time()?);
         }
     }
-    let times: Vec<_> = slab_times.into_iter().zip(single_times).collect();
-    table.add(
-        work,
-        "segments of their own",
-        Target::Faster(20.0),
-        Ok(Found::of(&times)),
-    );
+    let mut pairs = Pairs::default();
+    for (slab, single) in slab_times.into_iter().zip(single_times) {
+        pairs.push(slab, single);
+    }
+    let against = "segments of their own";
+    table.add(work, against, Target::Faster(20.0), Ok(pairs));
     Ok(())
 }
 

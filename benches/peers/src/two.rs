@@ -1,4 +1,4 @@
-//! What takes two processes: round trips, rings, forks.
+//! Rows with two processes: round trips, rings, forks.
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -6,15 +6,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering::Acquire, Ordering::Release};
 use std::time::Instant;
 
-use rustix::mm::MapFlags;
+use bench::Result;
+use bench::pairs::Pairs;
+use bench::raw::Pages;
 use shmem_providers::wake::{self, Wait};
 use shmem_providers::{Access, ShMem, ShMemProvider, StdShMem, StdShMemProvider};
 
-use crate::Result;
-use crate::measure::Found;
-use crate::raw::{self, Pages};
+use crate::raw;
 
-/// Runs `theirs` in a forked child and `ours` here, and returns what `ours` says.
+/// Runs `theirs` in a forked child and `ours` in this process, and returns the result of `ours`.
 pub(crate) fn with_child<T>(
     theirs: impl FnOnce() -> Result,
     ours: impl FnOnce() -> Result<T>,
@@ -24,14 +24,14 @@ pub(crate) fn with_child<T>(
         -1 => Err(std::io::Error::last_os_error().into()),
         0 => {
             let code = i32::from(theirs().is_err());
-            // SAFETY: it ends the child at once.
+            // SAFETY: the function has no preconditions.
             unsafe { libc::_exit(code) }
         }
         child => {
-            let said = ours();
-            // SAFETY: the child is ours; a null pointer is allowed.
+            let result = ours();
+            // SAFETY: a null pointer for the status is allowed.
             unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-            said
+            result
         }
     }
 }
@@ -43,17 +43,17 @@ pub(crate) enum By {
     Sleeping,
 }
 
-/// The numbers of rounds: those of one batch, and the batches of either side.
+/// The number of batches of each side.
 const BATCHES: u32 = 40;
 
-/// Round trips over a word of a segment, and over one of raw memory by hand.
-pub(crate) fn round_trip(by: By) -> Result<Found> {
+/// Measures round trips over a word of a segment, and over one of raw memory by hand.
+pub(crate) fn round_trip(by: By) -> Result<Pairs> {
     let rounds = if by == By::Spinning { 5000 } else { 500 };
     let mut provider = StdShMemProvider::new()?;
     let mut segment = provider.new_shmem(4096)?;
     let mut theirs = provider.clone_ref(&segment)?;
     let fd = raw::memfd(4096)?;
-    let pages = Pages::of(&fd, 4096, MapFlags::SHARED)?;
+    let pages = Pages::shared(&fd, 4096)?;
     let wait = match by {
         By::Spinning => Wait::new().spins(u32::MAX),
         By::Sleeping => Wait::new().spins(0),
@@ -71,8 +71,8 @@ pub(crate) fn round_trip(by: By) -> Result<Found> {
         }
         Ok(())
     };
-    // SAFETY: mapped, aligned, and only ever accessed as an atomic.
-    let raw_word: &AtomicU32 = unsafe { &*pages.base.cast::<AtomicU32>() };
+    // SAFETY: the page is mapped until the end of this function, and accessed as an atomic only.
+    let raw_word: &AtomicU32 = unsafe { &*pages.start().cast::<AtomicU32>() };
     let raw_set = move |mine: u32| {
         raw_word.store(mine, Release);
         if by == By::Sleeping {
@@ -109,7 +109,7 @@ pub(crate) fn round_trip(by: By) -> Result<Found> {
         || {
             let word = &segment.access().as_atomic_u32()?[0];
             let (mut a, mut b) = (0_u32, 0_u32);
-            let mut times = Vec::new();
+            let mut pairs = Pairs::default();
             for _ in 0..BATCHES {
                 let start = Instant::now();
                 for _ in 0..rounds {
@@ -124,24 +124,24 @@ pub(crate) fn round_trip(by: By) -> Result<Found> {
                     b += 2;
                     raw_wait(b);
                 }
-                times.push((first, start.elapsed().as_secs_f64() / f64::from(rounds)));
+                pairs.push(first, start.elapsed().as_secs_f64() / f64::from(rounds));
             }
-            Ok(Found::of(&times))
+            Ok(pairs)
         },
     )
 }
 
 fn futex(word: &AtomicU32, call: i32, value: u32) {
-    // SAFETY: the word lives, and without a time the rest is not looked at.
+    // SAFETY: the word is borrowed, and these calls use no further pointer but the time, which is null.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), call, value, 0_usize) };
 }
 
-/// Payloads in the ring at the same time.
+/// The number of payloads that the ring holds at the same time.
 const SLOTS: u32 = 4;
-/// Where the payloads start; before them stand how many were written, and how many were read.
+/// The offset of the payloads, in bytes. Before them are the numbers of payloads written and read.
 const HEADER: usize = 4096;
 
-/// A ring in a segment: the sides are told apart by who calls what.
+/// A ring in a segment. One process sends, the other receives.
 struct Ring<'a> {
     access: Access<'a>,
     written: &'a AtomicU32,
@@ -181,7 +181,7 @@ impl<'a> Ring<'a> {
                 .unwrap_or(written);
         }
         let slot = HEADER + (number % SLOTS) as usize * self.size;
-        // Used in place: the first and the last byte stand for it.
+        // Used in place. Reading the first and the last byte stands for that.
         let payload = self.access.range(slot, self.size)?.as_atomic_u8();
         let found = payload[0].load(Acquire) ^ payload[self.size - 1].load(Acquire);
         self.read.store(number + 1, Release);
@@ -198,8 +198,9 @@ struct RawRing {
 
 impl RawRing {
     fn word(&self, index: usize) -> &AtomicU32 {
-        // SAFETY: mapped, aligned, and only ever accessed as an atomic.
-        unsafe { &*self.pages.base.cast::<AtomicU32>().add(index) }
+        // SAFETY: the words are in the first page, which is mapped as long as `self` and accessed as atomics
+        // only.
+        unsafe { &*self.pages.start().cast::<AtomicU32>().add(index) }
     }
 
     fn wait(word: &AtomicU32, value: u32) -> u32 {
@@ -232,10 +233,10 @@ impl RawRing {
             written = Self::wait(self.word(0), written);
         }
         let slot = HEADER + (number % SLOTS) as usize * self.size;
-        // SAFETY: within the mapping, which has room for all slots.
+        // SAFETY: the mapping includes all slots, and the sender does not write this one now.
         let found = unsafe {
-            self.pages.base.add(slot).read_volatile()
-                ^ self.pages.base.add(slot + self.size - 1).read_volatile()
+            self.pages.start().add(slot).read_volatile()
+                ^ self.pages.start().add(slot + self.size - 1).read_volatile()
         };
         self.word(32).store(number + 1, Release);
         futex(self.word(32), libc::FUTEX_WAKE, 1);
@@ -243,9 +244,9 @@ impl RawRing {
     }
 }
 
-/// Payloads of this size to another process: through our ring, one by hand, a pipe. Returns ours against
-/// either.
-pub(crate) fn hand_over(size: usize) -> Result<[Found; 2]> {
+/// Sends payloads of this size to another process, through our ring, a ring by hand, and a pipe. Returns
+/// ours beside the other ring, and ours beside the pipe.
+pub(crate) fn hand_over(size: usize) -> Result<[Pairs; 2]> {
     let count: u32 = if size > 1 << 19 { 60 } else { 400 };
     let len = HEADER + SLOTS as usize * size;
     let mut provider = StdShMemProvider::new()?;
@@ -253,12 +254,12 @@ pub(crate) fn hand_over(size: usize) -> Result<[Found; 2]> {
     let mut theirs = provider.clone_ref(&segment)?;
     let fd = raw::memfd(len)?;
     let map = || -> Result<_> {
-        let pages = Pages::of(&fd, len, MapFlags::SHARED)?;
+        let pages = Pages::shared(&fd, len)?;
         Ok(RawRing { pages, size })
     };
     let (mut mine, other) = (map()?, map()?);
     let (reader, writer): (OwnedFd, OwnedFd) = rustix::pipe::pipe()?;
-    let (mut done, mut said) = UnixStream::pair()?;
+    let (mut done, mut report) = UnixStream::pair()?;
     let mut payload = vec![7_u8; size];
     with_child(
         move || {
@@ -269,11 +270,11 @@ pub(crate) fn hand_over(size: usize) -> Result<[Found; 2]> {
                 for number in next..next + count {
                     core::hint::black_box(ring.receive(number)?);
                 }
-                said.write_all(&[1])?;
+                report.write_all(&[1])?;
                 for number in next..next + count {
                     core::hint::black_box(other.receive(number));
                 }
-                said.write_all(&[1])?;
+                report.write_all(&[1])?;
                 for _ in 0..count {
                     let mut at = 0;
                     while at < size {
@@ -281,14 +282,14 @@ pub(crate) fn hand_over(size: usize) -> Result<[Found; 2]> {
                     }
                     core::hint::black_box(buffer[0] ^ buffer[size - 1]);
                 }
-                said.write_all(&[1])?;
+                report.write_all(&[1])?;
                 next += count;
             }
             Ok(())
         },
         || {
             let ring = Ring::of(&mut segment, size)?;
-            let mut times = [Vec::new(), Vec::new()];
+            let mut pairs = [Pairs::default(), Pairs::default()];
             let mut next = 0_u32;
             let mut answer = [0];
             for _ in 0..BATCHES {
@@ -316,16 +317,16 @@ pub(crate) fn hand_over(size: usize) -> Result<[Found; 2]> {
                     }
                     Ok(())
                 })?;
-                times[0].push((ours, raw));
-                times[1].push((ours, pipe));
+                pairs[0].push(ours, raw);
+                pairs[1].push(ours, pipe);
                 next += count;
             }
-            Ok(times.map(|times| Found::of(&times)))
+            Ok(pairs)
         },
     )
 }
 
-/// A fork, and a child that ends at once.
+/// Forks a child that ends at once.
 pub(crate) fn fork() -> Result {
     with_child(|| Ok(()), || Ok(()))
 }

@@ -1,5 +1,5 @@
-//! A provider of a program's own, as it was written for 0.16 of the original: it delegates what that
-//! demanded, and nothing else.
+//! A provider that a program implements, as it was written for 0.16: it delegates the methods that 0.16
+//! required, and no others. `libafl/tests/written_for_0_16.rs` tests the same type without LLMP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use libafl::Error;
 use libafl_bolts::shmem::{ShMemId, ShMemProvider};
 
-/// Counts the segments that are made.
+/// Counts the segments that are created.
 #[derive(Clone, Debug, Default)]
 pub struct Counted<SP> {
     inner: SP,
-    made: Arc<AtomicUsize>,
+    created: Arc<AtomicUsize>,
 }
 
 impl<SP> Counted<SP> {
-    /// How many its clones have made, together with it.
-    pub fn made(&self) -> usize {
-        self.made.load(Ordering::Relaxed)
+    /// Returns the number of segments that this provider and its clones have created.
+    pub fn created(&self) -> usize {
+        self.created.load(Ordering::Relaxed)
     }
 }
 
@@ -27,12 +27,12 @@ impl<SP: ShMemProvider> ShMemProvider for Counted<SP> {
     fn new() -> Result<Self, Error> {
         Ok(Self {
             inner: SP::new()?,
-            made: Arc::default(),
+            created: Arc::default(),
         })
     }
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error> {
-        self.made.fetch_add(1, Ordering::Relaxed);
+        self.created.fetch_add(1, Ordering::Relaxed);
         self.inner.new_shmem(map_size)
     }
 

@@ -8,9 +8,9 @@ use libafl_bolts::shmem::{
     UnixShMemProvider,
 };
 
-use crate::report::say;
+use crate::report::report;
 
-/// How many children there are for each provider.
+/// The number of children for each provider.
 const CHILDREN: u8 = 3;
 
 pub fn parent() -> Result<(), Error> {
@@ -29,11 +29,12 @@ fn hand_over<P: ShMemProvider>(name: &str) -> Result<(), Error> {
             .args(["environment", "child", name])
             .status()?;
         if child.code().is_some() {
-            return Err(Error::illegal_state(format!("a child ended with {child}")));
+            let problem = format!("a child did not abort: {child}");
+            return Err(Error::illegal_state(problem));
         }
     }
     let sum = segment.access().as_atomic_u8()[0].load(std::sync::atomic::Ordering::Acquire);
-    say(&format!("{name}: {sum} of {CHILDREN} children were here"));
+    report(&format!("{name}: {sum} of {CHILDREN} children attached"));
     Ok(())
 }
 
@@ -47,7 +48,7 @@ pub fn child(name: &str) -> Result<(), Error> {
     }
 }
 
-/// Adds one, and aborts with the segment in its hands.
+/// Adds one, and aborts while it holds the segment.
 fn add<P: ShMemProvider>(name: &str) -> Result<(), Error> {
     let mut segment = P::new()?.existing_from_env(name)?;
     segment.access().as_atomic_u8()[0].fetch_add(1, std::sync::atomic::Ordering::AcqRel);

@@ -1,5 +1,5 @@
-//! `InProcessForkExecutor`: each execution is a forked child, which marks its coverage in a segment of
-//! its parent before it aborts.
+//! `InProcessForkExecutor`: each execution is a forked child, which marks its coverage in a segment of its
+//! parent before it aborts.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use libafl_bolts::shmem::{ShMemProvider, StdShMemProvider};
 use libafl_bolts::tuples::tuple_list;
 
 use crate::fuzzer::{CRASHES, MAP, State, target};
-use crate::report::say;
+use crate::report::report;
 
 pub fn run() -> Result<(), Error> {
     let mut provider = StdShMemProvider::new()?;
     let mut map = provider.new_shmem(MAP)?;
     let start = map.as_mut_ptr();
-    // SAFETY: the map lives until the end of this function, and so does the observer.
+    // SAFETY: the map has `MAP` bytes and is dropped after the observer.
     let observer = unsafe { StdMapObserver::from_mut_ptr("coverage", start, MAP) };
     let mut feedback = MaxMapFeedback::new(&observer);
     let mut objective = CrashFeedback::new();
@@ -60,7 +60,7 @@ pub fn run() -> Result<(), Error> {
     while state.solutions().count() < CRASHES {
         fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
     }
-    say(&format!(
+    report(&format!(
         "{} crashes, {} inputs with new coverage, {} executions",
         state.solutions().count(),
         state.corpus().count(),

@@ -1,5 +1,5 @@
-//! `ForkserverExecutor` over a target of AFL++, with the coverage and the test cases in shared memory.
-//! The target does nothing unless its test cases come from there.
+//! `ForkserverExecutor` with a target of AFL++. Coverage and test cases are in shared memory; the target does
+//! nothing if its test case is elsewhere.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use libafl_bolts::tuples::tuple_list;
 
 use crate::fuzzer::State;
 
-/// How many bytes of coverage there are, at most.
+/// The size of the coverage map in bytes.
 const MAP: usize = 65536;
 
 pub fn run(target: &str) -> Result<(), Error> {
@@ -34,7 +34,7 @@ pub fn run(target: &str) -> Result<(), Error> {
     // SAFETY: this process has no other thread.
     unsafe { map.write_to_env("__AFL_SHM_ID")? };
     let start = map.as_mut_ptr();
-    // SAFETY: the map lives until the end of this function, and so does the observer.
+    // SAFETY: the map has `MAP` bytes and is dropped after the observer.
     let observer = unsafe { StdMapObserver::from_mut_ptr("coverage", start, MAP) };
     let observer = HitcountsMapObserver::new(observer);
     let mut feedback = MaxMapFeedback::new(&observer);
@@ -65,7 +65,7 @@ pub fn run(target: &str) -> Result<(), Error> {
         fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
     }
     println!(
-        "The planted crash was found; {} inputs with new coverage",
+        "The planted crash was found, and {} inputs with new coverage",
         state.corpus().count()
     );
     Ok(())

@@ -1,5 +1,5 @@
-//! A fuzzer of a function in its own process: what it finds aborts the process, and the successor
-//! goes on with its state.
+//! A fuzzer of a function in its own process. A crash that it finds aborts the process, and its successor
+//! continues with its state.
 
 use std::num::NonZeroUsize;
 
@@ -18,34 +18,34 @@ use libafl_bolts::rands::StdRand;
 use libafl_bolts::shmem::{ShMem, ShMemProvider};
 use libafl_bolts::tuples::tuple_list;
 
-use crate::report::say;
+use crate::report::report;
 
-/// How often a client shall crash before it is done.
+/// The number of crashes after which a client is done.
 pub const CRASHES: usize = 3;
 
-/// How many bytes of coverage there are.
+/// The size of the coverage map in bytes.
 pub const MAP: usize = 64;
 
-/// What is kept from one process to the next.
+/// The state that a process leaves to its successor.
 pub type State =
     StdState<InMemoryCorpus<BytesInput>, BytesInput, StdRand, InMemoryCorpus<BytesInput>>;
 
-/// What is fuzzed: it aborts when the input starts with `abc`.
+/// The target: aborts when the input starts with `abc`.
 ///
-/// Marks in `map` how far it has got.
+/// Marks each letter that it has passed in `map`, which has [`MAP`] bytes.
 pub fn target(input: &BytesInput, map: *mut u8) -> ExitKind {
     let bytes = input.target_bytes();
     for (at, expected) in b"abc".iter().enumerate() {
         if bytes.get(at) != Some(expected) {
             return ExitKind::Ok;
         }
-        // SAFETY: the map has `MAP` bytes, and nobody has a reference to them while this runs.
+        // SAFETY: the callers pass a map of `MAP` bytes, to which there are no references meanwhile.
         unsafe { map.add(at + 1).write_volatile(1) };
     }
     std::process::abort()
 }
 
-/// Fuzzes until [`CRASHES`] crashes have been found, all but the last of them by predecessors.
+/// Fuzzes until [`CRASHES`] crashes have been found. Each of them ends a process.
 pub fn run<EM, P>(
     name: &str,
     state: Option<State>,
@@ -62,7 +62,7 @@ where
 {
     let mut map = provider.new_shmem(MAP)?;
     let start = map.as_mut_ptr();
-    // SAFETY: the map lives until the end of this function, and so does the observer.
+    // SAFETY: the map has this size and is dropped after the observer.
     let observer = unsafe { StdMapObserver::from_mut_ptr("coverage", start, map.len()) };
     let mut feedback = MaxMapFeedback::new(&observer);
     let mut objective = CrashFeedback::new();
@@ -76,7 +76,7 @@ where
             &mut objective,
         )?,
     };
-    say(&format!(
+    report(&format!(
         "{name}: process {} starts with {} crashes, after {} executions",
         std::process::id(),
         state.solutions().count(),
@@ -105,6 +105,6 @@ where
     while state.solutions().count() < CRASHES {
         fuzzer.fuzz_one(&mut stages, &mut executor, &mut state, &mut manager)?;
     }
-    say(&format!("{name}: done"));
+    report(&format!("{name}: done"));
     manager.send_exiting()
 }

@@ -13,11 +13,11 @@ type Manager = LlmpRestartingEventManager<(), BytesInput, State, StdShMem, StdSh
 
 pub fn run(fork: bool, port: u16) -> Result<(), Error> {
     let all = get_core_ids()?;
+    // One client for each processor, and two at most.
     let cores = Cores {
         cmdline: String::new(),
         ids: all.into_iter().take(2).collect(),
     };
-    // Two clients wherever there are two processors.
     let mut provider = StdShMemProvider::new()?;
     let own = provider.clone();
     let client = |state: Option<State>, manager: Manager, client: ClientDescription| {

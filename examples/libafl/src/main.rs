@@ -1,7 +1,7 @@
-//! Fuzzers over this crate whose clients crash, resume and go on; and that nothing is left in the end.
+//! Fuzzers with LibAFL over this crate, whose clients crash, resume and continue.
 //!
-//! Without arguments it plays every scene in processes of its own, in a folder of its own, and
-//! compares what they report with what it should be. `SCENE [ARGUMENT…]` plays one.
+//! Without arguments it runs every scenario, each in new processes and in a new directory, and checks what they
+//! report. `SCENARIO [ARGUMENT…]` runs one. `libafl/alone` checks that nothing is left behind.
 
 mod counted;
 mod environment;
@@ -11,7 +11,7 @@ mod fuzzer;
 mod launcher;
 mod messages;
 mod report;
-mod scenes;
+mod scenarios;
 mod simple;
 
 use libafl::Error;
@@ -19,8 +19,8 @@ use libafl::Error;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let played = match args[..] {
-        [] => return scenes::play_all(),
+    let result = match args[..] {
+        [] => return scenarios::run_all(),
         ["launcher", how, port] => launcher::run(how == "fork", port.parse()?),
         ["simple", how] => simple::run(how == "fork"),
         ["forked"] => forked::run(),
@@ -28,10 +28,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["environment"] => environment::parent(),
         ["environment", "child", name] => environment::child(name),
         ["forkserver", target] => forkserver::run(target),
-        _ => return Err("no such scene".into()),
+        _ => return Err("there is no such scenario".into()),
     };
-    match played {
-        // How a restarting manager says that all is done.
+    match result {
+        // A restarting manager returns this error when everything is done.
         Ok(()) | Err(Error::ShuttingDown) => Ok(()),
         Err(error) => Err(error.into()),
     }

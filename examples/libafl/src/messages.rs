@@ -1,8 +1,8 @@
-//! LLMP between separate programs, with messages of which a page holds three.
+//! LLMP between separate programs, with messages so large that a page holds three.
 //!
-//! The sender aborts half-way. Its successor attaches, by id, to the page that it was at: its dead
-//! predecessor has made it, and only the broker still holds it. The receiver aborts as well, at a page
-//! of the broker.
+//! The sender aborts after half of them. Its successor attaches, by id, to the page that the sender was writing:
+//! its creator is dead, and only the broker still holds it. The receiver aborts as well, while it reads a page of
+//! the broker.
 
 use std::num::NonZeroUsize;
 use std::thread::sleep;
@@ -13,21 +13,21 @@ use libafl_bolts::llmp::{Broker, LlmpBroker, LlmpClient, LlmpClientDescription, 
 use libafl_bolts::shmem::{ShMemProvider, StdShMem, StdShMemProvider};
 
 use crate::counted::Counted;
-use crate::report::say;
+use crate::report::report;
 
-/// How many messages there are.
+/// The number of messages.
 pub const MESSAGES: u32 = 16;
 
-/// How many bytes one has. A page of LLMP has a mebibyte.
+/// The length of a message in bytes. A page of LLMP has a mebibyte.
 const LENGTH: usize = 300_000;
 
-/// After how many of them a process aborts.
+/// The number of messages after which the sender, and the receiver, abort.
 const SENT: u32 = 8;
 const RECEIVED: u32 = 5;
 
 const TAG: Tag = Tag(0x5EED_5EED);
 
-/// One of our own, over the default.
+/// A provider that this program implements, over the default.
 type Provider = Counted<StdShMemProvider>;
 type Client = LlmpClient<StdShMem, Provider>;
 
@@ -37,27 +37,27 @@ pub fn run(role: &str, port: u16) -> Result<(), Error> {
         "sender" => {
             let provider = Provider::new()?;
             let mut client = LlmpClient::create_attach_to_tcp(provider.clone(), port)?;
-            say(&format!("sender: process {} begins", std::process::id()));
+            report(&format!("sender: process {} starts", std::process::id()));
             send(&mut client, 0..SENT)?;
-            let made = provider.made();
-            assert!(made > 0, "its pages were made by another provider");
+            let created = provider.created();
+            assert!(created > 0, "its pages were created by another provider");
             leave(&client, role)
         }
         "sender-again" => {
             let (mut client, predecessor) = resume("sender")?;
-            say(&format!("sender: goes on after {predecessor}"));
+            report(&format!("sender: continues after {predecessor}"));
             send(&mut client, SENT..MESSAGES)?;
             exit(client)
         }
         "receiver" => {
             let mut client = connect(port)?;
-            say("receiver: is there");
+            report("receiver: connected");
             receive(&mut client, 0..RECEIVED)?;
             leave(&client, role)
         }
         "receiver-again" => {
             let (mut client, predecessor) = resume("receiver")?;
-            say(&format!("receiver: goes on after {predecessor}"));
+            report(&format!("receiver: continues after {predecessor}"));
             receive(&mut client, RECEIVED..MESSAGES)?;
             exit(client)
         }
@@ -65,11 +65,11 @@ pub fn run(role: &str, port: u16) -> Result<(), Error> {
     }
 }
 
-/// Ends when two clients have been there and none is left.
+/// Runs the broker until two clients have connected and disconnected.
 fn broker(port: u16) -> Result<(), Error> {
     let mut broker = LlmpBroker::create_attach_to_tcp(Provider::new()?, (), port)?;
     broker.set_exit_after(NonZeroUsize::new(2).expect("not zero"));
-    say("broker: is there");
+    report("broker: listening");
     broker.loop_with_timeouts(Duration::from_mins(1), Some(Duration::from_millis(1)));
     Ok(())
 }
@@ -85,30 +85,31 @@ fn send(client: &mut Client, numbers: std::ops::Range<u32>) -> Result<(), Error>
     Ok(())
 }
 
-/// Looks again and again, as fuzzers do: where a page ends, LLMP's own blocking call panics.
+/// Polls, as fuzzers do, because LLMP's blocking call panics at the end of a page.
 fn receive(client: &mut Client, numbers: std::ops::Range<u32>) -> Result<(), Error> {
     for number in numbers {
         loop {
             match client.recv_buf()? {
                 Some((_, TAG, bytes)) if bytes == message(number) => break,
                 Some(_) => {
-                    let lost = format!("message {number} is not what was sent");
-                    return Err(Error::illegal_state(lost));
+                    let problem = format!("message {number} is not the one that was sent");
+                    return Err(Error::illegal_state(problem));
                 }
                 None => sleep(Duration::from_millis(1)),
             }
         }
-        say(&format!("receiver: message {number}"));
+        report(&format!("receiver: message {number}"));
     }
     Ok(())
 }
 
-/// Which message it is stands in every word of it.
+/// Returns a message, each word of which is its number.
 fn message(number: u32) -> Vec<u8> {
     number.to_le_bytes().repeat(LENGTH / 4)
 }
 
-/// Writes down where it is, waits until the broker has opened its page, and aborts.
+/// Waits until the broker has opened the client's page, writes a description of the client to a file, and
+/// aborts.
 fn leave(client: &Client, role: &str) -> ! {
     let described = client
         .describe()
@@ -119,7 +120,7 @@ fn leave(client: &Client, role: &str) -> ! {
     std::process::abort()
 }
 
-/// Goes on where a client of that role was when it aborted. Says who that was.
+/// Returns the client that continues where the one of this role aborted, and a text about that process.
 fn resume(role: &str) -> Result<(Client, String), Error> {
     let bytes = std::fs::read(role)?;
     let (description, pid): (LlmpClientDescription, u32) = postcard::from_bytes(&bytes)?;
@@ -132,7 +133,7 @@ fn resume(role: &str) -> Result<(Client, String), Error> {
     Ok((client, format!("process {pid}, which is {state}")))
 }
 
-/// Tells the broker that this client ends, and waits until it has heard it.
+/// Tells the broker that this client ends, and waits until the broker has read that.
 fn exit(mut client: Client) -> Result<(), Error> {
     client.sender_mut().send_exiting()?;
     while !client.safe_to_unmap() {

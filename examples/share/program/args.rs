@@ -1,4 +1,4 @@
-//! The command line.
+//! [`Args`]: the command line.
 
 use core::num::NonZeroUsize;
 use std::fs::{self, File};
@@ -13,21 +13,21 @@ use super::Result;
 
 pub(super) const USAGE: &str = "\
 Shares the bytes of files with worker processes, through shared memory and through pipes,
-checks what they make of them, and tells how long it took.
+checks their results, and reports the times.
 
-Usage: share [OPTION…] [FILE or FOLDER…]
+Usage: share [OPTION…] [FILE or DIRECTORY…]
 
-  --workers N     processes that share the work (default: one per core, at least 2)
-  --repeat N      rounds behind the first; their medians are reported (default: 5)
-  --mechanism M   what segments are made by: default, memfd, sysv or posix (whose names stay in
-                  /dev/shm if the parent is killed)
-  --kill          instead, kill a worker in the middle of its part, and show what is left
+  --workers N     number of worker processes (default: one per core, at least 2)
+  --repeat N      rounds after the first; their medians are reported (default: 5)
+  --mechanism M   default, memfd, sysv or posix (whose names stay in /dev/shm if the parent is
+                  killed)
+  --kill          kill a worker in the middle of its part, and report what is left
   --help          this text
 
-Several files are taken as one, a folder as all files in it. Without a file: the sources of the
-crate and of its tests.";
+The bytes of all files are joined; a directory stands for all files in it. The default is the
+sources of the crate and of its tests.";
 
-/// What the user wants.
+/// The command line.
 pub(super) struct Args {
     files: Vec<PathBuf>,
     pub(super) workers: usize,
@@ -66,20 +66,20 @@ impl Args {
         Ok(args)
     }
 
-    /// All bytes of all files: at least one.
+    /// Returns the bytes of all files, at least one.
     pub(super) fn read_files(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         for path in &self.files {
             read(path, &mut bytes).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         if bytes.is_empty() {
-            return Err("there is nothing to share: the input is empty".into());
+            return Err("the input is empty".into());
         }
         Ok(bytes)
     }
 }
 
-/// Appends the bytes of the file, or of all files in the folder, in the order of their names.
+/// Appends the bytes of the file, or of all files in the directory, in the order of their names.
 fn read(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
     if !path.is_dir() {
         File::open(path)?.read_to_end(bytes)?;

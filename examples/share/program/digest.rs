@@ -7,24 +7,24 @@ use crc32fast::Hasher;
 /// The size of the map: a counter for each pair of bytes.
 pub(super) const MAP: usize = 1 << 16;
 
-/// What is found out about a stretch of bytes.
+/// The result of the work on a range of bytes.
 pub(super) struct Digest {
-    /// How often each pair occurs: at `previous * 256 + byte`, and no further than 255, like the
-    /// counters of edges in a fuzzer's map.
+    /// The number of times that each pair occurs, at index `previous * 256 + byte`. Counters stop at 255, like
+    /// the counters of edges in a fuzzer's map.
     pub(super) map: Vec<u8>,
     crc: Hasher,
 }
 
 impl Digest {
-    /// Of bytes, with the one before them. The pair across a border belongs to the stretch behind
-    /// it, and so is counted once.
+    /// Returns the digest of bytes, given the byte before them. A pair across the border of two ranges belongs
+    /// to the second one, so it is counted once.
     pub(super) fn of(previous: Option<u8>, bytes: &[u8]) -> Self {
         let mut digest = Self::with_crc(0, 0);
         digest.update(previous, bytes);
         digest
     }
 
-    /// Of `len` bytes with this CRC-32. The map is still to be filled.
+    /// Returns the digest of `len` bytes with this CRC-32, with an empty map.
     pub(super) fn with_crc(crc: u32, len: usize) -> Self {
         Self {
             map: vec![0; MAP],
@@ -36,7 +36,7 @@ impl Digest {
         self.crc.clone().finalize()
     }
 
-    /// Takes in more bytes, with the one before them.
+    /// Adds bytes, given the byte before them.
     pub(super) fn update(&mut self, previous: Option<u8>, bytes: &[u8]) {
         self.crc.update(bytes);
         let (mut previous, rest) = match (previous, bytes) {
@@ -51,7 +51,7 @@ impl Digest {
         }
     }
 
-    /// Takes in what was found out about the bytes that come next.
+    /// Adds the digest of the bytes that follow.
     pub(super) fn append(&mut self, next: &Self) {
         self.crc.combine(&next.crc);
         for (counter, more) in self.map.iter_mut().zip(&next.map) {
@@ -60,12 +60,12 @@ impl Digest {
     }
 }
 
-/// Part `index` of `len` bytes in `count` parts, which differ by one byte at most.
+/// Returns part `index` of `len` bytes in `count` parts, whose lengths differ by one byte at most.
 pub(super) fn part(len: usize, index: usize, count: usize) -> Range<usize> {
     border(len, index, count)..border(len, index + 1, count)
 }
 
-/// Where part `index` begins.
+/// Returns the start of part `index`.
 pub(super) fn border(len: usize, index: usize, count: usize) -> usize {
     len / count * index + len % count * index / count
 }

@@ -1,4 +1,4 @@
-//! What the user sees: takes both roads, checks the results, and prints the table.
+//! Runs the rounds, through shared memory and through pipes, checks the results, and prints the table.
 
 mod args;
 mod digest;
@@ -26,20 +26,21 @@ use stage::Stage;
 type Error = Box<dyn core::error::Error + Send + Sync>;
 type Result<T> = core::result::Result<T, Error>;
 
-/// What is to be done.
+/// The work.
 struct Job {
     bytes: Vec<u8>,
     workers: usize,
     provider: StdShMemProvider,
-    /// What the parent found by itself.
+    /// The result that the parent has computed.
     expected: Digest,
 }
 
-/// One round of it. The results are those of the workers, in order.
+/// One round of the work.
 struct Round {
+    /// In the order of the workers.
     results: Vec<Digest>,
     total: Duration,
-    /// How much of that was the hand-over, where it can be told from the work.
+    /// The part of the total in which the bytes were handed over, if it is separate from the work.
     handover: Option<Duration>,
 }
 
@@ -51,7 +52,7 @@ pub(crate) fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // If this fails there is nobody to tell.
+            // If this fails, the error cannot be reported.
             let _ = writeln!(io::stderr(), "share: {error}");
             ExitCode::FAILURE
         }
@@ -63,7 +64,7 @@ fn parent(out: &mut impl Write) -> Result<()> {
     if args.help {
         return Ok(writeln!(out, "{USAGE}")?);
     }
-    // From here on the files are in memory: no disk is measured.
+    // From here on the files are in memory, so no disk is measured.
     let bytes = args.read_files()?;
     let start = Instant::now();
     let expected = Digest::of(None, &bytes);
@@ -75,7 +76,7 @@ fn parent(out: &mut impl Write) -> Result<()> {
         expected,
     };
     if args.kill {
-        return kill::story(&job, out);
+        return kill::demonstrate(&job, out);
     }
 
     writeln!(out, "{HEAD}")?;
@@ -91,11 +92,11 @@ fn parent(out: &mut impl Write) -> Result<()> {
     drop(pipes);
     writeln!(
         out,
-        "\nAll results are right, CRC-32 {:08x}. But for the first round, times are medians of\n\
-         {}, by the same workers. In the first the system makes the pages of the new segment; pipes\n\
-         need none. Pipes hand over while the work is done; who makes the bytes in the segment\n\
-         has nothing to hand over. The work, map and CRC-32, is the same on both roads, and\n\
-         outweighs them for long inputs: it takes one process {alone:.1?}.",
+        "\nAll results are correct, CRC-32 {:08x}. Except for the first round, times are medians of\n\
+         {} rounds with the same workers. In the first round, the system allocates the pages of the\n\
+         new segment. With pipes, hand-over and work overlap. A program that produces its bytes in\n\
+         the segment has no hand-over. The work (map and CRC-32) is the same for both; it takes a\n\
+         single process {alone:.1?}, which for long inputs is most of the time.",
         job.expected.crc(),
         args.repeat,
     )?;
@@ -103,14 +104,13 @@ fn parent(out: &mut impl Write) -> Result<()> {
 }
 
 const HEAD: &str =
-    "road                 bytes  workers  first round  hand-over      work     total  throughput";
+    "transport            bytes  workers  first round  hand-over      work     total  throughput";
 
 impl Job {
-    /// Takes a road once, then `repeat` times more, and checks the results each time. Returns a row
-    /// of the table.
+    /// Runs a round, then `repeat` rounds more, and checks the results each time. Returns a row of the table.
     fn measure(
         &self,
-        road: &str,
+        transport: &str,
         repeat: usize,
         mut round: impl FnMut() -> Result<Round>,
     ) -> Result<String> {
@@ -130,7 +130,7 @@ impl Job {
         let time = |time: Duration| format!("{time:.1?}");
         let known = |part: Option<Duration>| part.map_or("-".into(), time);
         Ok(format!(
-            "{road:13} {:>12} {:>8} {:>12} {:>10} {:>9} {:>9} {:>11}",
+            "{transport:13} {:>12} {:>8} {:>12} {:>10} {:>9} {:>9} {:>11}",
             self.bytes.len(),
             self.workers,
             time(first),
@@ -141,19 +141,21 @@ impl Job {
         ))
     }
 
-    /// Compares what the workers found with what the parent did.
+    /// Compares the results of the workers with that of the parent.
     fn check(&self, results: &[Digest]) -> Result<()> {
         let mut all = Digest::of(None, &[]);
         for (index, result) in results.iter().enumerate() {
             let crc = crc32fast::hash(&self.bytes[part(self.bytes.len(), index, self.workers)]);
             let found = result.crc();
             if found != crc {
-                return Err(format!("worker {index} found CRC {found:08x}, not {crc:08x}").into());
+                return Err(
+                    format!("worker {index} has computed CRC {found:08x}, not {crc:08x}").into(),
+                );
             }
             all.append(result);
         }
         if all.crc() != self.expected.crc() || all.map != self.expected.map {
-            return Err("the results of the workers do not make up that of the whole".into());
+            return Err("the joined results of the workers differ from the whole".into());
         }
         Ok(())
     }

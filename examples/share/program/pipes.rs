@@ -1,4 +1,4 @@
-//! The other road: each worker gets its part through its standard input.
+//! The comparison: each worker gets its part through its standard input.
 
 use std::io;
 use std::thread::{self, Builder, ScopedJoinHandle};
@@ -9,7 +9,7 @@ use super::process::{Worker, command};
 use super::worker::INPUT;
 use super::{Result, Round};
 
-/// The workers at the other ends.
+/// Workers that use their pipes only.
 pub(super) struct Pipes {
     workers: Vec<Worker>,
 }
@@ -21,18 +21,18 @@ impl Pipes {
         let mut workers = (0..workers)
             .map(|index| Worker::start(&mut command, index))
             .collect::<Result<Vec<_>>>()?;
-        workers.iter_mut().try_for_each(Worker::hear)?;
+        workers.iter_mut().try_for_each(Worker::wait_for_signal)?;
         Ok(Self { workers })
     }
 
-    /// Sends the bytes and receives the results, with a thread for each pipe.
+    /// Sends the bytes and receives the results, with a thread for each worker.
     pub(super) fn round(&mut self, bytes: &[u8]) -> Result<Round> {
         let start = Instant::now();
         let count = self.workers.len();
         let results = thread::scope(|scope| {
-            let begin =
+            let spawn =
                 |worker| Builder::new().spawn_scoped(scope, move || exchange(worker, bytes, count));
-            let threads: Vec<_> = self.workers.iter_mut().map(begin).collect();
+            let threads: Vec<_> = self.workers.iter_mut().map(spawn).collect();
             let panicked = |_| Err("a thread panicked".into());
             let join = |thread: io::Result<ScopedJoinHandle<'_, _>>| {
                 thread?.join().unwrap_or_else(panicked)

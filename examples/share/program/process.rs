@@ -1,4 +1,4 @@
-//! Worker processes, as the parent sees them: two pipes, and an end that does not go unnoticed.
+//! [`Worker`]: a worker process, with two pipes to its parent.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use super::worker::WORKER;
 use super::{Error, Result};
 
-/// This program, to be started as a worker.
+/// Returns a command that starts this program with pipes.
 pub(super) fn command() -> io::Result<Command> {
     let mut command = Command::new(env::current_exe()?);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -47,29 +47,29 @@ impl Worker {
         self.to.write_all(bytes).map_err(|error| self.lost(&error))
     }
 
-    /// Waits for as many bytes. If the worker dies that ends the wait as well: its pipe is closed.
+    /// Reads exactly these bytes. Fails if the worker dies, because that closes its pipe.
     pub(super) fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.from
             .read_exact(bytes)
             .map_err(|error| self.lost(&error))
     }
 
-    /// Waits for the byte by which it says that it is ready or done.
-    pub(super) fn hear(&mut self) -> Result<()> {
+    /// Waits for the byte that tells that the worker is ready or done.
+    pub(super) fn wait_for_signal(&mut self) -> Result<()> {
         self.read(&mut [0])
     }
 
-    /// Ends it with SIGKILL.
+    /// Kills the process with SIGKILL.
     pub(super) fn kill(&mut self) -> io::Result<ExitStatus> {
         self.child.kill()?;
         self.child.wait()
     }
 
-    /// Why a pipe failed: because the worker has died.
+    /// Returns the reason why a pipe has failed: the worker has died.
     fn lost(&mut self, error: &io::Error) -> Error {
         let index = self.index;
         match self.child.wait() {
-            Ok(status) => format!("worker {index} died before its time: {status}").into(),
+            Ok(status) => format!("worker {index} has ended: {status}").into(),
             Err(_) => format!("worker {index}: {error}").into(),
         }
     }
@@ -77,7 +77,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // There is nothing that could be done if it has ended already.
+        // Fails if it has ended already.
         let _ = self.kill();
     }
 }

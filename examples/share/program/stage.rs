@@ -1,4 +1,4 @@
-//! The road through shared memory: two segments, and the workers that have attached to them.
+//! [`Stage`]: two segments, and the workers that have attached to them.
 
 use core::time::Duration;
 use std::io::{self, IsTerminal};
@@ -16,10 +16,10 @@ use super::record::{Record, STEPS};
 use super::worker::{INPUT, RESULTS, STOP};
 use super::{Job, Result, Round};
 
-/// From how many bytes on there is a progress bar.
+/// Inputs of more bytes than this have a progress bar.
 const LONG: usize = 16 << 20;
 
-/// All that takes part.
+/// The segments and the workers.
 pub(super) struct Stage {
     pub(super) input: StdShMem,
     pub(super) results: StdShMem,
@@ -28,7 +28,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Makes the segments and starts the workers, one of which may have to stop half-way.
+    /// Creates the segments and starts the workers. The worker `stopping` stops half-way.
     pub(super) fn new(job: &Job, stopping: Option<usize>) -> Result<Self> {
         let mut provider = job.provider.clone();
         let input = provider.new_shmem(job.bytes.len())?;
@@ -46,7 +46,7 @@ impl Stage {
             }
             workers.push(Worker::start(&mut command, index)?);
         }
-        workers.iter_mut().try_for_each(Worker::hear)?;
+        workers.iter_mut().try_for_each(Worker::wait_for_signal)?;
         Ok(Self {
             input,
             results,
@@ -55,7 +55,7 @@ impl Stage {
         })
     }
 
-    /// Puts the bytes into the segment, has them worked on, and takes the results.
+    /// Writes the bytes into the segment, runs the workers, and returns the results.
     pub(super) fn round(&mut self, bytes: &[u8]) -> Result<Round> {
         let start = Instant::now();
         self.fill(bytes)?;
@@ -69,9 +69,9 @@ impl Stage {
         })
     }
 
-    /// Copies the bytes into the segment, with a thread for each part, as the pipes have it.
+    /// Copies the bytes into the segment, with a thread for each part, as for the pipes.
     ///
-    /// It may be written as a slice: the workers do not look at it until they are told.
+    /// The slice may be used here, because the workers do not read the input before they get the signal.
     pub(super) fn fill(&mut self, bytes: &[u8]) -> io::Result<()> {
         let workers = self.workers.len();
         thread::scope(|scope| {
@@ -86,7 +86,7 @@ impl Stage {
         })
     }
 
-    /// Empties the records, and tells all workers to begin. From now on nobody writes the input.
+    /// Clears the records and signals all workers to begin. From now on no process writes the input.
     pub(super) fn begin(&mut self) -> Result<()> {
         self.results.access().fill(0);
         let mut workers = self.workers.iter_mut();
@@ -95,34 +95,37 @@ impl Stage {
 
     /// Waits until all workers are done.
     pub(super) fn wait(&mut self) -> Result<()> {
-        let watched = self.input.len() > LONG && io::stderr().is_terminal();
+        let has_bar = self.input.len() > LONG && io::stderr().is_terminal();
         let count = self.workers.len();
         let results = self.results.access();
         thread::scope(|scope| {
-            let (_until_here, over) = channel();
-            if watched {
-                let draw = move || draw_progress(results, count, &over);
+            // Dropped when all workers are done, which ends the thread of the bar.
+            let (_sender, done) = channel();
+            if has_bar {
+                let draw = move || draw_progress(results, count, &done);
                 Builder::new().spawn_scoped(scope, draw)?;
             }
-            self.workers.iter_mut().try_for_each(Worker::hear)
+            self.workers
+                .iter_mut()
+                .try_for_each(Worker::wait_for_signal)
         })
     }
 
-    /// What the workers have put into their records.
+    /// Returns the results in the records.
     pub(super) fn take(&mut self) -> Result<Vec<Digest>> {
         let (len, workers) = (self.input.len(), self.workers.len());
         let results = self.results.access();
         let result = |index| match Record::of(results, index)? {
-            record if record.kept() == STEPS => record.result(part(len, index, workers).len()),
-            record => Err(format!("worker {index} stopped at step {}", record.kept()).into()),
+            record if record.stored() == STEPS => record.result(part(len, index, workers).len()),
+            record => Err(format!("worker {index} stopped at step {}", record.stored()).into()),
         };
         (0..workers).map(result).collect()
     }
 
-    /// Puts another worker, with the same ids, in the place of one that has died. Tells its pid.
+    /// Replaces a worker that has died by another one with the same ids, and returns its process number.
     pub(super) fn replace(&mut self, index: usize) -> Result<u32> {
         let mut worker = Worker::start(self.command.env_remove(STOP), index)?;
-        worker.hear()?;
+        worker.wait_for_signal()?;
         worker.write(b"!")?;
         let pid = worker.pid();
         self.workers[index] = worker;
@@ -130,13 +133,13 @@ impl Stage {
     }
 }
 
-/// Shows how far the workers have got, until the other end of the channel is dropped.
-fn draw_progress(results: Access<'_>, workers: usize, over: &Receiver<()>) {
+/// Shows the progress of the workers until the other end of the channel is dropped.
+fn draw_progress(results: Access<'_>, workers: usize, done: &Receiver<()>) {
     let bar = ProgressBar::new(u64::from(STEPS) * workers as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent} %") {
         bar.set_style(style);
     }
-    while over.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+    while done.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
         let records = (0..workers).filter_map(|index| Record::of(results, index).ok());
         bar.set_position(records.map(|record| u64::from(record.progress())).sum());
     }

@@ -1,4 +1,4 @@
-//! The worker: a program of its own, which knows from its environment what to do.
+//! The worker: a separate process, whose environment tells it what to do.
 
 use core::ops::Range;
 use std::io::{self, Read, Write};
@@ -11,15 +11,15 @@ use super::Result;
 use super::digest::{Digest, border, part};
 use super::record::{Record, STEPS};
 
-/// The variable that makes a process a worker, and says which, counted from 0.
+/// The variable that makes a process a worker. Its value is the index of the worker, from 0.
 pub(super) const WORKER: &str = "SHARE_WORKER";
-/// If this is set the worker stops in the middle of its part, and waits for its end.
+/// If this variable is set, the worker stops in the middle of its part and waits to be killed.
 pub(super) const STOP: &str = "SHARE_STOP";
-/// Under these names segments are handed over. A worker without them uses the pipe.
+/// The variables by which segments are handed over. Without them, a worker uses its pipe.
 pub(super) const INPUT: &str = "SHARE_INPUT";
 pub(super) const RESULTS: &str = "SHARE_RESULTS";
 
-/// How much is read from a pipe at once: what a pipe holds.
+/// The number of bytes that are read from a pipe at once: the capacity of a pipe.
 const BUFFER: usize = 1 << 16;
 
 pub(super) fn main(index: &str) -> Result<()> {
@@ -30,7 +30,7 @@ pub(super) fn main(index: &str) -> Result<()> {
     done.map_err(|error| format!("worker {index}: {error}").into())
 }
 
-/// Works on the bytes where they are, each time the parent says so.
+/// Works on the bytes in place, each time the parent signals.
 fn shared(index: &str) -> Result<()> {
     let index = index.parse()?;
     let mut provider = StdShMemProvider::new()?;
@@ -40,14 +40,14 @@ fn shared(index: &str) -> Result<()> {
     let workers = results.len() / Record::SIZE;
     let record = Record::of(results, index)?;
     let parent = watch_parent()?;
-    answer(&[b"!"]);
+    reply(&[b"!"]);
     loop {
         parent.recv()?;
-        // Not before: the parent was writing the bytes, and no reference to them may live while
-        // somebody does. From now on nobody does, until this round is done.
+        // Before the signal the parent was writing the bytes, so no reference to them could exist. From now
+        // on no process writes them, until this round is done.
         let bytes = &input[..];
         round(bytes, part(bytes.len(), index, workers), &record, &parent)?;
-        answer(&[b"!"]);
+        reply(&[b"!"]);
     }
 }
 
@@ -58,31 +58,32 @@ fn round(
     parent: &Receiver<u8>,
 ) -> Result<()> {
     let end_of_step = |step: u32| part.start + border(part.len(), step as usize, STEPS as usize);
-    // Nothing is kept, unless by a worker that died and is replaced by this one.
-    let kept = record.kept();
-    let mut position = end_of_step(kept);
+    // Nothing is stored, unless this worker replaces one that died.
+    let stored = record.stored();
+    let mut position = end_of_step(stored);
     let mut digest = record.result(position - part.start)?;
-    for step in kept..STEPS {
+    for step in stored..STEPS {
         if step == STEPS / 2 && env::var_os(STOP).is_some() {
-            record.keep(step, &digest)?;
-            answer(&[b"!"]);
-            parent.recv()?; // which sends nothing: it kills us here
+            record.store(step, &digest)?;
+            reply(&[b"!"]);
+            // The parent sends nothing: it kills this process here.
+            parent.recv()?;
         }
         let end = end_of_step(step + 1);
         digest.update(bytes[..position].last().copied(), &bytes[position..end]);
         record.set_progress(step + 1);
         position = end;
     }
-    record.keep(STEPS, &digest)
+    record.store(STEPS, &digest)
 }
 
-/// Passes on what the parent sends, and ends this process when the parent closes the pipe or ends,
-/// however that comes about and whatever the worker is doing.
+/// Returns a channel with the bytes that the parent sends. Ends this process, whatever it is doing, when the
+/// parent closes the pipe or ends.
 fn watch_parent() -> io::Result<Receiver<u8>> {
     let (to, from) = channel();
     thread::Builder::new().spawn(move || {
         for byte in io::stdin().lock().bytes().map_while(io::Result::ok) {
-            // If nobody receives it, the worker is at its end anyway.
+            // Fails only when the worker is ending.
             let _ = to.send(byte);
         }
         process::exit(0);
@@ -90,12 +91,12 @@ fn watch_parent() -> io::Result<Receiver<u8>> {
     Ok(from)
 }
 
-/// The same work on bytes that come through a pipe. Ahead of them come their number, whether there
-/// is a byte before them, and which.
+/// Does the same work on bytes from a pipe. Before them come their number, whether there is a byte before them,
+/// and that byte.
 fn pipe() -> Result<()> {
     let mut input = io::stdin().lock();
     let mut buffer = vec![0; BUFFER];
-    answer(&[b"!"]);
+    reply(&[b"!"]);
     let mut head = [0; 10];
     while input.read_exact(&mut head).is_ok() {
         let [len @ .., is_there, previous] = head;
@@ -111,19 +112,18 @@ fn pipe() -> Result<()> {
             previous = buffer[..len].last().copied();
             rest -= len as u64;
         }
-        answer(&[&digest.crc().to_ne_bytes(), &digest.map]);
+        reply(&[&digest.crc().to_ne_bytes(), &digest.map]);
     }
-    // The parent has closed the pipe or ended, here or in the middle of a part.
+    // The parent has closed the pipe or ended, perhaps in the middle of a part.
     Ok(())
 }
 
-/// Writes to the parent. On the shared road that only wakes it: what there is to say is in the
-/// record.
-fn answer(parts: &[&[u8]]) {
+/// Writes to the parent. With shared memory, this is only a signal: the result is in the record.
+fn reply(parts: &[&[u8]]) {
     let mut output = io::stdout().lock();
     let written = parts.iter().try_for_each(|part| output.write_all(part));
     if written.and_then(|()| output.flush()).is_err() {
-        // The parent has ended, and there is nobody else to tell.
+        // The parent has ended.
         process::exit(0);
     }
 }

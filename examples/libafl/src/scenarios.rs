@@ -1,4 +1,4 @@
-//! Plays the scenes, and compares what they report with what it should be.
+//! Runs the scenarios and checks their reports.
 
 use std::error::Error;
 use std::net::TcpListener;
@@ -12,53 +12,53 @@ use crate::report::lines;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// A scene that takes longer hangs.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// The time after which a scenario has failed.
+const TIMEOUT: Duration = Duration::from_mins(5);
 
-pub fn play_all() -> Result<()> {
-    play("Launcher, fork", |stage| {
-        fuzz(stage, &["launcher", "fork", &port()?], 2)
+pub fn run_all() -> Result<()> {
+    run("Launcher, fork", |scenario| {
+        fuzz(scenario, &["launcher", "fork", &port()?], 2)
     })?;
-    play("Launcher, spawn", |stage| {
-        fuzz(stage, &["launcher", "spawn", &port()?], 2)
+    run("Launcher, spawn", |scenario| {
+        fuzz(scenario, &["launcher", "spawn", &port()?], 2)
     })?;
-    play("SimpleRestartingEventManager, fork", |stage| {
-        fuzz(stage, &["simple", "fork"], 1)
+    run("SimpleRestartingEventManager, fork", |scenario| {
+        fuzz(scenario, &["simple", "fork"], 1)
     })?;
-    play("SimpleRestartingEventManager, spawn", |stage| {
-        fuzz(stage, &["simple", "spawn"], 1)
+    run("SimpleRestartingEventManager, spawn", |scenario| {
+        fuzz(scenario, &["simple", "spawn"], 1)
     })?;
-    play("InProcessForkExecutor", forked)?;
-    play("LLMP between programs", messages)?;
-    play("write_to_env, existing_from_env", environment)
+    run("InProcessForkExecutor", forked)?;
+    run("LLMP between programs", messages)?;
+    run("write_to_env, existing_from_env", environment)
 }
 
-fn play(name: &str, scene: impl FnOnce(&Stage) -> Result<String>) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let stage = Stage {
-        folder: folder.path(),
+fn run(name: &str, check: impl FnOnce(&Scenario) -> Result<String>) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let scenario = Scenario {
+        directory: directory.path(),
     };
-    match scene(&stage) {
-        Ok(said) => println!("ok      {name}: {said}"),
+    match check(&scenario) {
+        Ok(summary) => println!("ok      {name}: {summary}"),
         Err(error) => {
             println!("FAILED  {name}: {error}");
             for file in ["report", "output"] {
-                let text = std::fs::read(folder.path().join(file)).unwrap_or_default();
-                println!("---- {file}, the first lines");
+                let text = std::fs::read(directory.path().join(file)).unwrap_or_default();
+                println!("---- the first lines of {file}");
                 for line in String::from_utf8_lossy(&text).lines().take(30) {
                     println!("{}", line.chars().take(300).collect::<String>());
                 }
             }
-            return Err("a scene has failed".into());
+            return Err("a scenario has failed".into());
         }
     }
     Ok(())
 }
 
-/// Each of the clients crashes, resumes with what its predecessors had, and goes on.
-fn fuzz(stage: &Stage, args: &[&str], clients: usize) -> Result<String> {
-    let status = stage.wait(stage.start(args)?)?;
-    let lines = lines(stage.folder);
+/// Checks that each client crashes, resumes with the state of its predecessor, and continues.
+fn fuzz(scenario: &Scenario, args: &[&str], clients: usize) -> Result<String> {
+    let status = scenario.wait(scenario.start(args)?)?;
+    let lines = lines(scenario.directory);
     let clients = clients.min(std::thread::available_parallelism()?.get());
     for client in 1..=clients {
         let name = match args {
@@ -74,7 +74,7 @@ fn fuzz(stage: &Stage, args: &[&str], clients: usize) -> Result<String> {
             .filter(|line| line.contains(" starts with "))
             .count();
         if starts != CRASHES + 1 || of_this.last() != Some(&"done") {
-            return Err(format!("{name}{starts} processes, and then: {of_this:?}").into());
+            return Err(format!("{name}{starts} processes: {of_this:?}").into());
         }
         for (crashes, line) in of_this.iter().enumerate().take(starts) {
             let fresh = line.ends_with(" after 0 executions");
@@ -85,35 +85,35 @@ fn fuzz(stage: &Stage, args: &[&str], clients: usize) -> Result<String> {
         }
     }
     if !status.success() {
-        return Err(format!("it ended with {status}").into());
+        return Err(format!("ended with {status}").into());
     }
     Ok(format!(
-        "{clients} clients, each of which crashed {CRASHES} times, resumed and went on"
+        "each of {clients} clients crashed {CRASHES} times, resumed and continued"
     ))
 }
 
-fn forked(stage: &Stage) -> Result<String> {
-    let status = stage.wait(stage.start(&["forked"])?)?;
-    let lines = lines(stage.folder);
+fn forked(scenario: &Scenario) -> Result<String> {
+    let status = scenario.wait(scenario.start(&["forked"])?)?;
+    let lines = lines(scenario.directory);
     let [line] = &lines[..] else {
-        return Err(format!("it ended with {status}: {lines:?}").into());
+        return Err(format!("ended with {status}: {lines:?}").into());
     };
-    // The seed, and `ab` because of what a child has marked.
+    // Two inputs: the seed, and `ab`, whose coverage was marked by a child.
     if !line.starts_with(&format!("{CRASHES} crashes, 2 inputs with new coverage")) {
         return Err(line.as_str().into());
     }
     Ok(line.clone())
 }
 
-fn messages(stage: &Stage) -> Result<String> {
+fn messages(scenario: &Scenario) -> Result<String> {
     let port = port()?;
-    let start = |role: &str| stage.start(&["messages", role, &port]);
+    let start = |role: &str| scenario.start(&["messages", role, &port]);
     let broker = start("broker")?;
-    stage.await_line("broker: is there")?;
+    scenario.wait_for_line("broker: listening")?;
     let receiver = start("receiver")?;
-    stage.await_line("receiver: is there")?;
+    scenario.wait_for_line("receiver: connected")?;
     for (role, process) in [("sender", start("sender")?), ("receiver", receiver)] {
-        let status = stage.wait(process)?;
+        let status = scenario.wait(process)?;
         if status.code().is_some() {
             return Err(format!("the {role} did not abort: {status}").into());
         }
@@ -124,12 +124,12 @@ fn messages(stage: &Stage) -> Result<String> {
         ("receiver", receiver),
         ("broker", broker),
     ] {
-        let status = stage.wait(process)?;
+        let status = scenario.wait(process)?;
         if !status.success() {
             return Err(format!("the {role} ended with {status}").into());
         }
     }
-    let lines = lines(stage.folder);
+    let lines = lines(scenario.directory);
     let dead = lines
         .iter()
         .filter(|line| line.ends_with("which is dead"))
@@ -145,35 +145,35 @@ fn messages(stage: &Stage) -> Result<String> {
         return Err(format!("{lines:?}").into());
     }
     Ok(format!(
-        "{MESSAGES} large messages, sender and receiver aborted, their successors went on"
+        "{MESSAGES} large messages arrived, although sender and receiver aborted"
     ))
 }
 
-fn environment(stage: &Stage) -> Result<String> {
-    let status = stage.wait(stage.start(&["environment"])?)?;
-    let lines = lines(stage.folder);
+fn environment(scenario: &Scenario) -> Result<String> {
+    let status = scenario.wait(scenario.start(&["environment"])?)?;
+    let lines = lines(scenario.directory);
     let expected = ["STD", "UNIX", "MMAP", "MEMFD"];
-    let expected = expected.map(|name| format!("{name}: 3 of 3 children were here"));
+    let expected = expected.map(|name| format!("{name}: 3 of 3 children attached"));
     if lines != expected || !status.success() {
-        return Err(format!("it ended with {status}: {lines:?}").into());
+        return Err(format!("ended with {status}: {lines:?}").into());
     }
     Ok(format!("{} providers", expected.len()))
 }
 
-/// Where a scene plays.
-struct Stage<'a> {
-    folder: &'a Path,
+/// The directory of one scenario, in which its processes run.
+struct Scenario<'a> {
+    directory: &'a Path,
 }
 
-impl Stage<'_> {
+impl Scenario<'_> {
     fn start(&self, args: &[&str]) -> Result<Process> {
         let output = std::fs::OpenOptions::new()
             .append(true)
             .create(true)
-            .open(self.folder.join("output"))?;
+            .open(self.directory.join("output"))?;
         let child = Command::new(std::env::current_exe()?)
             .args(args)
-            .current_dir(self.folder)
+            .current_dir(self.directory)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -182,23 +182,27 @@ impl Stage<'_> {
     }
 
     fn wait(&self, mut process: Process) -> Result<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = process.0.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                return Err(format!("it hangs, and said so far: {:?}", lines(self.folder)).into());
+                let lines = lines(self.directory);
+                return Err(format!("timed out, after these lines: {lines:?}").into());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    fn await_line(&self, line: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !lines(self.folder).iter().any(|said| said == line) {
+    fn wait_for_line(&self, line: &str) -> Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
+        while !lines(self.directory)
+            .iter()
+            .any(|reported| reported == line)
+        {
             if Instant::now() > deadline {
-                return Err(format!("nobody says {line:?}").into());
+                return Err(format!("no process has reported {line:?}").into());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -206,18 +210,18 @@ impl Stage<'_> {
     }
 }
 
-/// Does not outlive a scene that fails.
+/// A process that is killed when this is dropped, so that none outlives a scenario that fails.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended long ago.
+        // Fails if it has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A port that is free at the moment.
+/// Returns a port that is free at the moment.
 fn port() -> Result<String> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     Ok(listener.local_addr()?.port().to_string())
