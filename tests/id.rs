@@ -66,7 +66,7 @@ proptest! {
 }
 
 #[test]
-fn what_cannot_be_an_id_says_so() {
+fn invalid_texts_make_ids_that_name_the_reason() {
     assert_eq!(
         ShMemId::from_string("12345678901234567890").as_str(),
         "?too-long"

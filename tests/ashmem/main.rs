@@ -22,9 +22,9 @@ fn main() {
             a_region_has_its_size_and_is_close_on_exec,
             a_child_shares_what_its_parent_made,
             ids_outlive_their_creator,
-            a_region_beyond_31_bits,
+            regions_beyond_31_bits_work,
             more_than_a_region_has_is_refused,
-            the_name_with_the_id_of_the_boot,
+            device_named_after_the_boot_id_is_found,
         ]
     };
     libtest_mimic::run(&arguments, trials).exit();

@@ -154,7 +154,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_region_beyond_31_bits() -> Outcome {
+pub(crate) fn regions_beyond_31_bits_work() -> Outcome {
     const SIZE: usize = 5 << 30;
     let mut provider = here()?;
     let mut made = match provider.new_shmem(SIZE) {
@@ -182,7 +182,7 @@ pub(crate) fn more_than_a_region_has_is_refused() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn the_name_with_the_id_of_the_boot() -> Outcome {
+pub(crate) fn device_named_after_the_boot_id_is_found() -> Outcome {
     let mut provider = here()?;
     if env::var_os("SHMEM_TEST_MACHINE").is_none() {
         return skip("the device of this machine is not to be renamed");

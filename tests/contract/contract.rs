@@ -392,7 +392,7 @@ pub(crate) fn a_hundred_segments_have_a_hundred_ids<P: ShMemProvider>(
     Ok(())
 }
 
-pub(crate) fn large_and_odd_sizes<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
+pub(crate) fn large_and_odd_sizes_work<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
     for size in [3, (1 << 20) + 1, 256 << 20] {
         let mut made = match p.new_shmem(size) {
             Ok(made) => made,

@@ -59,7 +59,7 @@ macro_rules! contracts {
             others_may_write_while_it_is_accessed,
             segments_may_go_to_other_threads,
             a_hundred_segments_have_a_hundred_ids,
-            large_and_odd_sizes,
+            large_and_odd_sizes_work,
             an_id_is_text_of_at_most_19_bytes,
         ]);)*
     };
@@ -192,7 +192,7 @@ fn trials() -> Vec<Trial> {
         "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
-    trials.push(testkit::trial("android::what_the_memory_is", || {
+    trials.push(testkit::trial("android::memory_is_of_the_expected_kind", || {
         // What the links to it start with.
         let Ok(expected) = std::env::var("SHMEM_TEST_MEMORY") else {
             return skip("SHMEM_TEST_MEMORY does not say what it should be");

@@ -31,7 +31,7 @@ pub(crate) fn without_a_size_whole_pages_are_attached() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_the_environment_may_contain() -> Outcome {
+pub(crate) fn malformed_variables_are_errors() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(5000)?;
     let with = |id: &str, size: &str| {
         let mut command = Peer::command();
@@ -91,7 +91,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
+pub(crate) fn id_opens_through_ten_generations_of_holders() -> Outcome {
     let mut holder = Peer::start();
     let id = holder.ask("make 65536")?;
     for byte in 1..10 {
@@ -108,7 +108,7 @@ pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn terminated_while_making_segments() -> Outcome {
+pub(crate) fn processes_terminated_while_creating_leave_nothing() -> Outcome {
     let mut bystander = Peer::start();
     let id = bystander.ask("make 65536")?;
     for round in 0..20 {

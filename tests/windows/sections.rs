@@ -85,7 +85,7 @@ pub(crate) fn a_name_that_exists_is_an_error() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_name_that_something_else_has() -> Outcome {
+pub(crate) fn name_of_another_object_is_an_error() -> Outcome {
     let name = name("Local", 'm');
     let text = CString::new(name.as_str())?;
     // SAFETY: the attributes may be null, and the name ends with a zero.
@@ -99,7 +99,7 @@ pub(crate) fn a_name_that_something_else_has() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn names_that_cannot_be() -> Outcome {
+pub(crate) fn impossible_names_are_errors() -> Outcome {
     for name in [
         "",
         "plain",
@@ -122,7 +122,7 @@ pub(crate) fn names_that_cannot_be() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn names_of_all_sessions() -> Outcome {
+pub(crate) fn global_names_open_in_all_sessions() -> Outcome {
     let (global, local) = (name("Global", 'g'), name("Local", 'g'));
     let mut segment = match named(100, &global) {
         Ok(segment) => segment,
@@ -150,7 +150,7 @@ pub(crate) fn names_of_all_sessions() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_name_that_is_closed_to_us() -> Outcome {
+pub(crate) fn section_without_access_is_refused() -> Outcome {
     // A list of rights that gives none to anybody.
     let mut acl = ACL::default();
     let size = u32::try_from(size_of::<ACL>())?;
@@ -215,7 +215,7 @@ fn section_of(owner: PSID, name: &CStr) -> std::io::Result<OwnedHandle> {
 }
 
 /// Another user takes the name once we have let it go, and lets us in.
-pub(crate) fn a_section_of_another_owner() -> Outcome {
+pub(crate) fn section_of_another_owner_is_refused() -> Outcome {
     // Of everybody, whom we are part of, but not.
     let mut everybody = [0_u64; 16];
     let mut size = u32::try_from(size_of_val(&everybody))?;
@@ -244,7 +244,7 @@ pub(crate) fn a_section_of_another_owner() -> Outcome {
 }
 
 /// What this process makes belongs to its user or, with an administrator's rights, to all of them.
-pub(crate) fn a_section_of_our_own() -> Outcome {
+pub(crate) fn section_of_this_user_opens() -> Outcome {
     // SAFETY: the function has no preconditions.
     let process = unsafe { GetCurrentProcess() };
     let mut token = ptr::null_mut();
@@ -272,7 +272,7 @@ pub(crate) fn a_section_of_our_own() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
+pub(crate) fn reserved_section_is_refused_until_committed() -> Outcome {
     let name = name("Local", 'r');
     let reserved = section(&name, PAGE_READWRITE | SEC_RESERVE, 1 << 20, ptr::null());
     let mut provider = StdShMemProvider::new()?;
@@ -302,7 +302,7 @@ pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_section_that_cannot_be_written() -> Outcome {
+pub(crate) fn read_only_section_is_refused() -> Outcome {
     let name = name("Local", 'o');
     let _section = section(&name, PAGE_READONLY, 4096, ptr::null());
     match StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name)) {
@@ -319,7 +319,7 @@ pub(crate) fn a_section_that_cannot_be_written() -> Outcome {
 }
 
 /// Sizes and offsets beyond 32 bits.
-pub(crate) fn five_gigabytes() -> Outcome {
+pub(crate) fn five_gigabytes_can_be_mapped() -> Outcome {
     const SIZE: usize = 5 << 30;
     let mut made = match StdShMemProvider::new()?.new_shmem(SIZE) {
         Ok(made) => made,
@@ -336,7 +336,7 @@ pub(crate) fn five_gigabytes() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn more_than_the_system_can_promise() -> Outcome {
+pub(crate) fn exceeding_the_commit_limit_is_an_error_that_names_it() -> Outcome {
     let error = StdShMemProvider::new()?
         .new_shmem(1 << 60)
         .expect_err("an exabyte");

@@ -167,7 +167,7 @@ pub(crate) fn huge_pages_are_huge_or_refused<P: Tuned>(p: &mut P) -> Outcome {
 }
 
 /// That there are no huge pages says nothing about the mechanism.
-pub(crate) fn what_cannot_be_required_leaves_nothing() -> Outcome {
+pub(crate) fn failed_requirements_leave_nothing() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let before = p.new_shmem(1)?.mechanism();
     let files = super::open();
@@ -213,7 +213,7 @@ pub(crate) fn a_refusal_names_the_limit() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
+pub(crate) fn parts_unmap_whole_huge_pages() -> Outcome {
     let _alone = match huge_pages_alone() {
         Ok(alone) => alone,
         Err(error) => return skip(format!("no huge pages: {error}")),
@@ -292,7 +292,7 @@ pub(crate) fn huge_pages_that_nobody_reserved_are_refused() -> Outcome {
 }
 
 /// A peer has given one back, and somebody else has it now.
-pub(crate) fn a_huge_page_that_is_missing_is_named() -> Outcome {
+pub(crate) fn missing_huge_page_is_reported() -> Outcome {
     let _alone = match huge_pages_alone() {
         Ok(alone) => alone,
         Err(error) => return skip(format!("no huge pages: {error}")),

@@ -36,7 +36,7 @@ fn used(pool: &mut StdShMemPool) -> Result<ShMemId, Error> {
     Ok(segment.id())
 }
 
-pub(crate) fn what_was_dropped_is_used_again() -> Outcome {
+pub(crate) fn dropped_segments_are_reused() -> Outcome {
     is_here()?;
     for mut pool in pools() {
         let before = open_files();
@@ -66,7 +66,7 @@ pub(crate) fn what_was_dropped_is_used_again() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_another_process_holds_is_not() -> Outcome {
+pub(crate) fn segments_of_other_processes_are_not_reused() -> Outcome {
     is_here()?;
     for mut pool in pools() {
         let mut segment = pool.new_shmem(SIZE)?;
@@ -96,14 +96,14 @@ pub(crate) fn what_another_process_holds_is_not() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_a_forked_child_inherited_is_not() -> Outcome {
+pub(crate) fn segments_of_forked_children_are_not_reused() -> Outcome {
     is_here()?;
     Peer::start().ask("forks")?;
     Ok(())
 }
 
 /// In another IPC namespace, the numbers of System V segments are those of other segments.
-pub(crate) fn another_namespace_tells_nothing_of_children() -> Outcome {
+pub(crate) fn segments_of_children_are_not_reused_in_another_ipc_namespace() -> Outcome {
     is_here()?;
     match Peer::start().ask("moves")?.as_str() {
         "" => Ok(()),
@@ -111,13 +111,13 @@ pub(crate) fn another_namespace_tells_nothing_of_children() -> Outcome {
     }
 }
 
-pub(crate) fn a_forked_child_makes_its_own() -> Outcome {
+pub(crate) fn a_forked_child_creates_its_own_segments() -> Outcome {
     is_here()?;
     Peer::start().ask("child-makes")?;
     Ok(())
 }
 
-pub(crate) fn what_is_attached_here_is_not() -> Outcome {
+pub(crate) fn segments_attached_in_this_process_are_not_reused() -> Outcome {
     is_here()?;
     for mut pool in pools() {
         let segment = pool.new_shmem(SIZE)?;
@@ -137,7 +137,7 @@ pub(crate) fn what_is_attached_here_is_not() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_cannot_be_counted_is_made_anew() -> Outcome {
+pub(crate) fn posix_segments_are_never_reused() -> Outcome {
     let mut pool = match ShMemPool::<PosixBackend>::new() {
         Ok(pool) => pool,
         Err(error) => return skip(error),
@@ -149,7 +149,7 @@ pub(crate) fn what_cannot_be_counted_is_made_anew() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn it_keeps_no_more_than_it_may() -> Outcome {
+pub(crate) fn a_pool_keeps_no_more_than_its_limits() -> Outcome {
     is_here()?;
     let mut pool = StdShMemPool::over(StdShMemProvider::new()?, 3, 10 * SIZE);
     let before = open_files();
@@ -172,7 +172,7 @@ pub(crate) fn it_keeps_no_more_than_it_may() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn threads_share_it() -> Outcome {
+pub(crate) fn threads_share_a_pool() -> Outcome {
     is_here()?;
     for pool in pools() {
         let work = |mark: u8| {
@@ -203,7 +203,7 @@ pub(crate) fn threads_share_it() -> Outcome {
 }
 
 /// The one who makes room for a lease is told by a signal, which by default would kill it.
-pub(crate) fn who_comes_late_kills_nobody() -> Outcome {
+pub(crate) fn opening_a_leased_segment_kills_nobody() -> Outcome {
     /// So large that it takes a while to set it to zero, which is when nobody may come in.
     const LARGE: usize = 8 << 20;
 

@@ -68,7 +68,7 @@ fn attach_parts<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) -> Outcome 
 }
 
 /// What a program of 64 bits would make: a memfd of this size in the place of a segment's own.
-pub(crate) fn a_memfd_that_32_bits_cannot_map() -> Outcome {
+pub(crate) fn memfd_larger_than_a_slice_is_refused() -> Outcome {
     let mut p = MemfdShMemProvider::new()?;
     for size in [OVER_HALF, OVER_ALL] {
         let segment = p.new_shmem(1)?;
@@ -99,7 +99,7 @@ pub(crate) fn a_memfd_that_32_bits_cannot_map() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
+pub(crate) fn posix_segment_larger_than_a_slice_is_refused() -> Outcome {
     let mut p = MmapShMemProvider::new()?;
     for size in [OVER_HALF, OVER_ALL] {
         let id = ShMemId::from_string(&format!("/large-{}", std::process::id()));
@@ -122,7 +122,7 @@ pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_system_v_segment_that_32_bits_cannot_map() -> Outcome {
+pub(crate) fn system_v_segment_larger_than_a_slice_is_refused() -> Outcome {
     let mut p = UnixShMemProvider::new()?;
     // The kernel attaches all of it, for which there may be no addresses: as little as is too much.
     let size = (1 << 31) + 4096;

@@ -118,7 +118,7 @@ pub(crate) fn object(place: &[&str]) -> Answer {
     Ok(String::new())
 }
 
-pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
+pub(crate) fn impossible_slab_sizes_are_errors() -> Outcome {
     for (size, count) in [
         (0, 1),
         (1, 0),
@@ -141,7 +141,7 @@ pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
 }
 
 /// To make a slab costs nothing for objects that are never allocated.
-pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
+pub(crate) fn unused_objects_of_a_slab_cost_nothing() -> Outcome {
     let mut p = MemfdShMemProvider::new()?;
     let (size, count) = if cfg!(target_pointer_width = "64") {
         (1, 1 << 40)
@@ -175,7 +175,7 @@ pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
 }
 
 /// What does not fit into the part that was attached is an error, and what fits is there.
-pub(crate) fn a_part_has_the_objects_that_are_in_it() -> Outcome {
+pub(crate) fn a_part_has_the_objects_that_fit() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let slab = Slab::new(&mut p, 100, 10)?;
     let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();

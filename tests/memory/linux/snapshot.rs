@@ -96,7 +96,7 @@ pub(crate) fn nobody_can_change_a_snapshot() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn it_lives_as_long_as_somebody_holds_it() -> Outcome {
+pub(crate) fn a_snapshot_lives_as_long_as_its_holders() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let snapshot = p.snapshot(&p.clone().shmem_from_bytes(&vec![4; SIZE])?)?;
     let id = snapshot.id();
@@ -114,7 +114,7 @@ pub(crate) fn it_lives_as_long_as_somebody_holds_it() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn it_takes_memory_for_what_was_touched() -> Outcome {
+pub(crate) fn a_snapshot_takes_memory_for_written_pages_only() -> Outcome {
     let page = page_size();
     let mut p = MemfdShMemProvider::new()?;
     let mut segment = p.new_shmem(1024 * page)?;
@@ -154,7 +154,7 @@ pub(crate) fn a_part_has_a_snapshot_of_its_own() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_is_no_snapshot() -> Outcome {
+pub(crate) fn other_segments_are_refused_as_snapshots() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let mut segment = p.new_shmem(100)?;
     let refused = p.view_from_id(segment.id()).expect_err("a segment");
@@ -192,7 +192,7 @@ pub(crate) fn what_is_no_snapshot() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn through_the_service() -> Outcome {
+pub(crate) fn the_service_hands_out_snapshots() -> Outcome {
     let mut maker = ServedShMemProvider::<MemfdBackend>::new()?;
     // A connection of its own, like another process's.
     let mut other = ServedShMemProvider::<MemfdBackend>::new()?;

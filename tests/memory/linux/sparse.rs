@@ -43,7 +43,7 @@ pub(crate) fn a_cleared_segment_is_zero_everywhere<P: Tuned>(p: &mut P) -> Outco
     Ok(())
 }
 
-pub(crate) fn what_was_touched_is_found<P: Tuned>(p: &mut P) -> Outcome {
+pub(crate) fn written_pages_are_found<P: Tuned>(p: &mut P) -> Outcome {
     let page = page_size();
     let mut segment = p.new_shmem(LARGE + 100)?;
     match P::touched(&segment) {
@@ -107,7 +107,7 @@ pub(crate) fn what_is_trimmed_is_zero_for_everybody<P: Tuned>(p: &mut P) -> Outc
 }
 
 /// What is attached is a part: nothing behind it is this holder's to change.
-pub(crate) fn of_a_part_nothing_else_is_trimmed_or_cleared<P: Tuned>(p: &mut P) -> Outcome {
+pub(crate) fn nothing_beyond_a_part_is_trimmed_or_cleared<P: Tuned>(p: &mut P) -> Outcome {
     let page = page_size();
     let size = (4 << 20) + 10;
     let mut segment = p.new_shmem(size)?;
@@ -142,7 +142,7 @@ pub(crate) fn of_a_part_nothing_else_is_trimmed_or_cleared<P: Tuned>(p: &mut P) 
 
 /// Somebody gives back the page at which the next part starts, between the two calls that look for it:
 /// the parts behind it are found all the same.
-pub(crate) fn what_is_given_back_meanwhile_hides_nothing() -> Outcome {
+pub(crate) fn concurrent_trim_hides_no_data() -> Outcome {
     let page = page_size();
     let mut p = MemfdShMemProvider::new()?;
     let mut segment = p.new_shmem(64 * page)?;
@@ -180,7 +180,7 @@ pub(crate) fn a_released_segment_has_nothing_to_clear<P: Tuned>(p: &mut P) -> Ou
     Ok(())
 }
 
-pub(crate) fn to_clear_a_large_map_touches_nothing_new() -> Outcome {
+pub(crate) fn clear_touches_no_new_pages() -> Outcome {
     let page = page_size();
     let mut segment = MemfdShMemProvider::new()?.new_shmem(LARGE)?;
     for number in [3, 4, 200] {
@@ -192,7 +192,7 @@ pub(crate) fn to_clear_a_large_map_touches_nothing_new() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn to_trim_gives_memory_back() -> Outcome {
+pub(crate) fn trim_frees_memory() -> Outcome {
     let page = page_size();
     let mut segment = MemfdShMemProvider::new()?.new_shmem(LARGE + 1)?;
     segment.fill(1);

@@ -45,7 +45,7 @@ fn play(segment: &mut impl ShMem, spins: u32) -> Result<(), Box<dyn std::error::
     Ok(())
 }
 
-pub(crate) fn all_who_sleep_are_woken() -> Outcome {
+pub(crate) fn all_waiters_are_woken() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peers: Vec<_> = (0..3).map(|_| Peer::start()).collect();
     for peer in &mut peers {
@@ -65,7 +65,7 @@ pub(crate) fn all_who_sleep_are_woken() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn the_time_is_up() -> Outcome {
+pub(crate) fn waits_end_at_their_timeout() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let word = &segment.access().as_atomic_u32()?[0];
     for millis in [0, 1, 20] {
@@ -79,7 +79,7 @@ pub(crate) fn the_time_is_up() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn signals_do_not_end_a_sleep() -> Outcome {
+pub(crate) fn signals_do_not_end_a_wait() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peer = Peer::start();
     peer.ask("timer 500")?;
@@ -99,7 +99,7 @@ pub(crate) fn signals_do_not_end_a_sleep() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_killed_sleeper_is_not_missed() -> Outcome {
+pub(crate) fn a_killed_waiter_is_not_counted() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peer = Peer::start();
     peer.tell(&format!("sleep {} 0", segment.id()));

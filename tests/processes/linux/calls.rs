@@ -5,7 +5,7 @@ use std::fs;
 use super::peer::{Peer, can_start_by, here};
 use testkit::{Outcome, natively, skip};
 
-pub(crate) fn the_default_calls() -> Outcome {
+pub(crate) fn memfd_segments_take_the_documented_calls() -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {
         return skip("no memfd here");
     }
@@ -52,7 +52,7 @@ pub(crate) fn the_default_calls() -> Outcome {
     )
 }
 
-pub(crate) fn system_v_calls() -> Outcome {
+pub(crate) fn system_v_segments_take_the_documented_calls() -> Outcome {
     if !here(&["sysv"]).contains(&"sysv") {
         return skip("no System V shared memory here");
     }
@@ -65,7 +65,7 @@ pub(crate) fn system_v_calls() -> Outcome {
 }
 
 /// Once the creator is gone, all processes are looked through; but only once, by who keeps the segment.
-pub(crate) fn who_holds_it_looks_through_no_other_process() -> Outcome {
+pub(crate) fn holder_searches_no_other_process() -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {
         return skip("no memfd here");
     }

@@ -62,7 +62,7 @@ pub(crate) fn a_child_holds_what_it_inherited() -> Outcome {
 }
 
 /// Random numbers and the process number are remembered, but not across a fork.
-pub(crate) fn parent_and_child_make_different_ids() -> Outcome {
+pub(crate) fn parent_and_child_create_different_ids() -> Outcome {
     if let Some(reason) = too_few_descriptors(250) {
         return skip(reason);
     }

@@ -27,14 +27,14 @@ pub(crate) fn a_command_hands_over_id_and_size() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn without_a_size_all_is_attached() -> Outcome {
+pub(crate) fn whole_segment_is_attached_without_a_size() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(5000)?;
     let mut peer = Peer::started(Peer::command().env(NAME, segment.id().as_str()));
     assert_eq!(peer.ask(format!("env {NAME}"))?, "5000");
     Ok(())
 }
 
-pub(crate) fn the_environment_of_the_process_hands_over() -> Outcome {
+pub(crate) fn write_to_env_is_read_back() -> Outcome {
     let mut peer = Peer::start();
     peer.ask("make default 100")?;
     peer.ask("put 1 1")?;
@@ -48,7 +48,7 @@ pub(crate) fn the_environment_of_the_process_hands_over() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_the_environment_may_contain() -> Outcome {
+pub(crate) fn malformed_variables_are_errors() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(100)?;
     let id = segment.id();
     let with = |id: &[u8], size: &[u8]| {
@@ -102,7 +102,7 @@ pub(crate) fn what_the_environment_may_contain() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn names_that_no_variable_can_have() -> Outcome {
+pub(crate) fn invalid_variable_names_are_errors() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(100)?;
     for name in ["", "A=B", "=", "nul\0inside"] {
         let error = segment.hand_over(&mut Command::new("true"), name);

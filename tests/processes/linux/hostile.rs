@@ -18,7 +18,7 @@ use super::users::namespaces;
 use testkit::{Outcome, says_not_found, skip};
 
 /// The creator drops its segment and opens something else, which gets the same descriptor.
-pub(crate) fn a_descriptor_that_leads_elsewhere_by_now() -> Outcome {
+pub(crate) fn replaced_descriptor_is_not_opened() -> Outcome {
     if !here(ALL).contains(&"memfd") {
         return skip("no memfd here");
     }
@@ -57,7 +57,7 @@ pub(crate) fn a_descriptor_that_leads_elsewhere_by_now() -> Outcome {
 }
 
 /// The name of a memfd can be forged by the same user. Its seals cannot.
-pub(crate) fn a_memfd_that_is_not_sealed() -> Outcome {
+pub(crate) fn unsealed_memfd_is_refused() -> Outcome {
     if !here(ALL).contains(&"memfd") {
         return skip("no memfd here");
     }
@@ -90,7 +90,7 @@ pub(crate) fn a_memfd_that_is_not_sealed() -> Outcome {
 }
 
 /// Whoever forges the name cannot hide the segment from those who look for it.
-pub(crate) fn a_forged_memfd_among_the_holders() -> Outcome {
+pub(crate) fn forged_memfd_hides_no_holder() -> Outcome {
     if !here(ALL).contains(&"memfd") {
         return skip("no memfd here");
     }
@@ -131,7 +131,7 @@ pub(crate) fn a_peer_cannot_shrink_a_segment() -> Outcome {
 }
 
 /// Everybody may put things into `/dev/shm`.
-pub(crate) fn posix_names_that_are_no_segments() -> Outcome {
+pub(crate) fn other_files_in_dev_shm_are_refused() -> Outcome {
     if !here(ALL).contains(&"posix") {
         return skip("no POSIX shared memory here");
     }
@@ -172,7 +172,7 @@ pub(crate) fn posix_names_that_are_no_segments() -> Outcome {
 }
 
 /// System V numbers come round again.
-pub(crate) fn a_shmid_that_was_given_to_another_segment() -> Outcome {
+pub(crate) fn reused_shmid_of_a_smaller_segment_is_refused() -> Outcome {
     let wrapper = namespaces("-i", "");
     let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
     can_start_by(&wrapper)?;

@@ -90,7 +90,7 @@ pub(crate) fn a_child_uses_the_served_provider() -> Outcome {
 }
 
 /// The lock of the counted provider, held by a thread that the child does not have.
-pub(crate) fn a_child_takes_the_lock_of_a_thread_that_it_does_not_have() -> Outcome {
+pub(crate) fn a_child_is_not_blocked_by_a_lock_of_a_lost_thread() -> Outcome {
     natively("which ends by itself when a process with threads forks")?;
     obeyed("lock")
 }

@@ -36,7 +36,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
 }
 
 /// Each attaches to what only its dead predecessor's successor holds.
-pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
+pub(crate) fn id_opens_through_ten_generations_of_holders() -> Outcome {
     for mechanism in here(LASTING) {
         let mut dead = Vec::new();
         let mut holder = Peer::start();
@@ -64,7 +64,7 @@ pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
 
 /// Of System V segments some are left, those of creators that were killed between two calls, until
 /// the next process makes one. Not POSIX, whose names stay.
-pub(crate) fn killed_while_making_segments() -> Outcome {
+pub(crate) fn processes_killed_while_creating_leave_nothing() -> Outcome {
     permissions_are_told()?;
     let mut dead = Vec::new();
     for round in 0..40 {
@@ -107,7 +107,7 @@ pub(crate) fn a_killed_creator_leaves_a_posix_name_that_can_be_removed() -> Outc
     Ok(())
 }
 
-pub(crate) fn persisted_and_named_posix_segments() -> Outcome {
+pub(crate) fn persisted_posix_segments_stay_until_removed() -> Outcome {
     if !here(ALL).contains(&"posix") {
         return skip("no POSIX shared memory here");
     }

@@ -15,7 +15,7 @@ pub(crate) fn peer_in(which: &str, shell: &str) -> Outcome<Peer> {
     Ok(Peer::start_by(&wrapper))
 }
 
-pub(crate) fn a_full_dev_shm() -> Outcome {
+pub(crate) fn full_dev_shm_is_an_error_that_names_its_size() -> Outcome {
     let mut peer = peer_in("-m", "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm")?;
     let files = peer.ask("files")?;
     peer.ask("make posix 65536")?;
@@ -55,7 +55,7 @@ pub(crate) fn signals_do_not_stop_a_reservation() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn as_many_system_v_segments_as_there_may_be() -> Outcome {
+pub(crate) fn too_many_system_v_segments_is_an_error_that_names_shmmni() -> Outcome {
     let mut peer = peer_in("-i", "echo 8 >/proc/sys/kernel/shmmni")?;
     // The second time nothing may be left of the first.
     for _ in 0..2 {
@@ -102,7 +102,7 @@ pub(crate) fn orphans_make_room_and_nothing_else_does() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_system_v_segment_larger_than_allowed() -> Outcome {
+pub(crate) fn too_large_system_v_segment_is_an_error_that_names_shmmax() -> Outcome {
     let most = 16 * page_size();
     let shell = format!("echo {most} >/proc/sys/kernel/shmmax; echo 20 >/proc/sys/kernel/shmall");
     let mut peer = peer_in("-i", &shell)?;
@@ -118,7 +118,7 @@ pub(crate) fn a_system_v_segment_larger_than_allowed() -> Outcome {
 }
 
 /// memfd and POSIX need descriptors. The default goes on without.
-pub(crate) fn no_descriptor_left() -> Outcome {
+pub(crate) fn default_falls_back_when_no_descriptor_is_left() -> Outcome {
     if !here(ALL).contains(&"memfd") {
         return skip("no memfd here");
     }
@@ -153,7 +153,7 @@ pub(crate) fn no_descriptor_left() -> Outcome {
 }
 
 /// Whichever step fails, nothing stays open, and nothing stays behind.
-pub(crate) fn no_descriptor_left_at_each_step() -> Outcome {
+pub(crate) fn nothing_is_left_when_descriptors_run_out_at_any_step() -> Outcome {
     if !here(ALL).contains(&"memfd") {
         return skip("no memfd here");
     }
@@ -197,7 +197,7 @@ pub(crate) fn no_descriptor_left_at_each_step() -> Outcome {
 }
 
 /// To try would raise SIGXFSZ, which kills.
-pub(crate) fn no_file_of_that_size() -> Outcome {
+pub(crate) fn exceeding_the_file_size_limit_is_an_error_and_no_signal() -> Outcome {
     let mut peer = Peer::start();
     peer.ask("limit size 5000")?;
     for mechanism in here(&["memfd", "posix"]) {
@@ -224,7 +224,7 @@ pub(crate) fn permissions_are_told() -> Outcome {
     }
 }
 
-pub(crate) fn no_address_space_left() -> Outcome {
+pub(crate) fn exhausted_address_space_is_an_error_that_names_the_limit() -> Outcome {
     natively("which knows no RLIMIT_AS")?;
     // AddressSanitizer reserves terabytes, and cannot work when it may have no more.
     if address_space() > 1 << 30 {
@@ -247,7 +247,7 @@ pub(crate) fn no_address_space_left() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn no_mapping_left() -> Outcome {
+pub(crate) fn exhausted_mappings_are_an_error_that_names_the_limit() -> Outcome {
     natively("which has mappings of its own")?;
     if address_space() > 1 << 40 || cfg!(target_env = "musl") {
         return skip(
@@ -293,7 +293,7 @@ pub(crate) fn fill_mappings() -> Answer {
     Ok(limit.trim().to_owned())
 }
 
-pub(crate) fn no_memory_to_lock_left() -> Outcome {
+pub(crate) fn exhausted_locked_memory_is_an_error_that_names_the_limit() -> Outcome {
     // Root is not bound by the limit, and only root can raise it.
     let shell = format!("ulimit -l 65536 && exec {} \"$@\"", AS_OTHER.join(" "));
     let wrapper = &["sh", "-c", &*shell, "sh"];

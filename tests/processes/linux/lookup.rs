@@ -84,7 +84,7 @@ pub(crate) fn a_decoy_hides_no_holder() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn the_main_thread_has_ended() -> Outcome {
+pub(crate) fn segments_open_after_the_main_thread_has_ended() -> Outcome {
     lacking(&[]).and_then(|()| natively("whose main thread ends the process"))?;
     let mut creator = Peer::start();
     let before = creator.ask("make memfd 100")?;
@@ -105,7 +105,7 @@ pub(crate) fn the_main_thread_has_ended() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_thread_with_descriptors_of_its_own() -> Outcome {
+pub(crate) fn segment_of_a_thread_with_its_own_descriptor_table_is_found() -> Outcome {
     lacking(&[])?;
     let mut creator = Peer::start();
     let id = match creator.ask("own-table") {
@@ -141,7 +141,7 @@ pub(crate) fn in_a_table_of_its_own(_: &mut State) -> Answer {
     Ok(made.recv()??)
 }
 
-pub(crate) fn another_primary_group() -> Outcome {
+pub(crate) fn holder_in_another_primary_group_is_reported() -> Outcome {
     lacking(&[AS_OTHER, IN_OTHER_GROUP])?;
     let mut creator = Peer::start_by(AS_OTHER);
     let id = creator.ask("make memfd 100")?;
@@ -169,7 +169,7 @@ pub(crate) fn another_primary_group() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_creator_with_capabilities() -> Outcome {
+pub(crate) fn holder_with_more_capabilities_is_reported() -> Outcome {
     lacking(&[AS_OTHER, WITH_CAPABILITY])?;
     let mut creator = Peer::start_by(WITH_CAPABILITY);
     if here(&["sysv"]).contains(&"sysv") {
@@ -195,7 +195,7 @@ pub(crate) fn a_creator_with_capabilities() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn undumpable_after_making() -> Outcome {
+pub(crate) fn undumpable_holder_is_reported() -> Outcome {
     lacking(&[AS_OTHER])?;
     let mut creator = Peer::start_by(AS_OTHER);
     let id = creator.ask("make memfd 100")?;
@@ -209,7 +209,7 @@ pub(crate) fn undumpable_after_making() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn dumpable_again() -> Outcome {
+pub(crate) fn memfd_is_used_again_once_dumpable() -> Outcome {
     lacking(&[])?;
     let mut creator = Peer::start();
     creator.ask("undumpable")?;
@@ -235,7 +235,7 @@ pub(crate) fn become_user(uid: u32) -> Answer {
 }
 
 /// A process that changes its user is closed to all others, until it executes another program.
-pub(crate) fn root_becomes_another_user() -> Outcome {
+pub(crate) fn segments_open_after_root_has_become_another_user() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can become another user");
     }
@@ -255,7 +255,7 @@ pub(crate) fn root_becomes_another_user() -> Outcome {
 }
 
 /// What belongs to the user that a process was started for is another user's once it has left that.
-pub(crate) fn a_user_that_was_left() -> Outcome {
+pub(crate) fn segments_of_the_former_user_are_refused() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can become another user");
     }
@@ -279,7 +279,7 @@ pub(crate) fn a_user_that_was_left() -> Outcome {
 }
 
 /// Users that a namespace does not map all look the same there.
-pub(crate) fn a_user_namespace_without_a_map() -> Outcome {
+pub(crate) fn unmapped_user_is_refused() -> Outcome {
     let wrapper = &["unshare", "--user", "--"];
     lacking(&[wrapper])?;
     let path = format!("/dev/shm/unmapped-{}", std::process::id());
@@ -310,7 +310,7 @@ pub(crate) fn a_user_namespace_without_a_map() -> Outcome {
 }
 
 /// A holder in another user namespace of the same user.
-pub(crate) fn another_user_namespace() -> Outcome {
+pub(crate) fn holder_in_another_user_namespace_is_reported() -> Outcome {
     // Not 65534, which is the number of all unmapped users as well.
     let plain: &[&str] = &[
         "setpriv",
@@ -336,7 +336,7 @@ pub(crate) fn another_user_namespace() -> Outcome {
 }
 
 /// A process that Landlock restricts may not look into others that it does not restrict.
-pub(crate) fn a_security_module() -> Outcome {
+pub(crate) fn security_module_is_reported() -> Outcome {
     lacking(&[])?;
     let mut creator = Peer::start();
     let id = creator.ask("make memfd 100")?;
@@ -415,7 +415,7 @@ pub(crate) fn root_leaves_other_users_descriptors_alone() -> Outcome {
 }
 
 /// A path in a root directory of its own can read like the link to a segment.
-pub(crate) fn a_link_that_reads_like_a_segment() -> Outcome {
+pub(crate) fn fifo_with_a_forged_link_is_not_opened() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can have another root directory");
     }

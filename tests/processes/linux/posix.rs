@@ -70,7 +70,7 @@ fn is_gone(id: &str) -> bool {
 }
 
 /// By whoever makes the next one, in another process; and by whoever asks for it.
-pub(crate) fn what_nobody_has_is_removed() -> Outcome {
+pub(crate) fn orphaned_names_are_removed() -> Outcome {
     requires_posix()?;
     let mut left = Peer::start();
     let id = left.ask("make posix 100")?;
@@ -91,7 +91,7 @@ pub(crate) fn what_nobody_has_is_removed() -> Outcome {
 }
 
 /// `exit` runs no destructors of statics, nor of what is on a stack.
-pub(crate) fn an_exit_without_a_drop() -> Outcome {
+pub(crate) fn names_left_by_exit_are_removed() -> Outcome {
     requires_posix()?;
     let mut left = Peer::start();
     let id = left.ask("make posix 100")?;
@@ -102,7 +102,7 @@ pub(crate) fn an_exit_without_a_drop() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn as_many_as_there_were_is_told() -> Outcome {
+pub(crate) fn remove_orphans_returns_the_count() -> Outcome {
     let shell = "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm";
     let mut peer = peer_in("-m", shell)?;
     peer.ask("posix leave 3 100")?;
@@ -113,7 +113,7 @@ pub(crate) fn as_many_as_there_were_is_told() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_somebody_has_stays() -> Outcome {
+pub(crate) fn names_in_use_stay() -> Outcome {
     requires_posix()?;
     // One who has opened it; by two ways.
     for how in ["open", "clone"] {
@@ -160,7 +160,7 @@ fn stays(id: &str) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// What persists, what has a chosen name, what another program has made.
-pub(crate) fn what_is_not_to_be_cleaned_up_stays() -> Outcome {
+pub(crate) fn persisted_named_and_foreign_files_stay() -> Outcome {
     requires_posix()?;
     let mut provider = MmapShMemProvider::new()?;
     let persisted = provider.new_shmem(100)?.persist()?.id();
@@ -282,7 +282,7 @@ pub(crate) fn a_newer_segment_keeps_its_name() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_others_may_write_is_refused() -> Outcome {
+pub(crate) fn files_that_others_may_write_are_refused() -> Outcome {
     requires_posix()?;
     let mut provider = StdShMemProvider::new()?;
     let file = File::new(&format!("open-{}", process::id()), 0o600)?;
@@ -309,7 +309,7 @@ pub(crate) fn what_others_may_write_is_refused() -> Outcome {
 }
 
 /// That is no other user.
-pub(crate) fn a_file_that_its_owner_may_not_write() -> Outcome {
+pub(crate) fn read_only_file_is_an_error_that_names_its_permissions() -> Outcome {
     can_start_by(AS_OTHER)?;
     let mut peer = Peer::start_by(AS_OTHER);
     let name = format!("/mode-{}", process::id());
@@ -352,7 +352,7 @@ pub(crate) fn a_pipe_is_not_opened() -> Outcome {
 }
 
 /// Whoever opens a file on which another process has a lease waits for that process, or for 45 seconds.
-pub(crate) fn a_lease_is_not_waited_for() -> Outcome {
+pub(crate) fn leased_file_is_refused_without_waiting() -> Outcome {
     /// Which signal tells that the lease is wanted back: the default of this one is to do nothing.
     const F_SETSIG: libc::c_int = 10;
     requires_posix()?;
@@ -375,7 +375,7 @@ pub(crate) fn a_lease_is_not_waited_for() -> Outcome {
 }
 
 /// Without `/proc`, `openat2` or `flock` segments are made and opened; without the last they stay.
-pub(crate) fn without_what_cleaning_up_needs() -> Outcome {
+pub(crate) fn segments_work_without_proc_openat2_and_flock() -> Outcome {
     requires_posix()?;
     let mut peer = peer_in("-m", "mount -t tmpfs tmpfs /proc")?;
     let id = peer.ask("make posix 100")?;
@@ -408,7 +408,7 @@ pub(crate) fn without_what_cleaning_up_needs() -> Outcome {
 
 /// Other programs do not reserve the memory of what they make. To touch it when `/dev/shm` is full raises
 /// SIGBUS.
-pub(crate) fn what_is_not_reserved_is_reserved_or_refused() -> Outcome {
+pub(crate) fn sparse_files_are_reserved_or_refused() -> Outcome {
     let shell = "mount -t tmpfs -o size=4m,mode=1777 tmpfs /dev/shm
         umask 077; cd /dev/shm; printf content >large; cp large small
         truncate -s 8m large; truncate -s 2m small; cd /";
@@ -441,7 +441,7 @@ pub(crate) fn what_is_not_reserved_is_reserved_or_refused() -> Outcome {
 }
 
 /// Some thousand files of others cost little.
-pub(crate) fn a_crowded_dev_shm() -> Outcome {
+pub(crate) fn crowded_dev_shm_is_searched_quickly() -> Outcome {
     let shell = "mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm
         cd /dev/shm; seq -f 'file-%g' 10000 | xargs touch; cd /";
     let mut peer = peer_in("-m", shell)?;
@@ -456,7 +456,7 @@ pub(crate) fn a_crowded_dev_shm() -> Outcome {
 }
 
 /// A program that opens a name which is a link to a file elsewhere would change that file.
-pub(crate) fn a_link_is_not_removed_through() -> Outcome {
+pub(crate) fn remove_refuses_links() -> Outcome {
     requires_posix()?;
     let folder = tempfile::tempdir()?;
     let target = folder.path().join("target");
@@ -512,7 +512,7 @@ pub(crate) fn orphans_make_room_in_dev_shm() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn no_more_files_in_dev_shm() -> Outcome {
+pub(crate) fn too_many_files_in_dev_shm_is_an_error_that_names_nr_inodes() -> Outcome {
     let shell = "mount -t tmpfs -o size=64m,nr_inodes=4,mode=1777 tmpfs /dev/shm";
     let mut peer = peer_in("-m", shell)?;
     // The root of the file system is one.
@@ -527,7 +527,7 @@ pub(crate) fn no_more_files_in_dev_shm() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_dev_shm_that_cannot_be_used() -> Outcome {
+pub(crate) fn unusable_dev_shm_is_an_error_that_names_the_cure() -> Outcome {
     for (shell, errors) in [
         (
             "mount -t tmpfs -o ro tmpfs /dev/shm",
@@ -553,7 +553,7 @@ pub(crate) fn a_dev_shm_that_cannot_be_used() -> Outcome {
 }
 
 /// The mode is set by whoever makes it, and not by the umask.
-pub(crate) fn a_umask_takes_nothing_away() -> Outcome {
+pub(crate) fn mode_does_not_depend_on_the_umask() -> Outcome {
     can_start_by(AS_OTHER)?;
     requires_posix()?;
     let words = ["sh", "-c", "umask 777; exec \"$@\"", "sh"];

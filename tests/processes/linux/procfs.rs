@@ -4,7 +4,7 @@ use super::limits::peer_in;
 use super::peer::{ALL, Peer, can_start_by, here};
 use testkit::{Outcome, says_not_found, skip};
 
-pub(crate) fn without_proc() -> Outcome {
+pub(crate) fn system_v_is_used_without_proc() -> Outcome {
     if !here(ALL).contains(&"sysv") {
         return skip("no System V shared memory here");
     }
@@ -28,7 +28,7 @@ pub(crate) fn without_proc() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn with_hidden_processes() -> Outcome {
+pub(crate) fn segments_open_where_proc_hides_processes() -> Outcome {
     let shell = "mount -t proc -o hidepid=2 proc /proc
         set -- setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$@\"";
     let start = || peer_in("-m", shell);
@@ -60,7 +60,7 @@ pub(crate) fn with_hidden_processes() -> Outcome {
 }
 
 /// Programs with more privileges than their user close their descriptors to him.
-pub(crate) fn a_process_that_cannot_be_dumped() -> Outcome {
+pub(crate) fn system_v_is_used_in_undumpable_processes() -> Outcome {
     if !here(ALL).contains(&"sysv") {
         return skip("no System V shared memory here");
     }
@@ -74,7 +74,7 @@ pub(crate) fn a_process_that_cannot_be_dumped() -> Outcome {
 
 /// What a process in an inner pid namespace makes is found from outside, where it has another
 /// number.
-pub(crate) fn another_pid_namespace() -> Outcome {
+pub(crate) fn segment_of_an_inner_pid_namespace_opens_outside() -> Outcome {
     if !here(ALL).contains(&"memfd") {
         return skip("no memfd here");
     }

@@ -4,7 +4,7 @@ use super::limits::peer_in;
 use super::peer::{ALL, Peer, here};
 use testkit::{Outcome, skip};
 
-pub(crate) fn without_memfd_create() -> Outcome {
+pub(crate) fn system_v_is_used_without_memfd_create() -> Outcome {
     if !here(ALL).contains(&"sysv") {
         return skip("no System V shared memory here");
     }
@@ -28,7 +28,7 @@ pub(crate) fn without_memfd_create() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn without_memfd_and_system_v() -> Outcome {
+pub(crate) fn posix_is_used_without_memfd_create_and_shmget() -> Outcome {
     if !here(ALL).contains(&"posix") {
         return skip("no POSIX shared memory here");
     }
@@ -44,7 +44,7 @@ pub(crate) fn without_memfd_and_system_v() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn without_anything() -> Outcome {
+pub(crate) fn missing_mechanisms_are_an_error_that_names_the_call() -> Outcome {
     let mut peer = peer_in("-m", "mount -t tmpfs -o ro tmpfs /dev/shm")?;
     if let Err(why) = peer.ask("forbid ENOSYS memfd_create shmget") {
         return skip(format!("no seccomp filter here: {why}"));

@@ -27,7 +27,7 @@ fn open(id: &str) -> Result<(), Error> {
 }
 
 /// The maker of a segment can set its owner to anybody, and goes on to have access.
-pub(crate) fn an_owner_that_its_maker_has_set_is_not_believed() -> Outcome {
+pub(crate) fn owner_that_the_creator_has_set_is_not_trusted() -> Outcome {
     permissions_are_told().and_then(|()| can_start_by(AS_OTHER))?;
     if !here(ALL).contains(&"sysv") {
         return skip("no System V shared memory here");
@@ -48,7 +48,7 @@ pub(crate) fn an_owner_that_its_maker_has_set_is_not_believed() -> Outcome {
 }
 
 /// The kernel refuses before anything can be asked; the owner is told all the same.
-pub(crate) fn the_owner_of_what_the_kernel_refuses_is_told() -> Outcome {
+pub(crate) fn owner_is_reported_when_the_kernel_refuses() -> Outcome {
     can_start_by(AS_OTHER)?;
     natively("which does not know SHM_STAT_ANY")?;
     if !here(ALL).contains(&"sysv") {
@@ -84,7 +84,7 @@ pub(crate) fn a_segment_that_others_may_write_is_refused() -> Outcome {
 }
 
 /// That is no other user.
-pub(crate) fn a_segment_that_its_owner_may_not_write() -> Outcome {
+pub(crate) fn unwritable_segment_is_an_error_that_names_its_permissions() -> Outcome {
     permissions_are_told().and_then(|()| can_start_by(AS_OTHER))?;
     if !here(ALL).contains(&"sysv") {
         return skip("no System V shared memory here");
@@ -100,7 +100,7 @@ pub(crate) fn a_segment_that_its_owner_may_not_write() -> Outcome {
 }
 
 /// Only what this user's processes have left, without a key, is an orphan.
-pub(crate) fn orphans_that_are_somebody_elses() -> Outcome {
+pub(crate) fn only_own_orphans_without_a_key_are_removed() -> Outcome {
     permissions_are_told()?;
     for (key, giver, is_orphan) in [("0", "-", true), ("7", "-", false), ("0", "65534", false)] {
         let mut peer = peer_in("-i", "")?;
@@ -153,7 +153,7 @@ pub(crate) fn huge_pages_without_a_reservation_are_refused() -> Outcome {
 }
 
 /// The number means another segment there. The size of the description tells most of them.
-pub(crate) fn a_number_of_another_ipc_namespace() -> Outcome {
+pub(crate) fn number_of_another_ipc_namespace_is_refused_if_the_size_differs() -> Outcome {
     let start = || peer_in("-i", "");
     let (mut here, mut there) = (start()?, start()?);
     let ours = here.ask("make sysv 65536")?;

@@ -74,7 +74,7 @@ pub(crate) fn what_another_user_made_is_refused() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_name_taken_by_another_user() -> Outcome {
+pub(crate) fn name_taken_by_another_user_is_refused() -> Outcome {
     can_start_by(AS_OTHER)?;
     if !here(ALL).contains(&"posix") {
         return skip("no POSIX shared memory here");
@@ -106,7 +106,7 @@ pub(crate) fn a_name_taken_by_another_user() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn an_unprivileged_user_among_itself() -> Outcome {
+pub(crate) fn unprivileged_processes_of_one_user_share_segments() -> Outcome {
     can_start_by(AS_OTHER)?;
     // A program that others may read but that is not ours alone is dumpable; ours is such.
     assert_eq!(

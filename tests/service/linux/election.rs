@@ -22,7 +22,7 @@ fn host(place: &Place) -> u32 {
 /// Each client holds a segment that nobody else does. In each round the one that hosts the service is
 /// killed, while others are busy; old clients and a new one open everything that still lives, at the
 /// first attempt.
-pub(crate) fn the_host_is_killed_a_hundred_times() -> Outcome {
+pub(crate) fn clients_survive_a_hundred_killed_hosts() -> Outcome {
     const CLIENTS: usize = 4;
     let place = Place::new()?;
     let new_client = || -> Result<(Peer, String), String> {
@@ -86,7 +86,7 @@ pub(crate) fn the_host_is_killed_a_hundred_times() -> Outcome {
 }
 
 /// It makes no request after the host has died, and neither does anybody else for a while.
-pub(crate) fn a_segment_that_only_a_silent_client_holds() -> Outcome {
+pub(crate) fn segment_of_an_idle_client_survives_its_host() -> Outcome {
     for _ in 0..10 {
         let place = Place::new()?;
         let host = place.host();
@@ -105,7 +105,7 @@ pub(crate) fn a_segment_that_only_a_silent_client_holds() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn everybody_is_killed() -> Outcome {
+pub(crate) fn nothing_is_left_after_all_are_killed() -> Outcome {
     let place = Place::new()?;
     let mut ids = Vec::new();
     let mut peers = Vec::new();
@@ -131,7 +131,7 @@ pub(crate) fn everybody_is_killed() -> Outcome {
 
 /// Where a thread cannot have a table of descriptors of its own, a forked child inherits the sockets of
 /// the service. They stay open when the host has died, and nobody answers there.
-pub(crate) fn a_host_that_shares_its_descriptors() -> Outcome {
+pub(crate) fn inherited_sockets_of_a_dead_host_block_nobody() -> Outcome {
     let place = Place::new()?;
     let mut host = place.peer();
     if let Err(why) = host.ask("forbid ENOSYS close_range") {

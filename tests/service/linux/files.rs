@@ -98,7 +98,7 @@ fn lock_of(address: &Path) -> PathBuf {
 }
 
 /// What a service removes in the end is what it has made, wherever its path leads by then.
-pub(crate) fn a_swapped_folder() -> Outcome {
+pub(crate) fn files_in_a_swapped_directory_are_left_alone() -> Outcome {
     for moment in ["at once", "later"] {
         let outer = tempfile::tempdir()?;
         let (folder, moved) = (outer.path().join("folder"), outer.path().join("moved"));
@@ -120,7 +120,7 @@ pub(crate) fn a_swapped_folder() -> Outcome {
 }
 
 /// Root, with a variable that leads into a directory that another user may swap.
-pub(crate) fn a_folder_of_another_user() -> Outcome {
+pub(crate) fn directory_of_another_user_is_refused() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can make directories of other users");
     }
@@ -167,7 +167,7 @@ pub(crate) fn a_folder_of_another_user() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn parents_that_others_may_rename() -> Outcome {
+pub(crate) fn parents_that_others_may_rename_are_refused() -> Outcome {
     let outer = tempfile::tempdir()?;
     let folder = outer.path().join("folder");
     fs::DirBuilder::new().mode(0o700).create(&folder)?;
@@ -191,7 +191,7 @@ pub(crate) fn parents_that_others_may_rename() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_relative_address_and_another_working_directory() -> Outcome {
+pub(crate) fn relative_address_does_not_follow_the_working_directory() -> Outcome {
     let folder = tempfile::tempdir()?;
     let elsewhere = bystanders("svc")?;
     let address = folder.path().join("svc");
@@ -231,7 +231,7 @@ pub(crate) fn a_relative_address_and_another_working_directory() -> Outcome {
 }
 
 /// As `/run/user/UID` is emptied while somebody still runs, or files of a certain age are removed.
-pub(crate) fn an_emptied_folder() -> Outcome {
+pub(crate) fn host_recreates_its_removed_files() -> Outcome {
     for gone in ["both", "socket", "lock"] {
         let place = Place::new()?;
         let host = place.host();
@@ -260,7 +260,7 @@ pub(crate) fn an_emptied_folder() -> Outcome {
 }
 
 /// New programs come at once, and some of them become the host before the old one has noticed.
-pub(crate) fn an_emptied_folder_again_and_again() -> Outcome {
+pub(crate) fn clients_survive_repeated_removal_of_the_files() -> Outcome {
     let place = Place::new()?;
     let mut holders = Vec::new();
     for _ in 0..3 {
@@ -295,7 +295,7 @@ pub(crate) fn an_emptied_folder_again_and_again() -> Outcome {
 }
 
 /// Nobody waits until the host has noticed.
-pub(crate) fn a_removed_folder() -> Outcome {
+pub(crate) fn clients_survive_removal_of_the_directory() -> Outcome {
     if has_session() {
         return skip("there is a folder in /run/user, which comes before that of temporary files");
     }
@@ -327,7 +327,7 @@ pub(crate) fn a_removed_folder() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_missing_lock_unseats_nobody() -> Outcome {
+pub(crate) fn host_without_a_lock_is_not_replaced() -> Outcome {
     let place = Place::new()?;
     let mut host = place.host();
     let mut holder = place.peer();
@@ -349,7 +349,7 @@ pub(crate) fn a_missing_lock_unseats_nobody() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_missing_lock_of_a_stopped_host() -> Outcome {
+pub(crate) fn stopped_host_without_a_lock_is_not_replaced() -> Outcome {
     let place = Place::new()?;
     let host = place.host();
     let mut holder = place.peer();
@@ -373,7 +373,7 @@ pub(crate) fn a_missing_lock_of_a_stopped_host() -> Outcome {
 }
 
 /// Nobody can tell that there is an old one when the new one starts.
-pub(crate) fn an_old_host_beside_a_new_one() -> Outcome {
+pub(crate) fn segments_move_from_an_old_host_to_a_new_one() -> Outcome {
     let place = Place::new()?;
     let mut old = place.host();
     let mut holder = place.peer();
@@ -415,7 +415,7 @@ fn home_and_temporary() -> Result<(TempDir, TempDir), std::io::Error> {
     Ok((tempfile::tempdir()?, shared_folder()?))
 }
 
-pub(crate) fn a_squatted_folder() -> Outcome {
+pub(crate) fn home_is_used_if_the_directory_is_squatted() -> Outcome {
     if has_session() {
         return skip("there is a folder in /run/user, which comes before that of temporary files");
     }
@@ -460,7 +460,7 @@ pub(crate) fn a_squatted_folder() -> Outcome {
 }
 
 /// Programs that start later meet in the first place again, and so do those from before.
-pub(crate) fn back_in_the_first_folder() -> Outcome {
+pub(crate) fn first_directory_is_used_again_once_it_is_usable() -> Outcome {
     if has_session() {
         return skip("there is a folder in /run/user, which comes before that of temporary files");
     }
@@ -507,7 +507,7 @@ pub(crate) fn back_in_the_first_folder() -> Outcome {
 }
 
 /// Programs outside go on finding a service whose process has changed its root directory.
-pub(crate) fn another_root_directory() -> Outcome {
+pub(crate) fn host_serves_its_old_address_after_chroot() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can change the root directory");
     }
@@ -539,7 +539,7 @@ pub(crate) fn another_root_directory() -> Outcome {
 }
 
 /// A host that acts for another user makes room for a service of its clients' user.
-pub(crate) fn another_user_by_now() -> Outcome {
+pub(crate) fn host_that_changes_its_user_is_replaced() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can become another user");
     }
@@ -558,7 +558,7 @@ pub(crate) fn another_user_by_now() -> Outcome {
 }
 
 /// Other users show under the same number as this one, which is nobody then.
-pub(crate) fn a_user_that_is_not_mapped() -> Outcome {
+pub(crate) fn unmapped_user_is_refused() -> Outcome {
     let wrapper = ["unshare", "--user", "--"];
     can_start_by(&wrapper)?;
     let place = Place::new()?;
@@ -578,7 +578,7 @@ pub(crate) fn a_user_that_is_not_mapped() -> Outcome {
 }
 
 /// A copy of this program that runs as another user than the one who starts it.
-pub(crate) fn more_rights_than_the_user() -> Outcome {
+pub(crate) fn variables_are_ignored_in_setuid_programs() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can make a program that runs as another user");
     }
@@ -667,7 +667,7 @@ pub(crate) fn nothing_is_left_after_errors() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_a_killed_host_has_left() -> Outcome {
+pub(crate) fn files_of_a_killed_host_are_removed() -> Outcome {
     let place = Place::new()?;
     place.host().kill();
     assert_eq!(place.files(), ["service", "service.lock"]);
@@ -684,7 +684,7 @@ pub(crate) fn what_a_killed_host_has_left() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_exit_has_left() -> Outcome {
+pub(crate) fn files_left_by_exit_are_removed() -> Outcome {
     let place = Place::new()?;
     let mut host = place.host();
     host.tell("exit");
@@ -697,7 +697,7 @@ pub(crate) fn what_exit_has_left() -> Outcome {
 }
 
 /// A record lock is lost when its process closes any descriptor of the file.
-pub(crate) fn other_spellings_in_one_process() -> Outcome {
+pub(crate) fn other_spellings_of_the_address_keep_the_lock() -> Outcome {
     let place = Place::new()?;
     let folder = place.address.parent().ok_or("a directory")?;
     let links = tempfile::tempdir()?;
@@ -741,7 +741,7 @@ pub(crate) fn other_spellings_in_one_process() -> Outcome {
 }
 
 /// Which are neither ours nor dead.
-pub(crate) fn sockets_of_other_programs() -> Outcome {
+pub(crate) fn sockets_of_other_programs_are_left_alone() -> Outcome {
     let place = Place::new()?;
     let listener = UnixListener::bind(&place.address)?;
     let inode = fs::metadata(&place.address)?.ino();
@@ -767,7 +767,7 @@ pub(crate) fn sockets_of_other_programs() -> Outcome {
 }
 
 /// Each of them names the path, where it comes from, and what cures it.
-pub(crate) fn errors_about_addresses() -> Outcome {
+pub(crate) fn address_errors_name_path_source_and_cure() -> Outcome {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("a\nfile");
     fs::write(&file, "")?;
@@ -826,7 +826,7 @@ pub(crate) fn errors_about_addresses() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn errors_about_permissions() -> Outcome {
+pub(crate) fn permission_errors_name_path_and_cause() -> Outcome {
     can_start_by(AS_OTHER)?;
     let place = Place::new()?;
     let folder = place.address.parent().ok_or("a directory")?;
@@ -895,7 +895,7 @@ pub(crate) fn errors_about_permissions() -> Outcome {
 }
 
 /// By closing another descriptor of the file, where the service shares its descriptors.
-pub(crate) fn a_lock_that_its_own_process_loses() -> Outcome {
+pub(crate) fn host_takes_its_lost_lock_again() -> Outcome {
     let place = Place::new()?;
     let mut host = Peer::start();
     if let Err(why) = host.ask("forbid ENOSYS close_range") {
@@ -918,7 +918,7 @@ pub(crate) fn a_lock_that_its_own_process_loses() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_read_only_folder() -> Outcome {
+pub(crate) fn read_only_directory_is_an_error_that_names_it() -> Outcome {
     if has_session() {
         return skip("there is a folder in /run/user, which comes before that of temporary files");
     }

@@ -48,7 +48,7 @@ pub(crate) fn a_child_holds_what_its_parent_held() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_child_that_was_not_announced() -> Outcome {
+pub(crate) fn unannounced_child_registers_what_it_inherited() -> Outcome {
     natively(WITH_THREADS)?;
     let place = Place::new()?;
     let mut parent = place.peer();
@@ -66,7 +66,7 @@ pub(crate) fn a_child_that_was_not_announced() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_parent_that_dies_before_its_child_speaks() -> Outcome {
+pub(crate) fn child_keeps_segments_if_its_parent_dies_first() -> Outcome {
     natively(WITH_THREADS)?;
     let place = Place::new()?;
     let host = place.host();
@@ -88,7 +88,7 @@ pub(crate) fn a_parent_that_dies_before_its_child_speaks() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_service_that_dies_between() -> Outcome {
+pub(crate) fn child_keeps_segments_after_host_dies_during_fork() -> Outcome {
     natively(WITH_THREADS)?;
     let place = Place::new()?;
     let host = place.host();
@@ -107,7 +107,7 @@ pub(crate) fn a_service_that_dies_between() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_service_that_dies_afterwards() -> Outcome {
+pub(crate) fn idle_child_keeps_segments_after_host_dies() -> Outcome {
     natively(WITH_THREADS)?;
     let place = Place::new()?;
     let host = place.host();
@@ -127,7 +127,7 @@ pub(crate) fn a_service_that_dies_afterwards() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_child_that_never_speaks() -> Outcome {
+pub(crate) fn silent_child_leaks_no_descriptors() -> Outcome {
     let place = Place::new()?;
     let mut host = place.host();
     let mut parent = place.peer();
@@ -144,7 +144,7 @@ pub(crate) fn a_child_that_never_speaks() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_fork_that_never_happens() -> Outcome {
+pub(crate) fn announced_fork_that_never_happens_expires() -> Outcome {
     let place = Place::new()?;
     let mut host = place.host();
     let mut parent = place.peer();
@@ -168,7 +168,7 @@ pub(crate) fn a_fork_that_never_happens() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn hundreds_of_forks() -> Outcome {
+pub(crate) fn hundreds_of_forks_leak_no_descriptors() -> Outcome {
     natively(WITH_THREADS)?;
     for hosted_by_parent in [true, false] {
         let place = Place::new()?;
@@ -194,7 +194,7 @@ pub(crate) fn hundreds_of_forks() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn children_of_children() -> Outcome {
+pub(crate) fn generations_of_children_leak_no_descriptors() -> Outcome {
     natively(WITH_THREADS)?;
     let place = Place::new()?;
     let host = place.host();
@@ -212,7 +212,7 @@ pub(crate) fn children_of_children() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn counted_providers_while_threads_use_them() -> Outcome {
+pub(crate) fn shared_providers_fork_while_threads_use_them() -> Outcome {
     natively(WITH_THREADS)?;
     let place = Place::new()?;
     let host = place.host();
@@ -230,7 +230,7 @@ pub(crate) fn counted_providers_while_threads_use_them() -> Outcome {
 }
 
 /// Nobody gets the provider meanwhile, however long it takes.
-pub(crate) fn a_fork_that_takes_longer_than_a_second() -> Outcome {
+pub(crate) fn slow_fork_keeps_other_threads_out() -> Outcome {
     natively(WITH_THREADS)?;
     let place = Place::new()?;
     let host = place.host();

@@ -99,7 +99,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_only_a_dead_client_held_is_let_go() -> Outcome {
+pub(crate) fn segments_of_dead_clients_are_released() -> Outcome {
     let place = Place::new()?;
     let mut host = place.host();
     let mut other = place.peer();

@@ -258,7 +258,7 @@ fn peer_that_mounts() -> Outcome<Peer> {
     Ok(Peer::start_by(&wrapper))
 }
 
-pub(crate) fn a_file_that_does_not_get_closed() -> Outcome {
+pub(crate) fn start_does_not_wait_for_a_silent_file() -> Outcome {
     let mut peer = peer_that_mounts()?;
     let place = Place::new()?;
     let told = peer.ask(format!("beside-silent {}", place.address.display()))?;
@@ -269,7 +269,7 @@ pub(crate) fn a_file_that_does_not_get_closed() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_folder_that_does_not_answer() -> Outcome {
+pub(crate) fn start_in_a_silent_directory_is_an_error() -> Outcome {
     let mut peer = peer_that_mounts()?;
     let place = Place::new()?;
     let before = peer.ask("files")?;

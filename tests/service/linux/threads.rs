@@ -75,7 +75,7 @@ pub(crate) fn many_threads_share_a_provider() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn counted_providers_of_every_kind() -> Outcome {
+pub(crate) fn shared_providers_work_over_every_mechanism() -> Outcome {
     fn check<P: ShMemProvider + Send>(provider: P) -> Result<(), Error>
     where
         P::ShMem: Send + Sync,
@@ -173,7 +173,7 @@ pub(crate) fn segments_are_released_once() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn drops_with_a_dead_service() -> Outcome {
+pub(crate) fn segments_drop_without_a_service() -> Outcome {
     let place = Place::new()?;
     for kill in [true, false] {
         let mut host = place.host();

@@ -32,7 +32,7 @@ fn need_descriptors(count: u64) -> Outcome {
     skip(format!("RLIMIT_NOFILE cannot be raised to {count}"))
 }
 
-pub(crate) fn a_thousand_connections() -> Outcome {
+pub(crate) fn a_thousand_connections_block_nobody() -> Outcome {
     need_descriptors(1500)?;
     for introduced in [false, true] {
         let mut scene = Scene::new()?;
@@ -56,7 +56,7 @@ pub(crate) fn a_thousand_connections() -> Outcome {
 }
 
 /// Each of them holds a segment, so that none is idle.
-pub(crate) fn a_thousand_holders() -> Outcome {
+pub(crate) fn a_thousand_holders_block_nobody() -> Outcome {
     need_descriptors(1500)?;
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
@@ -81,7 +81,7 @@ pub(crate) fn a_thousand_holders() -> Outcome {
 }
 
 /// Or as many as can be asked for in twenty seconds, where a tool slows this down.
-pub(crate) fn a_million_segments() -> Outcome {
+pub(crate) fn segments_of_a_client_are_bounded() -> Outcome {
     const ASKED: u32 = 1_000_000;
     /// As many as there is room for in the sockets.
     const BURST: u32 = 4;
@@ -116,7 +116,7 @@ pub(crate) fn a_million_segments() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_thousand_forks() -> Outcome {
+pub(crate) fn announced_forks_are_bounded() -> Outcome {
     natively(WITH_THREADS)?;
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
@@ -145,7 +145,7 @@ pub(crate) fn a_thousand_forks() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn no_descriptors_left_in_the_host() -> Outcome {
+pub(crate) fn host_without_descriptors_still_hands_out_segments() -> Outcome {
     let mut scene = Scene::new()?;
     let host = scene.host.process();
     let before = getrlimit(Resource::Nofile);

@@ -30,7 +30,7 @@ pub(crate) fn unsealed(size: u64) -> io::Result<OwnedFd> {
     Ok(memory)
 }
 
-pub(crate) fn with_every_frame() -> Outcome {
+pub(crate) fn unexpected_descriptors_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
     for count in [1, 2, 253] {
@@ -66,7 +66,7 @@ pub(crate) fn with_every_frame() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn of_what_is_no_memory() -> Outcome {
+pub(crate) fn descriptors_of_other_objects_are_refused() -> Outcome {
     let scene = Scene::new()?;
     let folder = tempfile::tempdir()?;
     let file = File::create(folder.path().join("file"))?;
@@ -108,7 +108,7 @@ pub(crate) fn of_what_is_no_memory() -> Outcome {
 }
 
 /// What the service cannot know, who opens it finds out.
-pub(crate) fn of_memory_that_can_shrink() -> Outcome {
+pub(crate) fn memory_that_can_shrink_is_refused() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
     let memory = unsealed(100_000)?;
@@ -130,7 +130,7 @@ pub(crate) fn of_memory_that_can_shrink() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_segment_of_2_to_the_60_bytes() -> Outcome {
+pub(crate) fn segment_of_2_to_the_60_bytes_is_refused() -> Outcome {
     const SIZE: u64 = 1 << 60;
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
@@ -151,7 +151,7 @@ pub(crate) fn a_segment_of_2_to_the_60_bytes() -> Outcome {
 }
 
 /// Replies with descriptors that are never read.
-pub(crate) fn that_are_never_taken() -> Outcome {
+pub(crate) fn unread_replies_are_bounded() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
     let open = frame(OPEN, 0, &scene.id);

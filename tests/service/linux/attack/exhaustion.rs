@@ -33,36 +33,36 @@ fn attacked(how: &str, count: usize, start: impl Fn() -> Peer) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn one_that_sends_what_takes_long_to_close() -> Outcome {
+pub(crate) fn one_sender_of_slow_descriptors_blocks_nobody() -> Outcome {
     attacked("linger", 1, Peer::start)
 }
 
-pub(crate) fn ten_that_send_what_takes_long_to_close() -> Outcome {
+pub(crate) fn ten_senders_of_slow_descriptors_block_nobody() -> Outcome {
     attacked("linger", 10, Peer::start)
 }
 
-pub(crate) fn ten_that_put_it_where_nobody_looks_at_it() -> Outcome {
+pub(crate) fn slow_descriptors_in_the_backlog_block_nobody() -> Outcome {
     attacked("backlog", 10, Peer::start)
 }
 
-pub(crate) fn one_that_connects_all_the_time() -> Outcome {
+pub(crate) fn one_constant_connector_blocks_nobody() -> Outcome {
     attacked("connect", 1, Peer::start)
 }
 
-pub(crate) fn ten_that_connect_all_the_time() -> Outcome {
+pub(crate) fn ten_constant_connectors_block_nobody() -> Outcome {
     attacked("connect", 10, Peer::start)
 }
 
-pub(crate) fn one_that_takes_what_there_is() -> Outcome {
+pub(crate) fn one_hoarder_blocks_nobody() -> Outcome {
     attacked("hoard", 1, Peer::start)
 }
 
-pub(crate) fn ten_that_take_what_there_is() -> Outcome {
+pub(crate) fn ten_hoarders_block_nobody() -> Outcome {
     attacked("hoard", 10, Peer::start)
 }
 
 /// Of whom the service does not know which process they are.
-pub(crate) fn ten_from_another_pid_namespace() -> Outcome {
+pub(crate) fn ten_hoarders_of_another_pid_namespace_block_nobody() -> Outcome {
     natively("there are no namespaces")?;
     let mut wrapper = vec!["unshare"];
     if !rustix::process::geteuid().is_root() {
@@ -73,7 +73,7 @@ pub(crate) fn ten_from_another_pid_namespace() -> Outcome {
     attacked("hoard", 10, || Peer::start_by(&wrapper))
 }
 
-pub(crate) fn ten_that_announce_forks() -> Outcome {
+pub(crate) fn announced_forks_use_little_memory() -> Outcome {
     natively(WITH_THREADS)?;
     let mut scene = Scene::new()?;
     let before: u64 = scene.host.ask("memory")?.parse()?;

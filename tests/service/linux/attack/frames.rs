@@ -11,7 +11,7 @@ use testkit::Outcome;
 
 use super::descriptors::memory;
 
-pub(crate) fn nothing_is_said() -> Outcome {
+pub(crate) fn silent_connections_are_closed() -> Outcome {
     let mut scene = Scene::new()?;
     let mut silent = Vec::new();
     for _ in 0..20 {
@@ -25,7 +25,7 @@ pub(crate) fn nothing_is_said() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn one_byte_and_then_nothing() -> Outcome {
+pub(crate) fn incomplete_frames_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     for introduced in [false, true] {
         let client = if introduced {
@@ -41,7 +41,7 @@ pub(crate) fn one_byte_and_then_nothing() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn one_byte_a_second() -> Outcome {
+pub(crate) fn slow_frames_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::connect(scene.address())?;
     let hello = frame(HELLO, 0, "");
@@ -61,7 +61,7 @@ pub(crate) fn one_byte_a_second() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn random_bytes() -> Outcome {
+pub(crate) fn random_bytes_harm_nobody() -> Outcome {
     let mut scene = Scene::new()?;
     let mut dice = Dice::new();
     let valid = [
@@ -100,7 +100,7 @@ pub(crate) fn random_bytes() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn lies_about_form() -> Outcome {
+pub(crate) fn malformed_frames_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     let open = frame(OPEN, 0, &raw::id(1));
     let with = |place: usize, byte: u8| {
@@ -168,7 +168,7 @@ pub(crate) fn lies_about_form() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn lies_about_ids() -> Outcome {
+pub(crate) fn ids_of_others_cannot_be_taken_or_released() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
     let own = memory(100)?;

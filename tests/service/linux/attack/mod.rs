@@ -1,6 +1,7 @@
 //! Attacks: by clients that keep to no rules, by crowds, by other users. Whatever they do, honest
 //! clients are served meanwhile, by a service that is none the worse afterwards.
 
+pub(crate) mod addresses;
 pub(crate) mod attackers;
 pub(crate) mod crowds;
 pub(crate) mod descriptors;
@@ -8,7 +9,6 @@ pub(crate) mod exhaustion;
 pub(crate) mod frames;
 pub(crate) mod slow;
 pub(crate) mod stopped;
-pub(crate) mod strangers;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

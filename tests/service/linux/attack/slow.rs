@@ -131,24 +131,24 @@ fn served_by(how: &str) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_service_that_is_silent() -> Outcome {
+pub(crate) fn silent_service_blocks_no_client() -> Outcome {
     served_by("silent")
 }
 
-pub(crate) fn a_service_that_is_slow() -> Outcome {
+pub(crate) fn slow_service_blocks_no_client() -> Outcome {
     served_by("slow")
 }
 
-pub(crate) fn a_service_that_says_one_byte_at_a_time() -> Outcome {
+pub(crate) fn service_that_sends_single_bytes_blocks_no_client() -> Outcome {
     served_by("bytes")
 }
 
-pub(crate) fn a_service_that_sends_what_takes_long_to_close() -> Outcome {
+pub(crate) fn service_that_sends_slow_descriptors_blocks_no_client() -> Outcome {
     served_by("lingering")
 }
 
 /// Nobody reads what the service is told, and there is no room for all of it.
-pub(crate) fn letting_go_does_not_wait() -> Outcome {
+pub(crate) fn release_does_not_wait() -> Outcome {
     const MANY: usize = 400;
     let mut scene = Scene::new()?;
     let mut client = scene.peer();
@@ -186,7 +186,7 @@ pub(crate) fn letting_go_does_not_wait() -> Outcome {
 }
 
 /// Threads that wait for each other's requests do not wait for each other's deadlines.
-pub(crate) fn many_threads_and_a_host_that_is_stopped() -> Outcome {
+pub(crate) fn deadlines_of_threads_do_not_add_up() -> Outcome {
     let scene = Scene::new()?;
     let mut client = scene.peer();
     client.ask("make 100")?;
@@ -199,7 +199,7 @@ pub(crate) fn many_threads_and_a_host_that_is_stopped() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_client_without_room_for_a_descriptor() -> Outcome {
+pub(crate) fn client_without_descriptors_gets_an_error_that_names_the_limit() -> Outcome {
     let scene = Scene::new()?;
     let mut client = scene.peer();
     client.ask("make 100")?;

@@ -32,7 +32,7 @@ pub(crate) fn stop(peer: &Peer) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn clients_that_are_stopped() -> Outcome {
+pub(crate) fn stopped_clients_keep_their_segments_and_block_nobody() -> Outcome {
     let mut scene = Scene::new()?;
     let mut idle = scene.peer();
     let held = idle.ask("make 100")?;
@@ -57,7 +57,7 @@ pub(crate) fn clients_that_are_stopped() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn clients_that_are_killed_at_any_moment() -> Outcome {
+pub(crate) fn clients_killed_at_any_moment_harm_nobody() -> Outcome {
     let mut scene = Scene::new()?;
     let mut dice = Dice::new();
     for round in 0..60 {
@@ -75,7 +75,7 @@ pub(crate) fn clients_that_are_killed_at_any_moment() -> Outcome {
 }
 
 /// Nobody can take over from it, because it is not dead. Who asks is told, and does not wait for ever.
-pub(crate) fn a_host_that_is_stopped() -> Outcome {
+pub(crate) fn stopped_host_is_an_error() -> Outcome {
     let mut scene = Scene::new()?;
     scene.ask_honest("make 100")?;
     stop(&scene.host)?;

@@ -20,7 +20,7 @@ fn peer_with(name: &str, value: &std::ffi::OsStr) -> Peer {
     Peer::started(command.env(name, value))
 }
 
-pub(crate) fn programs_of_a_user_meet_by_themselves() -> Outcome {
+pub(crate) fn programs_of_a_user_share_the_default_address() -> Outcome {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))?;
     for variable in ["XDG_RUNTIME_DIR", "TMPDIR"] {
@@ -45,7 +45,7 @@ pub(crate) fn programs_of_a_user_meet_by_themselves() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn an_address_in_the_environment() -> Outcome {
+pub(crate) fn address_in_the_environment_is_used() -> Outcome {
     let place = Place::new()?;
     let service = ShMemService::start_at(&place.address)?;
     let (mut a, mut b) = (
@@ -62,7 +62,7 @@ pub(crate) fn an_address_in_the_environment() -> Outcome {
 }
 
 /// The kernel tells neither the number of the other's process, only its user.
-pub(crate) fn programs_in_different_pid_namespaces() -> Outcome {
+pub(crate) fn programs_in_different_pid_namespaces_share_segments() -> Outcome {
     let root = rustix::process::geteuid().is_root();
     let mut namespace = vec!["unshare"];
     if !root {
@@ -102,7 +102,7 @@ pub(crate) fn programs_in_different_pid_namespaces() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn two_addresses_are_two_worlds() -> Outcome {
+pub(crate) fn ids_of_one_address_are_unknown_at_another() -> Outcome {
     let (here, there) = (Place::new()?, Place::new()?);
     let (mut a, mut b) = (here.peer(), there.peer());
     let id = a.ask("make 100")?;
@@ -114,7 +114,7 @@ pub(crate) fn two_addresses_are_two_worlds() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn addresses_that_cannot_be() -> Outcome {
+pub(crate) fn impossible_addresses_are_errors() -> Outcome {
     let place = Place::new()?;
     let folder = place.address.parent().ok_or("a folder")?;
     let ordinary = folder.join("file");

@@ -21,7 +21,7 @@ const AS_OTHER: &[&str] = &[
     "--",
 ];
 
-pub(crate) fn files_of_dead_services() -> Outcome {
+pub(crate) fn files_of_dead_services_are_replaced() -> Outcome {
     for lock in [false, true] {
         for socket in [false, true] {
             let place = Place::new()?;
@@ -80,7 +80,7 @@ pub(crate) fn another_user_is_turned_away() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn another_user_takes_the_address_first() -> Outcome {
+pub(crate) fn address_taken_by_another_user_is_refused() -> Outcome {
     can_start_by(AS_OTHER)?;
     // It serves there; it has died there; it has left a lock there.
     for alive in [true, false] {
@@ -112,7 +112,7 @@ pub(crate) fn another_user_takes_the_address_first() -> Outcome {
 }
 
 /// The folder where all programs of the user meet, as somebody else has left it.
-pub(crate) fn folders_that_are_not_ours() -> Outcome {
+pub(crate) fn directories_that_are_not_ours_are_refused() -> Outcome {
     let user = rustix::process::geteuid();
     if Path::new(&format!("/run/user/{user}")).exists() {
         return skip("there is a folder in /run/user, which comes before that of temporary files");
