@@ -107,9 +107,9 @@ fn collect(directory: &Path, root: &Path, found: &mut Vec<Source>) {
 /// name `{`.
 fn imports(line: &str) -> impl Iterator<Item = &str> {
     line.split("crate::").skip(1).map(|rest| {
-        let is_part = |c: char| c.is_alphanumeric() || c == '_';
-        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-        &rest[..end.max(1)]
+        let is_no_part = |c: char| !c.is_alphanumeric() && c != '_';
+        let end = rest.find(is_no_part).unwrap_or(rest.len());
+        rest.get(..end.max(1)).unwrap_or_default()
     })
 }
 

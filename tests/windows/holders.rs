@@ -114,7 +114,7 @@ pub(crate) fn processes_terminated_while_creating_leave_nothing() -> Outcome {
     for round in 0..20 {
         let mut peer = Peer::start();
         let theirs = peer.ask("make 65536")?;
-        peer.tell("churn");
+        peer.send("churn");
         thread::sleep(Duration::from_millis(round));
         peer.kill();
         assert_gone(&theirs);

@@ -214,7 +214,7 @@ pub(crate) fn opening_a_leased_segment_kills_nobody() -> Outcome {
     let id = segment.id();
     segment.fill(1);
     drop(segment);
-    peer.tell(&format!("knock {id}"));
+    peer.send(&format!("knock {id}"));
     let mut again = 0;
     for _ in 0..30 {
         let mut segment = pool.new_shmem(LARGE)?;

@@ -34,7 +34,7 @@ pub(crate) fn processes_wake_each_other() -> Outcome {
 fn play(segment: &mut impl ShMem, spins: u32) -> Result<(), Box<dyn std::error::Error>> {
     const ROUNDS: u32 = 2000;
     let mut peer = Peer::start();
-    peer.tell(&format!("pong {} {ROUNDS}", segment.id()));
+    peer.send(&format!("pong {} {ROUNDS}", segment.id()));
     let word = &segment.access().as_atomic_u32()?[0];
     let wait = Wait::new().spins(spins).timeout(LONG);
     for round in 0..ROUNDS {
@@ -49,7 +49,7 @@ pub(crate) fn all_waiters_are_woken() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peers: Vec<_> = (0..3).map(|_| Peer::start()).collect();
     for peer in &mut peers {
-        peer.tell(&format!("sleep {} 0", segment.id()));
+        peer.send(&format!("sleep {} 0", segment.id()));
     }
     let words = segment.access().as_atomic_u32()?;
     // Each says so before it sleeps; how long after, is not known.
@@ -83,7 +83,7 @@ pub(crate) fn signals_do_not_end_a_wait() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peer = Peer::start();
     peer.ask("timer 500")?;
-    peer.tell(&format!("sleep {} 0", segment.id()));
+    peer.send(&format!("sleep {} 0", segment.id()));
     let words = segment.access().as_atomic_u32()?;
     until(|| words[SLEEPERS].load(Ordering::Acquire) == 1);
     // Some dozens of signals.
@@ -102,7 +102,7 @@ pub(crate) fn signals_do_not_end_a_wait() -> Outcome {
 pub(crate) fn a_killed_waiter_is_not_counted() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peer = Peer::start();
-    peer.tell(&format!("sleep {} 0", segment.id()));
+    peer.send(&format!("sleep {} 0", segment.id()));
     let words = segment.access().as_atomic_u32()?;
     until(|| words[SLEEPERS].load(Ordering::Acquire) == 1);
     peer.kill();

@@ -18,7 +18,7 @@ mod users;
 
 use libtest_mimic::Arguments;
 
-#[expect(clippy::too_many_lines, reason = "it is a list")]
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();

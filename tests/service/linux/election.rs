@@ -37,7 +37,7 @@ pub(crate) fn clients_survive_a_hundred_killed_hosts() -> Outcome {
     }
     let load = |place: &Place| {
         let mut peer = place.peer();
-        peer.tell(&format!("churn {}", place.address.display()));
+        peer.send(&format!("churn {}", place.address.display()));
         peer
     };
     let mut busy = [load(&place), load(&place)];

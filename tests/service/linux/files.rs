@@ -400,7 +400,7 @@ pub(crate) fn segments_move_from_an_old_host_to_a_new_one() -> Outcome {
     fs::remove_file(&place.address)?;
     fs::remove_file(lock_of(&place.address))?;
     let new = place.host();
-    old.tell("unhost");
+    old.send("unhost");
     kill_process(old.process(), Signal::CONT)?;
     drop(old);
     assert_eq!(place.files(), ["service", "service.lock"]);
@@ -687,7 +687,7 @@ pub(crate) fn files_of_a_killed_host_are_removed() -> Outcome {
 pub(crate) fn files_left_by_exit_are_removed() -> Outcome {
     let place = Place::new()?;
     let mut host = place.host();
-    host.tell("exit");
+    host.send("exit");
     drop(host);
     // No destructor has run.
     assert_eq!(place.files(), ["service", "service.lock"]);

@@ -17,7 +17,7 @@ fn attacked(how: &str, count: usize, start: impl Fn() -> Peer) -> Outcome {
     let attackers: Vec<Peer> = (0..count)
         .map(|_| {
             let mut attacker = start();
-            attacker.tell(&format!("attack {how} {address}"));
+            attacker.send(&format!("attack {how} {address}"));
             attacker
         })
         .collect();

@@ -76,14 +76,14 @@ impl Scene {
     /// A client that makes, opens and drops until it is killed.
     pub(crate) fn churning(&self) -> Peer {
         let mut peer = self.place.peer();
-        peer.tell(&format!("churn {}", self.address().display()));
+        peer.send(&format!("churn {}", self.address().display()));
         peer
     }
 
     /// A client that attacks until it is killed.
     pub(crate) fn attacker(&self, how: &str) -> Peer {
         let mut peer = self.place.peer();
-        peer.tell(&format!("attack {how} {}", self.address().display()));
+        peer.send(&format!("attack {how} {}", self.address().display()));
         peer
     }
 
