@@ -1,16 +1,17 @@
-//! Whether anything of the service's runs out: descriptors, threads, time, memory. One attacker, and ten
-//! of one user.
+//! Attacks that could exhaust the service's descriptors, threads, time or memory: by one process, and by ten
+//! processes of one user.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::fork::WITH_THREADS;
 use super::Scene;
+use super::peer::Commands;
 use testkit::Outcome;
 use testkit::natively;
 use testkit::peer::{Peer, can_start_by};
 
-/// So many attack, while honest clients are served and afterwards.
+/// Checks that honest clients are served while `count` processes attack, and afterwards.
 fn attacked(how: &str, count: usize, start: impl Fn() -> Peer) -> Outcome {
     let mut scene = Scene::new()?;
     let address = scene.address().display().to_string();
@@ -27,7 +28,7 @@ fn attacked(how: &str, count: usize, start: impl Fn() -> Peer) -> Outcome {
         assert_eq!(attacker.answered(), None, "the attack has ended");
         attacker.kill();
     }
-    // It has an effect for a while longer, but not on others.
+    // The attack has effects for a while longer, but not on others.
     scene.assert_served_soon();
     scene.assert_unharmed();
     Ok(())
@@ -61,9 +62,9 @@ pub(crate) fn ten_hoarders_block_nobody() -> Outcome {
     attacked("hoard", 10, Peer::start)
 }
 
-/// Of whom the service does not know which process they are.
+/// The service does not learn the process numbers of its clients.
 pub(crate) fn ten_hoarders_of_another_pid_namespace_block_nobody() -> Outcome {
-    natively("there are no namespaces")?;
+    natively("which has no namespaces")?;
     let mut wrapper = vec!["unshare"];
     if !rustix::process::geteuid().is_root() {
         wrapper.extend(["--user", "--map-current-user"]);
@@ -76,38 +77,38 @@ pub(crate) fn ten_hoarders_of_another_pid_namespace_block_nobody() -> Outcome {
 pub(crate) fn announced_forks_use_little_memory() -> Outcome {
     natively(WITH_THREADS)?;
     let mut scene = Scene::new()?;
-    let before: u64 = scene.host.ask("memory")?.parse()?;
+    let before: u64 = scene.host.ask_for("memory")?;
     let attackers: Vec<Peer> = (0..10).map(|_| scene.attacker("forks")).collect();
     thread::sleep(Duration::from_millis(1500));
     scene.assert_served_soon();
-    let during: u64 = scene.host.ask("memory")?.parse()?;
+    let during: u64 = scene.host.ask_for("memory")?;
     for attacker in attackers {
         assert_eq!(attacker.answered(), None, "the attack has ended");
         attacker.kill();
     }
     assert!(
         during < before + (16 << 10),
-        "{before} KiB have become {during}"
+        "{before} KiB before, {during} KiB during the attack"
     );
     scene.assert_unharmed();
     Ok(())
 }
 
-/// To free memory takes an eighth of a second for each GiB.
+/// Freeing memory takes an eighth of a second for each GiB.
 pub(crate) fn memory_is_freed_by_another_thread() -> Outcome {
     let mut scene = Scene::new()?;
     let mut client = scene.peer();
-    client.ask("make 5000")?;
+    client.make(5000)?;
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        client.ask("drop")?;
+        client.drop_newest()?;
         if scene.host.ask("threads")?.contains("shmem-closer") {
             break;
         }
         if Instant::now() > end {
-            return Err("the service closes memory itself".into());
+            return Err("the service's loop closes memory itself".into());
         }
-        client.ask("make 5000")?;
+        client.make(5000)?;
     }
     drop(client);
     scene.assert_unharmed();
