@@ -22,9 +22,9 @@ use shmem_providers::{
     ShMem, ShMemProvider, ShMemService, StdShMemProvider, UnixShMemProvider,
 };
 
-use testkit::{Outcome, if_lacking, open_files, system_v_segments};
+use testkit::{Outcome, if_lacking, mappings, open_files, system_v_segments};
 
-/// Runs every one of these over every mechanism.
+/// Creates a trial of each test for each mechanism.
 macro_rules! over_all {
     ($trials:ident: $($module:ident: [$($test:ident),* $(,)?])*) => {
         $($(
@@ -57,9 +57,9 @@ pub(crate) fn main() {
         return peer::serve();
     }
     let mut arguments = Arguments::from_args();
-    let folder = tempfile::tempdir().expect("room for a folder");
+    let directory = tempfile::tempdir().expect("there is room for a directory");
     // SAFETY: this program has a single thread so far.
-    unsafe { std::env::set_var(ShMemService::ENV, folder.path().join("service")) };
+    unsafe { std::env::set_var(ShMemService::ENV, directory.path().join("service")) };
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
     let mut trials = Vec::new();
@@ -140,7 +140,7 @@ pub(crate) fn main() {
         ]
     });
     let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(folder);
+    drop(directory);
     conclusion.exit();
 }
 
@@ -158,8 +158,7 @@ fn watched<P: ShMemProvider>(
     }
     let before = settled();
     let outcome = test(&mut provider)?;
-    // A service in this process closes what was released on another thread; on Linux, in a table of
-    // descriptors of its own.
+    // Another thread of a service in this process closes what was released.
     let end = Instant::now() + Duration::from_secs(60);
     while open() != before && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
@@ -168,7 +167,7 @@ fn watched<P: ShMemProvider>(
     Ok(outcome)
 }
 
-/// What is open when nothing is being closed any more.
+/// Returns the same as [`open`] once it does not change any more.
 fn settled() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
     loop {
         let now = open();
@@ -179,11 +178,11 @@ fn settled() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
     }
 }
 
-/// What this process has open: descriptors, System V segments, shared mappings.
+/// Returns what this process has open: descriptors, System V segments, shared mappings.
 fn open() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
     (
         open_files(),
         system_v_segments(&[std::process::id()]),
-        smaps::shared_mappings(),
+        mappings(),
     )
 }
