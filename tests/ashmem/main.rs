@@ -1,7 +1,7 @@
 //! ashmem: the real device, and real processes that share its regions through the service.
 //!
-//! Hardly any machine has it: `make ashmem` starts one in an emulator, whose root may be told by
-//! `SHMEM_TEST_MACHINE` that the whole machine is for this program alone.
+//! Few machines have the device. `make ashmem` runs these tests on an emulated one, where
+//! `SHMEM_TEST_MACHINE` is set: the machine runs nothing else, so that tests may rename the device.
 
 #[cfg(target_os = "linux")]
 mod regions;
@@ -14,7 +14,7 @@ fn main() {
         return regions::serve();
     }
     let mut arguments = Arguments::from_args();
-    // One of them renames the device.
+    // One of the tests renames the device.
     arguments.test_threads = Some(1);
     let trials = testkit::trials! {
         regions: [

@@ -1,4 +1,4 @@
-//! Hand-over, and who holds a segment for how long.
+//! Hand-over, and how long segments live.
 
 use std::thread;
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub(crate) fn handles_are_not_inherited() -> Outcome {
         kept.push(segment);
     }
     assert_eq!(Peer::start().ask("handles")?, nothing);
-    // So a child keeps nothing alive.
+    // A child keeps no segment alive.
     let id = kept[0].id();
     let _child = Peer::start();
     drop(kept);
@@ -72,11 +72,11 @@ pub(crate) fn handles_are_not_inherited() -> Outcome {
 }
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
-    let (mut maker, mut holder, mut late) = (Peer::start(), Peer::start(), Peer::start());
-    let id = maker.ask("make 100000")?;
-    maker.ask("put 99999 3")?;
+    let (mut creator, mut holder, mut late) = (Peer::start(), Peer::start(), Peer::start());
+    let id = creator.ask("make 100000")?;
+    creator.ask("put 99999 3")?;
     assert_eq!(holder.ask(format!("open {id} 100000"))?, "100000");
-    maker.kill();
+    creator.kill();
     assert_eq!(holder.ask("get 99999")?, "3");
     assert_eq!(late.ask(format!("open {id} 100000"))?, "100000");
     assert_eq!(late.ask("get 99999")?, "3");
@@ -124,7 +124,7 @@ pub(crate) fn processes_terminated_while_creating_leave_nothing() -> Outcome {
     Ok(())
 }
 
-/// Checks that no section has this id any more.
+/// Checks that no segment has this id any more.
 #[track_caller]
 fn assert_gone(id: &str) {
     let id = ShMemId::from_string(id);

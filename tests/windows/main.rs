@@ -1,7 +1,7 @@
-//! Windows: what crosses processes, and what only sections have. Elsewhere there is nothing to test.
+//! Windows: segments between processes, and what is special about sections.
 //!
-//! The processes are real: this program starts itself anew with the argument `peer` and tells the
-//! child what to do, line by line (`peer.rs`).
+//! The processes are real: this program starts itself again with the argument `peer` and sends the child
+//! commands, line by line (`peer.rs`).
 
 #[cfg(windows)]
 mod holders;
