@@ -96,8 +96,10 @@ impl Peer {
     pub fn ask_for<T: FromStr>(&mut self, command: impl AsRef<str>) -> Result<T, String> {
         let command = command.as_ref();
         let answer = self.ask(command)?;
-        let value = answer.parse();
-        Ok(value.unwrap_or_else(|_| panic!("peer answers {answer:?} to {command:?}")))
+        match answer.parse() {
+            Ok(value) => Ok(value),
+            Err(_) => panic!("peer answers {answer:?} to {command:?}"),
+        }
     }
 
     /// Sends a command that has no answer but success.
