@@ -133,7 +133,7 @@ pub(crate) fn main() {
         options: [
             failed_requirements_leave_nothing,
             a_refusal_names_the_limit,
-            parts_unmap_whole_huge_pages,
+            whole_huge_pages_are_unmapped,
             huge_pages_that_nobody_reserved_are_refused,
             missing_huge_page_is_reported,
             transparent_huge_pages_are_aligned,

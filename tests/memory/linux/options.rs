@@ -213,7 +213,7 @@ pub(crate) fn a_refusal_names_the_limit() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn parts_unmap_whole_huge_pages() -> Outcome {
+pub(crate) fn whole_huge_pages_are_unmapped() -> Outcome {
     let _alone = match huge_pages_alone() {
         Ok(alone) => alone,
         Err(error) => return skip(format!("no huge pages: {error}")),
