@@ -190,16 +190,16 @@ fn modules_import_each_other_only_where_there_is_a_reason() {
         }
     }
     let mutual = |a: &str, b: &str| a != b && reaches[a].contains(b) && reaches[b].contains(a);
-    let group = |module: &&str| -> Vec<&str> {
+    let mut cycles = BTreeSet::new();
+    for &module in reaches.keys() {
         let others = reaches.keys().filter(|other| mutual(module, other));
-        let mut group: Vec<&str> = others.copied().chain([*module]).collect();
-        group.sort_unstable();
-        group
-    };
-    let groups: BTreeSet<_> = reaches.keys().map(group).collect();
-    let cycles: Vec<_> = groups
-        .into_iter()
-        .filter(|group| group.len() > 1)
-        .collect();
+        let mut cycle: Vec<&str> = others.copied().collect();
+        if !cycle.is_empty() {
+            cycle.push(module);
+            cycle.sort_unstable();
+            cycles.insert(cycle);
+        }
+    }
+    let cycles: Vec<_> = cycles.into_iter().collect();
     assert_eq!(cycles, CYCLES);
 }

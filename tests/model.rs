@@ -224,7 +224,7 @@ mod reuse {
             match state.step {
                 Step::Begins => match self.0 {
                     Asks::BeforeTaking => {
-                        may(Event::Ask, None, has(None, Some(no_children_alive), 0))
+                        may(Event::Ask, None, has(None, Some(no_children_alive), 0));
                     }
                     Asks::Once | Asks::AfterTaking => may(Event::GiveUp, None, has(None, None, 0)),
                 },
@@ -509,7 +509,10 @@ fn to_ask_once_for_several_candidates_zeroes_a_childs_segment() {
     let position = |event: &Event| schedule.iter().position(|other| other == event);
     let taken = |event: &Event| matches!(event, Event::Take(_));
     let last = schedule.iter().rposition(taken);
-    assert!(position(&Event::Ask) < position(&Event::Fork), "{schedule:?}");
+    assert!(
+        position(&Event::Ask) < position(&Event::Fork),
+        "{schedule:?}"
+    );
     assert!(position(&Event::Fork) < last, "{schedule:?}");
 }
 

@@ -1,4 +1,5 @@
 //! The rules of the contract.
+#![allow(clippy::unnecessary_wraps, reason = "all rules have one type")]
 
 use std::collections::HashSet;
 use std::fmt::Debug;

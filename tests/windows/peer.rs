@@ -11,8 +11,8 @@
 //! churn                                      creates and drops segments until it is terminated
 //! ```
 
-use std::error::Error;
 use shmem_providers::{ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
+use std::error::Error;
 
 use testkit::open_files;
 pub(crate) use testkit::peer::Peer;

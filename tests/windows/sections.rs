@@ -175,7 +175,9 @@ pub(crate) fn section_without_access_is_refused() -> Outcome {
         let _closed = section(&name, PAGE_READWRITE, 4096, &raw const attributes);
         let opened = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name));
         let Err(Error::OtherUser { .. }) = opened else {
-            return skip(format!("this system does not check access lists: {opened:?}"));
+            return skip(format!(
+                "this system does not check access lists: {opened:?}"
+            ));
         };
         let error = assert_refused(named(100, &name), ERROR_ACCESS_DENIED).to_string();
         let names_privilege = error.contains("SeCreateGlobalPrivilege");

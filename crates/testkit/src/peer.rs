@@ -96,10 +96,10 @@ impl Peer {
     pub fn ask_for<T: FromStr>(&mut self, command: impl AsRef<str>) -> Result<T, String> {
         let command = command.as_ref();
         let answer = self.ask(command)?;
-        match answer.parse() {
-            Ok(value) => Ok(value),
-            Err(_) => panic!("peer answers {answer:?} to {command:?}"),
-        }
+        let Ok(value) = answer.parse() else {
+            panic!("peer answers {answer:?} to {command:?}");
+        };
+        Ok(value)
     }
 
     /// Sends a command that has no answer but success.

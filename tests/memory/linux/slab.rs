@@ -35,7 +35,10 @@ pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
         }
         let refs: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
         assert_eq!(refs.len(), 100);
-        assert!(refs.iter().all(|one| one.offset % 64 == 0 && one.len == size));
+        assert!(
+            refs.iter()
+                .all(|one| one.offset % 64 == 0 && one.len == size)
+        );
         // A free object is reused and zeroed.
         let freed = objects.swap_remove(50).slab_ref();
         assert_eq!(slab.available(), 1);

@@ -71,9 +71,7 @@ pub(crate) fn unsealed_memfd_is_refused() -> Outcome {
         liar.execute(format!("become {what} {id}"))?;
         let error = Peer::start().open(&id).expect_err(what);
         assert!(error.contains(why), "{what}: {error}");
-        let error = Peer::start()
-            .open_part(&id, 4096)
-            .expect_err(what);
+        let error = Peer::start().open_part(&id, 4096).expect_err(what);
         assert!(!error.is_empty(), "{what}");
     }
     liar.execute(format!("become smaller {id}"))?;
@@ -82,9 +80,7 @@ pub(crate) fn unsealed_memfd_is_refused() -> Outcome {
         .expect_err("it is smaller");
     assert!(error.contains("has 4096"), "{error}");
     liar.execute(format!("become read-only {id}"))?;
-    let error = Peer::start()
-        .open(&id)
-        .expect_err("it cannot be written");
+    let error = Peer::start().open(&id).expect_err("it cannot be written");
     assert!(error.contains("open it with `view_from_id`"), "{error}");
     Ok(())
 }
@@ -186,9 +182,7 @@ pub(crate) fn reused_shmid_of_a_smaller_segment_is_refused() -> Outcome {
         return skip(format!("the next shmid cannot be chosen here: {why}"));
     }
     assert_eq!(peer.make("sysv", 4096)?, id);
-    let error = peer
-        .open_part(&id, 65536)
-        .expect_err("it is smaller");
+    let error = peer.open_part(&id, 65536).expect_err("it is smaller");
     assert!(error.contains("has 4096"), "{error}");
     Ok(())
 }

@@ -20,16 +20,11 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
 
         let mut c = Peer::start();
         assert_eq!(c.open(&id)?, 70000);
-        assert_eq!(
-            (c.get(69999)?, c.get(0)?),
-            (1, 2)
-        );
+        assert_eq!((c.get(69999)?, c.get(0)?), (1, 2));
         let (b, c) = (b.kill(), c.kill());
 
         assert_nothing_left(&[a, b, c], &[&id]);
-        let error = Peer::start()
-            .open(&id)
-            .expect_err("it is gone");
+        let error = Peer::start().open(&id).expect_err("it is gone");
         assert!(says_not_found(&error), "{error}");
     }
     Ok(())

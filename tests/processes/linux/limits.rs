@@ -19,9 +19,7 @@ pub(crate) fn full_dev_shm_is_an_error_that_names_its_size() -> Outcome {
     let mut peer = peer_in("-m", "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm")?;
     let files = peer.files()?;
     peer.make("posix", 65536)?;
-    let error = peer
-        .make("posix", 64 << 20)
-        .expect_err("it is too large");
+    let error = peer.make("posix", 64 << 20).expect_err("it is too large");
     assert!(
         error.contains("fallocate (67108864 bytes): No space left"),
         "{error}"
@@ -126,17 +124,13 @@ pub(crate) fn default_falls_back_when_no_descriptor_is_left() -> Outcome {
     let mut peer = Peer::start();
     let limit = peer.ask("limit files 0")?;
     for mechanism in ["memfd", "posix"] {
-        let error = peer
-            .make(mechanism, 100)
-            .expect_err("no descriptor");
+        let error = peer.make(mechanism, 100).expect_err("no descriptor");
         assert!(
             error.contains(&format!("RLIMIT_NOFILE is {limit}")),
             "{error}"
         );
     }
-    let error = peer
-        .open(&of_other)
-        .expect_err("no descriptor");
+    let error = peer.open(&of_other).expect_err("no descriptor");
     assert!(
         error.contains(&format!("RLIMIT_NOFILE is {limit}")),
         "{error}"
@@ -202,9 +196,7 @@ pub(crate) fn exceeding_the_file_size_limit_is_an_error_and_no_signal() -> Outco
     let mut peer = Peer::start();
     peer.execute("limit size 5000")?;
     for mechanism in here(&["memfd", "posix"]) {
-        let error = peer
-            .make(mechanism, 65536)
-            .expect_err("it is too large");
+        let error = peer.make(mechanism, 65536).expect_err("it is too large");
         assert!(error.contains("RLIMIT_FSIZE is 5000 bytes"), "{error}");
         peer.make(mechanism, 5000)?;
     }

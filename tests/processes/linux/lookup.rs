@@ -190,10 +190,7 @@ pub(crate) fn holder_with_more_capabilities_is_reported() -> Outcome {
     assert!(says_not_found(&error), "{error}");
     assert!(error.contains("capabilities"), "{error}");
     // A process with the same capabilities may open it.
-    assert_eq!(
-        Peer::start_by(WITH_CAPABILITY).open(&id)?,
-        100
-    );
+    assert_eq!(Peer::start_by(WITH_CAPABILITY).open(&id)?, 100);
     Ok(())
 }
 
@@ -299,10 +296,7 @@ pub(crate) fn unmapped_user_is_refused() -> Outcome {
         let _ = std::os::unix::fs::chown(&path, Some(12345), Some(12345));
         ids.push(id);
     }
-    let answers: Vec<_> = ids
-        .iter()
-        .map(|id| peer.open(&id))
-        .collect();
+    let answers: Vec<_> = ids.iter().map(|id| peer.open(&id)).collect();
     let _ = fs::remove_file(&path);
     for (id, answer) in ids.iter().zip(answers) {
         let error = answer.expect_err(id);

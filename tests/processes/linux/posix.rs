@@ -290,7 +290,9 @@ pub(crate) fn files_that_others_may_write_are_refused() -> Outcome {
     provider.shmem_from_id(file.id())?;
     for mode in [0o666, 0o620, 0o602, 0o1622] {
         fs::set_permissions(&file.0, Permissions::from_mode(mode))?;
-        let error = provider.shmem_from_id(file.id()).expect_err("others may write");
+        let error = provider
+            .shmem_from_id(file.id())
+            .expect_err("others may write");
         assert!(
             error.to_string().contains("let other users write"),
             "{mode:o}: {error}"

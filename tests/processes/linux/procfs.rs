@@ -20,9 +20,7 @@ pub(crate) fn system_v_is_used_without_proc() -> Outcome {
             "{error}"
         );
         let of_other = Peer::start().make("memfd", 100)?;
-        let error = peer
-            .open(&of_other)
-            .expect_err("there is no /proc");
+        let error = peer.open(&of_other).expect_err("there is no /proc");
         assert!(error.contains("/proc is not mounted"), "{error}");
     }
     Ok(())

@@ -45,7 +45,10 @@ pub(crate) fn the_service_leaves_the_numbers_of_standard_streams_alone() -> Outc
         if one_table {
             peer.execute("forbid ENOSYS close_range")?;
         }
-        assert_eq!(peer.ask(format!("daemon served {}", address.display()))?, "");
+        assert_eq!(
+            peer.ask(format!("daemon served {}", address.display()))?,
+            ""
+        );
         drop(peer);
         assert_eq!(fs::read_dir(directory.path())?.count(), 0);
     }

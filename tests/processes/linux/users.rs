@@ -48,9 +48,7 @@ pub(crate) fn another_user_gets_nothing() -> Outcome {
         let mut other = Peer::start_by(AS_OTHER);
         let error = other.open(&id).expect_err("another user");
         assert!(error.contains("another user"), "{mechanism}: {error}");
-        let error = other
-            .open_part(&id, 100)
-            .expect_err("another user");
+        let error = other.open_part(&id, 100).expect_err("another user");
         assert!(error.contains("another user"), "{mechanism}: {error}");
         assert!(segment.iter().all(|&byte| byte == 7));
     }

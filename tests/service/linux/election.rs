@@ -59,9 +59,7 @@ pub(crate) fn clients_survive_a_hundred_killed_hosts() -> Outcome {
         };
         let (mut fresh, own) = new_client()?;
         for (_, id) in &clients {
-            fresh
-                .open(id)
-                .map_err(|e| format!("round {round}: {e}"))?;
+            fresh.open(id).map_err(|e| format!("round {round}: {e}"))?;
             assert_eq!(fresh.get(999)?, 77);
             fresh.drop_newest()?;
         }

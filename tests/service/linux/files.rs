@@ -94,7 +94,11 @@ fn assert_empty(directory: &Path) {
 /// Waits until a condition holds. `what` describes it.
 #[track_caller]
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    eventually(|| holds().then_some(()).ok_or_else(|| format!("not so: {what}")));
+    eventually(|| {
+        holds()
+            .then_some(())
+            .ok_or_else(|| format!("not so: {what}"))
+    });
 }
 
 fn directory_of(address: &Path) -> Result<&Path, &'static str> {
@@ -627,10 +631,7 @@ pub(crate) fn nothing_is_left_after_errors() -> Outcome {
     for limit in 3..16 {
         let mut peer = dir.peer();
         peer.execute(format!("limit {limit}"))?;
-        if peer
-            .serve_at(&dir.address)
-            .is_err()
-        {
+        if peer.serve_at(&dir.address).is_err() {
             failed += 1;
             dir.assert_nothing_left();
         }

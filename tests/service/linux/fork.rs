@@ -188,7 +188,10 @@ pub(crate) fn generations_of_children_leak_no_descriptors() -> Outcome {
     let mut parent = dir.peer();
     let id = parent.make(100)?;
     let answer = parent.ask("fork generations")?;
-    let counts: Vec<usize> = answer.split(' ').map(str::parse).collect::<Result<_, _>>()?;
+    let counts: Vec<usize> = answer
+        .split(' ')
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
     // Each of the twenty generations has one descriptor more: the pipe for its answer.
     let wanted: Vec<_> = (counts[0]..counts[0] + 20).collect();
     assert_eq!(counts, wanted);

@@ -106,10 +106,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     a.kill();
     let mut c = dir.peer();
     assert_eq!(c.open(&id)?, 70000);
-    assert_eq!(
-        (c.get(69999)?, c.get(0)?),
-        (1, 2)
-    );
+    assert_eq!((c.get(69999)?, c.get(0)?), (1, 2));
     b.kill();
     c.kill();
     let mut d = dir.peer();

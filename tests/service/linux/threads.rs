@@ -41,7 +41,10 @@ where
             move || -> Result<(), Error> {
                 let mut kept = provider.new_shmem(64)?;
                 kept[63] = number;
-                known.lock().expect("no thread has panicked").push((kept.id(), number));
+                known
+                    .lock()
+                    .expect("no thread has panicked")
+                    .push((kept.id(), number));
                 for round in 0..100 {
                     let mut made = provider.new_shmem(100)?;
                     made.fill(number);

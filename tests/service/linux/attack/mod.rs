@@ -63,9 +63,7 @@ impl Scene {
     pub(crate) fn assert_served(&mut self) {
         let made = self.honest.make(5000).expect("an honest request");
         let mut other = self.dir.peer();
-        other
-            .open(&made)
-            .expect("an honest request");
+        other.open(&made).expect("an honest request");
         self.honest.drop_newest().expect("it has a segment");
         other.open(&self.id).expect("an honest request");
         assert_eq!(other.get(0), Ok(5));
@@ -94,9 +92,7 @@ impl Scene {
             let mut other = self.dir.peer();
             let start = Instant::now();
             let made = self.honest.make(5000).expect("an honest request");
-            other
-                .open(&made)
-                .expect("an honest request");
+            other.open(&made).expect("an honest request");
             other.drop_newest().expect("it has a segment");
             self.honest.drop_newest().expect("it has a segment");
             other.make(100).expect("an honest request");

@@ -48,7 +48,9 @@ pub(crate) fn pretend(how: &str, address: &Path) -> Answer {
     // It serves the first client until that holds its segments.
     let first = Raw::of(net::accept(&listener)?);
     for _ in 0..=HELD {
-        let request = first.receive()?.ok_or("the client has closed its connection")?;
+        let request = first
+            .receive()?
+            .ok_or("the client has closed its connection")?;
         first.send(&done(request.bytes), &[])?;
     }
     first.receive()?;
