@@ -20,12 +20,14 @@ const MAY_ASK: [&str; 5] = [
 
 /// The words of `cfg` that tell platforms apart. `any(unix, windows)`, whether there is shared memory at
 /// all, is not one of them.
-const QUESTIONS: [&str; 7] = [
+const QUESTIONS: [&str; 9] = [
     "target_os",
     "target_vendor",
     "target_env",
     "target_family",
-    "_rules",
+    "shmem_android_rules",
+    "shmem_apple_rules",
+    "shmem_freebsd_rules",
     "cfg(unix",
     "cfg(windows",
 ];
