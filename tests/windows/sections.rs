@@ -1,5 +1,6 @@
 //! Sections: names, sizes, and sections of other programs.
 #![allow(unsafe_code)]
+#![allow(clippy::unnecessary_wraps, reason = "all tests have one type")]
 
 use std::ffi::{CStr, CString};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
@@ -24,7 +25,7 @@ use windows_sys::Win32::System::Memory::{
 use windows_sys::Win32::System::Threading::{CreateMutexA, GetCurrentProcess, OpenProcessToken};
 
 use crate::peer::Peer;
-use testkit::{Outcome, lacking, open_files, skip};
+use testkit::{Outcome, if_lacking, open_files, skip};
 
 /// Returns a name in this namespace that no other test and no other run has.
 fn name(space: &str, test: char) -> String {
