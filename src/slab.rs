@@ -13,7 +13,7 @@ use crate::memory::access::Access;
 use crate::process::Owner;
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::traits::ShMem;
+use crate::traits::{ShMem, ShMemProvider};
 
 /// Objects start at multiples of this, in bytes, so that no two of them share a cache line.
 const ALIGN: usize = 64;
@@ -141,7 +141,7 @@ impl<B: Backend> Slab<B> {
             .checked_next_multiple_of(ALIGN)
             .unwrap_or(usize::MAX);
         let size = stride.saturating_mul(count);
-        let segment = crate::ShMemProvider::new_shmem(provider, size)?;
+        let segment = provider.new_shmem(size)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 segment,

@@ -1,4 +1,4 @@
-//! Access to the bytes: bounds, alignment, typed values. Over the heap, so that it runs everywhere.
+//! `Access`: bounds, alignment, typed values. With segments on the heap, so that the tests run everywhere.
 
 use proptest::prelude::*;
 use shmem_providers::{Error, NopShMem, NopShMemProvider, ShMem, ShMemProvider};
@@ -9,8 +9,8 @@ fn segment(size: usize) -> Result<NopShMem, Error> {
 }
 
 proptest! {
-    /// Whatever the offset and the length, exactly these bytes are copied, or none. Long copies take
-    /// another way than short ones.
+    /// Whatever the offset and the length, exactly these bytes are copied, or none. Long copies use other
+    /// instructions than short ones.
     #[test]
     fn copies_are_exact_or_refused(
         size in prop_oneof![1_usize..200, 400_usize..2000],
@@ -105,7 +105,7 @@ fn the_heap_has_what_was_asked_for() -> Result<(), Error> {
     Ok(())
 }
 
-/// The heap gives 8 bytes of alignment, and rarely happens to give a page's.
+/// The heap guarantees an alignment of 8 bytes. An alignment of a page is rare.
 #[test]
 fn a_value_that_wants_more_alignment_is_refused() -> Result<(), Error> {
     #[derive(Debug)]
@@ -120,7 +120,7 @@ fn a_value_that_wants_more_alignment_is_refused() -> Result<(), Error> {
             Ok(mut segment) => {
                 assert!(segment.as_mut_ptr_of::<Page>().is_some());
                 segments.push(segment);
-                // So that the next one lies elsewhere.
+                // This moves the next one.
                 segments.push(self::segment(24)?);
             }
             Err(error) => {
@@ -129,7 +129,7 @@ fn a_value_that_wants_more_alignment_is_refused() -> Result<(), Error> {
             }
         }
     }
-    panic!("twenty pages, all aligned: {segments:?}");
+    panic!("twenty segments in a row are aligned to a page: {segments:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The cursor against the standard library's, and pipes.
+//! `ShMemCursor` compared with the cursor of the standard library, and pipes.
 
 use std::io::{BufRead, Cursor, IoSlice, IoSliceMut, Result, Seek, SeekFrom, Write};
 
@@ -18,7 +18,7 @@ enum Step {
     Start(u64),
     End(i64),
     Current(i64),
-    Put(u64),
+    SetPosition(u64),
     Flush,
 }
 
@@ -36,54 +36,54 @@ fn step() -> impl Strategy<Value = Step> {
         prop_oneof![0_u64..50, any::<u64>()].prop_map(Step::Start),
         prop_oneof![-50_i64..50, any::<i64>()].prop_map(Step::End),
         prop_oneof![-50_i64..50, any::<i64>()].prop_map(Step::Current),
-        prop_oneof![0_u64..50, any::<u64>()].prop_map(Step::Put),
+        prop_oneof![0_u64..50, any::<u64>()].prop_map(Step::SetPosition),
         Just(Step::Flush),
     ]
 }
 
-/// What a step does, as text.
+/// Performs a step and returns its results as text.
 fn act(file: &mut (impl BufRead + Write + Seek), step: &Step) -> String {
-    fn told<T: std::fmt::Debug>(result: Result<T>) -> String {
+    fn text<T: std::fmt::Debug>(result: Result<T>) -> String {
         format!("{:?}", result.map_err(|error| error.kind()))
     }
     match step {
         Step::Read(len) => {
             let mut buf = vec![0; *len];
-            format!("{} {buf:?}", told(file.read(&mut buf)))
+            format!("{} {buf:?}", text(file.read(&mut buf)))
         }
         Step::ReadExact(len) => {
             let mut buf = vec![0; *len];
-            // What a failed call leaves in the buffer is not specified.
+            // The content of the buffer is not specified if the call fails.
             match file.read_exact(&mut buf) {
                 Ok(()) => format!("{buf:?}"),
-                failed => told(failed),
+                failed => text(failed),
             }
         }
         Step::ReadVectored(a, b) => {
             let (mut a, mut b) = (vec![0; *a], vec![0; *b]);
             let mut bufs = [IoSliceMut::new(&mut a), IoSliceMut::new(&mut b)];
-            let read = told(file.read_vectored(&mut bufs));
+            let read = text(file.read_vectored(&mut bufs));
             format!("{read} {a:?} {b:?}")
         }
         Step::ReadToEnd => {
             let mut buf = Vec::new();
-            format!("{} {buf:?}", told(file.read_to_end(&mut buf)))
+            format!("{} {buf:?}", text(file.read_to_end(&mut buf)))
         }
         Step::FillAndConsume => {
             let filled = file.fill_buf().map(<[u8]>::to_vec);
             let len = filled.as_ref().map_or(0, Vec::len);
             file.consume(len / 2);
-            told(filled)
+            text(filled)
         }
-        Step::Write(bytes) => told(file.write(bytes)),
-        Step::WriteAll(bytes) => told(file.write_all(bytes)),
-        Step::WriteVectored(a, b) => told(file.write_vectored(&[IoSlice::new(a), IoSlice::new(b)])),
-        Step::Start(to) => told(file.seek(SeekFrom::Start(*to))),
-        Step::End(to) => told(file.seek(SeekFrom::End(*to))),
-        Step::Current(to) => told(file.seek(SeekFrom::Current(*to))),
-        // Not of a trait.
-        Step::Put(_) => String::new(),
-        Step::Flush => told(file.flush()),
+        Step::Write(bytes) => text(file.write(bytes)),
+        Step::WriteAll(bytes) => text(file.write_all(bytes)),
+        Step::WriteVectored(a, b) => text(file.write_vectored(&[IoSlice::new(a), IoSlice::new(b)])),
+        Step::Start(to) => text(file.seek(SeekFrom::Start(*to))),
+        Step::End(to) => text(file.seek(SeekFrom::End(*to))),
+        Step::Current(to) => text(file.seek(SeekFrom::Current(*to))),
+        // The caller does this, because it is not a method of a trait.
+        Step::SetPosition(_) => String::new(),
+        Step::Flush => text(file.flush()),
     }
 }
 
@@ -97,7 +97,7 @@ proptest! {
         let mut bytes = vec![0; size];
         let mut theirs = Cursor::new(&mut bytes[..]);
         for step in &steps {
-            if let Step::Put(to) = step {
+            if let Step::SetPosition(to) = step {
                 ours.set_position(*to);
                 theirs.set_position(*to);
             }
@@ -129,9 +129,9 @@ fn the_ends_of_a_pipe_are_closed_once_and_for_all_clones()
     );
     clone.write_all(b"two")?;
     clone.close_write_end();
-    let mut said = String::new();
-    clone.read_to_string(&mut said)?;
-    assert_eq!(said, "onetwo");
+    let mut text = String::new();
+    clone.read_to_string(&mut text)?;
+    assert_eq!(text, "onetwo");
     clone.close_read_end();
     assert_eq!(
         clone.read(&mut [0]).map_err(|error| error.kind()),
@@ -139,7 +139,7 @@ fn the_ends_of_a_pipe_are_closed_once_and_for_all_clones()
     );
     assert_eq!(pipe.read(&mut [0])?, 0);
 
-    // The last reader is gone.
+    // Without a reader.
     let mut pipe = Pipe::new()?;
     pipe.close_read_end();
     assert_eq!(

@@ -1,21 +1,51 @@
-//! `SECURITY.md` and the pages in `docs/` name tests as proof: each of them has to exist.
+//! `SECURITY.md` and `docs/migration.md` name tests as evidence. These tests check that each of them exists.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Of a page, what stands between backticks.
+/// Returns the parts of a page that stand between backticks.
 fn quoted(page: &str) -> impl Iterator<Item = &str> {
     page.split('`').skip(1).step_by(2)
 }
 
-/// Whether the file, or a file of the folder, has a function of that name.
-fn has_function(place: &str, function: &str) -> bool {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join(place);
-    let text =
-        fs::read_to_string(&place).unwrap_or_else(|error| panic!("{}: {error}", place.display()));
+fn in_the_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Returns `true` if the file exists and has a function of that name.
+fn has_function(file: &Path, function: &str) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
     ["(", "<"]
         .iter()
         .any(|end| text.contains(&format!("fn {function}{end}")))
+}
+
+/// Returns the unit tests of a module of the library: a file, or the files of a directory.
+fn unit_tests(module: &str) -> Vec<PathBuf> {
+    let directory = in_the_repository(&format!("src/{module}/tests"));
+    let files = fs::read_dir(&directory).into_iter().flatten().flatten();
+    let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
+    files.push(directory.with_extension("rs"));
+    files
+}
+
+/// Returns `true` if the page's text is the path of a test that exists, `false` if there is no such test,
+/// and `None` if it is not the path of a test.
+fn test_exists(path: &str) -> Option<bool> {
+    let parts: Vec<&str> = path.split("::").collect();
+    let (files, test) = match parts[..] {
+        ["contract", "…", test] => (vec![in_the_repository("tests/contract/contract.rs")], test),
+        ["model", test] => (vec![in_the_repository("tests/model.rs")], test),
+        [module, "tests", .., test] => (unit_tests(module), test),
+        [suite, file, test] => (
+            ["", "linux/", "linux/attack/"]
+                .map(|directory| in_the_repository(&format!("tests/{suite}/{directory}{file}.rs")))
+                .into(),
+            test,
+        ),
+        _ => return None,
+    };
+    Some(files.iter().any(|file| has_function(file, test)))
 }
 
 #[test]
@@ -34,20 +64,16 @@ fn every_test_that_the_migration_page_names_exists() {
             .unwrap();
         let file = quoted(cell).find(|text| Path::new(text).extension().is_some());
         for name in quoted(cell) {
-            let parts: Vec<&str> = name.split("::").collect();
-            let found = match parts[..] {
-                ["contract", "…", test] => has_function("tests/contract/contract.rs", test),
-                [suite, folder, file, test] => {
-                    has_function(&format!("tests/{suite}/{folder}/{file}.rs"), test)
+            let exists = match test_exists(name) {
+                Some(exists) => exists,
+                // A function alone: the cell names its file as well.
+                None if name.contains('_') && !name.contains('/') => {
+                    let file = file.unwrap_or_else(|| panic!("{name}: in which file?"));
+                    has_function(&in_the_repository(file), name)
                 }
-                [suite, file, test] => has_function(&format!("tests/{suite}/{file}.rs"), test),
-                [test] if test.contains('_') && !test.contains('/') => has_function(
-                    file.unwrap_or_else(|| panic!("of which file? {name}")),
-                    test,
-                ),
-                _ => continue,
+                None => continue,
             };
-            assert!(found, "{name}: there is no such test");
+            assert!(exists, "{name}: there is no such test");
             checked += 1;
         }
     }
@@ -59,31 +85,16 @@ fn every_test_that_the_migration_page_names_exists() {
 
 #[test]
 fn every_test_that_the_security_page_names_exists() {
+    // The example in the introduction.
+    const EXAMPLE: &str = "processes::lookup::x";
+
     let page = include_str!("../SECURITY.md");
     let mut checked = 0;
-    for name in quoted(page) {
-        let parts: Vec<&str> = name.split("::").collect();
-        let places = match parts[..] {
-            ["contract", "…", _] => vec!["tests/contract/contract.rs".to_owned()],
-            ["model", _] => vec!["tests/model.rs".to_owned()],
-            // Of the library itself.
-            [module, "tests", file, _] => vec![format!("src/{module}/tests/{file}.rs")],
-            [suite, file, _] => ["", "attack/"]
-                .map(|folder| format!("tests/{suite}/{folder}{file}.rs"))
-                .into(),
-            _ => continue,
-        };
-        let test = parts.last().copied().unwrap_or_default();
-        if test == "x" {
-            // The example.
+    for name in quoted(page).filter(|name| *name != EXAMPLE) {
+        let Some(exists) = test_exists(name) else {
             continue;
-        }
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let found = places
-            .iter()
-            .filter(|place| root.join(place).exists())
-            .any(|place| has_function(place, test));
-        assert!(found, "{name}: there is no such test");
+        };
+        assert!(exists, "{name}: there is no such test");
         checked += 1;
     }
     assert!(checked > 50, "only {checked} names were found");

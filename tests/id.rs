@@ -1,9 +1,9 @@
-//! Ids from anything: total functions, and nothing that an id could open by mistake.
+//! Ids from any input: the functions are total, and an id opens no object by mistake.
 
 use proptest::prelude::*;
 use shmem_providers::{Error, ShMemDescription, ShMemId};
 
-/// What every id is, whatever it was made from.
+/// Checks what holds for every id, whatever it was created from.
 fn assert_is_an_id(id: ShMemId) {
     let text = id.as_str();
     assert!(text.len() <= 19);
@@ -53,7 +53,7 @@ proptest! {
         let mut array = garbage;
         array[..text.len()].copy_from_slice(text.as_bytes());
         array[text.len()] = 0;
-        // What a C program left behind the terminating zero makes no difference.
+        // Bytes behind the terminating zero, which C programs may leave, make no difference.
         assert_eq!(ShMemId::from_array(&array), ShMemId::from_string(&text));
     }
 
@@ -66,7 +66,7 @@ proptest! {
 }
 
 #[test]
-fn what_cannot_be_an_id_says_so() {
+fn invalid_texts_make_ids_that_name_the_reason() {
     assert_eq!(
         ShMemId::from_string("12345678901234567890").as_str(),
         "?too-long"
@@ -174,8 +174,7 @@ mod opened {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
-        /// Numbers can be those of segments that others have; to attach one and to drop it does
-        /// them no harm.
+        /// A number can be that of a segment of another program, which attaching and detaching does not harm.
         #[test]
         fn any_id_is_opened_or_an_error(text in shaped(), size: Option<usize>) {
             fn open<P: ShMemProvider>(id: ShMemId, size: Option<usize>) {

@@ -1,65 +1,65 @@
-//! The protocols by which a pool uses segments again, as small models: every order of events is gone
-//! through, a kill and a `fork()` among them.
+//! The protocols by which a pool reuses segments, as small models that are checked exhaustively: in every order
+//! of events, including kills and `fork()`.
 //!
-//! A checker of 40 lines is enough for that, and tells the shortest schedule that fails. The crate
-//! `stateright` would do the same, but brings a web server along, and second versions of `rand`,
-//! `rand_core` and `getrandom`, which `deny.toml` does not allow.
+//! A checker of 40 lines is enough for that, and returns the shortest schedule that fails. The crate
+//! `stateright` would do the same, but depends on a web server and on second versions of `rand`, `rand_core`
+//! and `getrandom`, which `deny.toml` forbids.
 //!
-//! The schedules that fail here are tests of the real code as well: `src/sys/unix/lease/tests.rs` and
-//! `src/sys/unix/attachments/tests.rs`.
+//! The schedules that fail here are also tests of the real code, in `lease/tests.rs` and
+//! `attachments/tests.rs` below `src/sys/`.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
 use std::hash::Hash;
 
-/// What can happen, and what must not.
+/// A system: which events can happen, and which states are wrong.
 trait Model {
     type State: Clone + Eq + Hash + Debug;
     type Event: Clone + Debug;
 
     fn start(&self) -> Self::State;
 
-    /// All events that are possible now, with the states that they lead to.
+    /// Returns all events that are possible in a state, with the states that follow.
     fn next(&self, state: &Self::State) -> Vec<(Self::Event, Self::State)>;
 
-    /// What is wrong in this state, if something is.
+    /// Returns what is wrong in a state, or `None` if the state is right.
     fn fault(&self, state: &Self::State) -> Option<&'static str>;
 }
 
-/// Goes through every state that can be reached, nearest first: `Ok` with their number, or the
-/// shortest schedule that leads to a fault.
+/// Visits every reachable state, the nearest first. Returns the number of states, or the first fault and the
+/// shortest schedule that leads to it.
 fn check<M: Model>(model: &M) -> Result<usize, (&'static str, Vec<M::Event>)> {
     let start = model.start();
-    let mut came_by = HashMap::from([(start.clone(), None::<(M::Event, M::State)>)]);
+    let mut reached_by = HashMap::from([(start.clone(), None::<(M::Event, M::State)>)]);
     let mut waiting = VecDeque::from([start]);
     while let Some(state) = waiting.pop_front() {
         if let Some(fault) = model.fault(&state) {
             let mut schedule = Vec::new();
             let mut at = &state;
-            while let Some((event, before)) = &came_by[at] {
+            while let Some((event, before)) = &reached_by[at] {
                 schedule.insert(0, event.clone());
                 at = before;
             }
             return Err((fault, schedule));
         }
         for (event, after) in model.next(&state) {
-            if !came_by.contains_key(&after) {
-                came_by.insert(after.clone(), Some((event, state.clone())));
+            if !reached_by.contains_key(&after) {
+                reached_by.insert(after.clone(), Some((event, state.clone())));
                 waiting.push_back(after);
             }
         }
     }
-    Ok(came_by.len())
+    Ok(reached_by.len())
 }
 
-/// `Pool::reuse`: the pool's owner has two threads and some segments; children are forked.
+/// `Pool::reuse`. The owner of the pool has two threads and some segments, and forks children.
 mod reuse {
     use super::Model;
 
     const SEGMENTS: usize = 3;
     const CHILDREN: usize = 2;
 
-    /// When it is asked whether children are alive.
+    /// When the pool asks whether children are alive.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(crate) enum Asks {
         /// Once, for the first candidate.
@@ -70,24 +70,24 @@ mod reuse {
         AfterTaking,
     }
 
-    /// Where a segment is, in the process that has the pool.
+    /// The use of a segment in the process that has the pool.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub(crate) enum Place {
-        /// Some thread has a `&mut` of it.
+    pub(crate) enum Usage {
+        /// A thread has a `&mut` to it.
         InUse,
         Idle,
-        /// The thread that wants a segment has it, and makes no reference to it.
+        /// The thread that wants a segment has taken it, and creates no reference to it.
         Taken,
     }
 
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     pub(crate) struct Segment {
-        place: Place,
+        usage: Usage,
         /// Another process has opened it by its id.
         is_open_elsewhere: bool,
     }
 
-    /// Where the thread is that wants a segment.
+    /// The progress of the thread that wants a segment.
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     pub(crate) enum Step {
         Begins,
@@ -97,7 +97,7 @@ mod reuse {
             asked: Option<bool>,
             tried: usize,
         },
-        /// Nobody can open the candidate, whose bytes are being set to zero.
+        /// No process can open the candidate, whose bytes are being set to zero.
         Zeroes(usize),
         Ends,
     }
@@ -105,7 +105,7 @@ mod reuse {
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     pub(crate) struct State {
         segments: [Segment; SEGMENTS],
-        /// For each living child, of which segments it has a `&mut`.
+        /// For each living child, to which segments it has a `&mut`.
         children: [Option<[bool; SEGMENTS]>; CHILDREN],
         step: Step,
     }
@@ -133,12 +133,12 @@ mod reuse {
         type Event = Event;
 
         fn start(&self) -> State {
-            let segment = |place| Segment {
-                place,
+            let segment = |usage| Segment {
+                usage,
                 is_open_elsewhere: false,
             };
             State {
-                segments: [Place::Idle, Place::InUse, Place::InUse].map(segment),
+                segments: [Usage::Idle, Usage::InUse, Usage::InUse].map(segment),
                 children: [None; CHILDREN],
                 step: Step::Begins,
             }
@@ -152,9 +152,9 @@ mod reuse {
                 events.push((event, after));
             };
             if let Some(free) = state.children.iter().position(Option::is_none) {
-                // What is idle or taken, nobody in the child has a reference to.
+                // The child has no references to segments that are idle or taken.
                 may(Event::Fork, &|after| {
-                    let inherits = |segment: &Segment| segment.place == Place::InUse;
+                    let inherits = |segment: &Segment| segment.usage == Usage::InUse;
                     after.children[free] = Some(state.segments.each_ref().map(inherits));
                 });
             }
@@ -172,9 +172,9 @@ mod reuse {
                 }
             }
             for (index, segment) in state.segments.iter().enumerate() {
-                if segment.place == Place::InUse && state.step != Step::Ends {
+                if segment.usage == Usage::InUse && state.step != Step::Ends {
                     may(Event::Drop(index), &|after| {
-                        after.segments[index].place = Place::Idle;
+                        after.segments[index].usage = Usage::Idle;
                     });
                 }
                 if segment.is_open_elsewhere {
@@ -204,13 +204,13 @@ mod reuse {
     }
 
     impl Reuse {
-        /// What the thread does next that wants a segment.
+        /// Returns what the thread that wants a segment can do next.
         fn of_the_pool(&self, state: &State) -> Vec<(Event, State)> {
             let mut events = Vec::new();
-            let mut may = |event, place: Option<(usize, Place)>, step| {
+            let mut may = |event, change: Option<(usize, Usage)>, step| {
                 let mut after = state.clone();
-                if let Some((segment, place)) = place {
-                    after.segments[segment].place = place;
+                if let Some((segment, usage)) = change {
+                    after.segments[segment].usage = usage;
                 }
                 after.step = step;
                 events.push((event, after));
@@ -224,7 +224,7 @@ mod reuse {
             match state.step {
                 Step::Begins => match self.0 {
                     Asks::BeforeTaking => {
-                        may(Event::Ask, None, has(None, Some(no_children_alive), 0))
+                        may(Event::Ask, None, has(None, Some(no_children_alive), 0));
                     }
                     Asks::Once | Asks::AfterTaking => may(Event::GiveUp, None, has(None, None, 0)),
                 },
@@ -233,9 +233,9 @@ mod reuse {
                     asked,
                     tried,
                 } => {
-                    let idle = |segment: &Segment| segment.place == Place::Idle;
+                    let idle = |segment: &Segment| segment.usage == Usage::Idle;
                     for segment in (0..SEGMENTS).filter(|&index| idle(&state.segments[index])) {
-                        let taken = Some((segment, Place::Taken));
+                        let taken = Some((segment, Usage::Taken));
                         if tried < SEGMENTS {
                             may(
                                 Event::Take(segment),
@@ -260,7 +260,7 @@ mod reuse {
                     asked: Some(false),
                     ..
                 } => {
-                    let back = Some((segment, Place::Idle));
+                    let back = Some((segment, Usage::Idle));
                     may(Event::PutBack(segment), back, Step::Ends);
                 }
                 Step::Has {
@@ -269,7 +269,7 @@ mod reuse {
                     tried,
                 } => {
                     if state.segments[segment].is_open_elsewhere {
-                        let back = Some((segment, Place::Idle));
+                        let back = Some((segment, Usage::Idle));
                         let next = match self.0 {
                             Asks::Once => has(None, Some(true), tried + 1),
                             Asks::AfterTaking => has(None, None, tried + 1),
@@ -281,7 +281,7 @@ mod reuse {
                     }
                 }
                 Step::Zeroes(segment) => {
-                    let used = Some((segment, Place::InUse));
+                    let used = Some((segment, Usage::InUse));
                     may(Event::HandOut(segment), used, Step::Begins);
                 }
                 Step::Ends => may(Event::GiveUp, None, Step::Begins),
@@ -291,21 +291,20 @@ mod reuse {
     }
 }
 
-/// `sys::attachments`: whether a System V segment was this process's alone while it was zeroed.
+/// `sys::attachments`: whether a System V segment was attached by this process only while it was zeroed.
 mod attachments {
     use super::Model;
 
-    /// By what it is known.
+    /// What the pool compares.
     #[derive(Clone, Copy, PartialEq, Eq)]
     pub(crate) enum By {
-        /// There is one attachment, before and after.
+        /// The number of attachments, which must be 1 before and after.
         Number,
-        /// And the process that attached or detached last is the same, before and after.
+        /// Also the process that attached or detached last, which must be the same before and after.
         LastProcess,
-        /// And that is this process.
+        /// That must be this process.
         LastProcessIsMe,
-        /// And no other thread of this process has detached it meanwhile: counted from after the first
-        /// look.
+        /// Also the detachments by other threads of this process, counted from after the first look.
         DetachmentsSince,
         /// The same, counted from before the first look.
         Detachments,
@@ -319,14 +318,14 @@ mod attachments {
         Process,
     }
 
-    /// What somebody does who was told the id.
+    /// The progress of a thread or process that knows the id.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub(crate) enum Guest {
         Outside,
         Attached,
         /// Has written.
         Done,
-        /// Is counted as detaching, and still attached.
+        /// Counted as detaching, and still attached.
         Leaving,
     }
 
@@ -334,14 +333,14 @@ mod attachments {
     pub(crate) enum Step {
         Begins,
         Looks,
-        /// Has attached once more; then detaches.
+        /// Has attached once more, and detaches next.
         Touches,
         LooksAgain,
         Counts,
         Zeroes,
         LooksAfter,
         CountsAfter,
-        /// Hands it out. Were its bytes zero at the second look?
+        /// Hands the segment out, with whether its bytes were zero at the second look.
         HandsOut(bool),
         GivesUp,
     }
@@ -364,7 +363,7 @@ mod attachments {
                 && (self.guests.iter()).all(|&(_, guest, _)| guest == Guest::Outside)
         }
 
-        /// Which process attached or detached last: the kernel does not tell threads apart.
+        /// Returns the process that attached or detached last. The kernel does not distinguish threads.
         fn last_process(&self) -> Who {
             match self.last {
                 Who::Thread => Who::Pool,
@@ -384,7 +383,7 @@ mod attachments {
         fn start(&self) -> State {
             State {
                 step: Step::Begins,
-                // How often each comes: before the first look, and after.
+                // Each may attach twice: before the first look, and after.
                 guests: [
                     (Who::Thread, Guest::Outside, 2),
                     (Who::Process, Guest::Outside, 2),
@@ -504,14 +503,17 @@ use reuse::{Asks, Event, Reuse};
 
 #[test]
 fn to_ask_once_for_several_candidates_zeroes_a_childs_segment() {
-    let (fault, schedule) = check(&Reuse(Asks::Once)).expect_err("the order of 0.17.0");
+    let (fault, schedule) = check(&Reuse(Asks::Once)).expect_err("version 0.17.0 did this");
     assert_eq!(fault, "a child's segment is zeroed");
-    // The question is asked, then comes the fork, then a candidate that the child has as well.
-    let place = |event: &Event| schedule.iter().position(|other| other == event);
+    // First the pool asks, then it forks, then it takes a candidate that the child has as well.
+    let position = |event: &Event| schedule.iter().position(|other| other == event);
     let taken = |event: &Event| matches!(event, Event::Take(_));
     let last = schedule.iter().rposition(taken);
-    assert!(place(&Event::Ask) < place(&Event::Fork), "{schedule:?}");
-    assert!(place(&Event::Fork) < last, "{schedule:?}");
+    assert!(
+        position(&Event::Ask) < position(&Event::Fork),
+        "{schedule:?}"
+    );
+    assert!(position(&Event::Fork) < last, "{schedule:?}");
 }
 
 #[test]
@@ -523,13 +525,13 @@ fn to_ask_before_the_candidate_is_taken_is_too_early() {
 #[test]
 fn to_ask_for_each_candidate_that_was_taken_zeroes_nobodys_segment() {
     let states = check(&Reuse(Asks::AfterTaking)).expect("no schedule fails");
-    assert!(states > 1000, "{states} states are no model");
+    assert!(states > 1000, "the model has only {states} states");
 }
 
 #[test]
 fn what_the_kernel_counts_is_not_enough() {
     for by in [By::Number, By::LastProcess] {
-        let (fault, schedule) = check(&Counting(by)).expect_err("a process was there");
+        let (fault, schedule) = check(&Counting(by)).expect_err("a process was attached");
         assert_eq!(fault, "what is handed out is not zero");
         let is_process = |&(who, _): &(Who, _)| who == Who::Process;
         let is_thread = |&(who, _): &(Who, _)| who == Who::Thread;
@@ -539,15 +541,15 @@ fn what_the_kernel_counts_is_not_enough() {
                 .any(|event| is_process(event) || is_thread(event))
         );
     }
-    // Which process was the last one hides what the threads of this one have done.
+    // The last process does not show what other threads of this process have done.
     for by in [By::LastProcessIsMe, By::DetachmentsSince] {
-        let (_, schedule) = check(&Counting(by)).expect_err("a thread was there");
+        let (_, schedule) = check(&Counting(by)).expect_err("a thread was attached");
         assert!(schedule.contains(&(Who::Thread, "writes")), "{schedule:?}");
     }
 }
 
 #[test]
-fn what_was_attached_meanwhile_is_noticed() {
+fn attachments_in_between_are_noticed() {
     let states = check(&Counting(By::Detachments)).expect("no schedule fails");
-    assert!(states > 1000, "{states} states are no model");
+    assert!(states > 1000, "the model has only {states} states");
 }

@@ -1,5 +1,5 @@
-/* Stands in for Android's own libandroid.so, for `make android-rules` only: a memfd that cannot change
-   its size, which is what recent Androids make as well. */
+/* Replaces Android's own libandroid.so, for `make android-rules` only. It creates a memfd that cannot change
+   its size, as recent versions of Android do. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@ int ASharedMemory_create(const char *name, size_t size)
         errno = EINVAL;
         return -1;
     }
-    /* Not close-on-exec, as on Android 8. */
+    /* Inherited by exec, as on Android 8. */
     fd = memfd_create("libandroid", MFD_ALLOW_SEALING);
     if (fd < 0)
         return -1;

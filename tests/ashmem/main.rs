@@ -1,7 +1,7 @@
 //! ashmem: the real device, and real processes that share its regions through the service.
 //!
-//! Hardly any machine has it: `make ashmem` starts one in an emulator, whose root may be told by
-//! `SHMEM_TEST_MACHINE` that the whole machine is for this program alone.
+//! Few machines have the device. `make ashmem` runs these tests on an emulated one, where
+//! `SHMEM_TEST_MACHINE` is set: the machine runs nothing else, so that tests may rename the device.
 
 #[cfg(target_os = "linux")]
 mod regions;
@@ -14,7 +14,7 @@ fn main() {
         return regions::serve();
     }
     let mut arguments = Arguments::from_args();
-    // One of them renames the device.
+    // One of the tests renames the device.
     arguments.test_threads = Some(1);
     let trials = testkit::trials! {
         regions: [
@@ -22,9 +22,9 @@ fn main() {
             a_region_has_its_size_and_is_close_on_exec,
             a_child_shares_what_its_parent_made,
             ids_outlive_their_creator,
-            a_region_beyond_31_bits,
+            regions_beyond_31_bits_work,
             more_than_a_region_has_is_refused,
-            the_name_with_the_id_of_the_boot,
+            device_named_after_the_boot_id_is_found,
         ]
     };
     libtest_mimic::run(&arguments, trials).exit();

@@ -1,9 +1,9 @@
-//! What a region is, and who holds it for how long.
+//! Regions: their ids, their sizes, and how long they live.
 #![allow(unsafe_code)]
 
 use std::error::Error as AnyError;
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::{env, fs};
 
 use shmem_providers::{
     AshmemBackend, AshmemShMemProvider, Error, ServedShMem, ServedShMemProvider, ShMem, ShMemId,
@@ -15,8 +15,8 @@ use testkit::{Outcome, if_lacking, open_files, skip};
 
 type Provider = ServedShMemProvider<AshmemBackend>;
 
-/// Why there is nothing to be tested here, as the outcome of a test.
-fn here() -> Outcome<AshmemShMemProvider> {
+/// Returns a provider, or skips the test if there is no ashmem.
+fn requires_ashmem() -> Outcome<AshmemShMemProvider> {
     let mut provider = AshmemShMemProvider::default();
     match provider.new_shmem(1) {
         Ok(_) => Ok(provider),
@@ -24,25 +24,19 @@ fn here() -> Outcome<AshmemShMemProvider> {
     }
 }
 
-/// What the second process does: `at PATH`, `make SIZE`, `open ID`, `put OFFSET BYTE`, `get OFFSET`.
+/// The second process. Its commands are `at PATH`, `make SIZE`, `open ID`, `put OFFSET BYTE` and `get OFFSET`.
 pub(crate) fn serve() {
     let (mut provider, mut segments) = (Provider::default(), Vec::new());
-    for order in io::stdin().lines().map_while(Result::ok) {
-        let words: Vec<_> = order.split(' ').collect();
-        match obey(&mut provider, &mut segments, &words) {
-            Ok(text) => println!("ok {text}"),
-            Err(error) => println!("err {error}"),
-        }
-    }
+    testkit::peer::serve(|command| execute(&mut provider, &mut segments, command));
 }
 
-fn obey(
+fn execute(
     provider: &mut Provider,
     segments: &mut Vec<ServedShMem<AshmemBackend>>,
-    order: &[&str],
+    command: &[&str],
 ) -> Result<String, Box<dyn AnyError>> {
     let newest = segments.last_mut().ok_or("no segment");
-    match *order {
+    match *command {
         ["at", path] => *provider = Provider::at(path),
         ["make", size] => {
             let segment = provider.new_shmem(size.parse()?)?;
@@ -64,20 +58,20 @@ fn obey(
             newest?.access().read_at(offset.parse()?, &mut byte)?;
             return Ok(byte[0].to_string());
         }
-        _ => return Err(format!("unknown order {order:?}").into()),
+        _ => return Err(format!("unknown command {command:?}").into()),
     }
     Ok(String::new())
 }
 
 fn peer(address: &Path) -> Peer {
     let mut peer = Peer::start();
-    let order = format!("at {}", address.display());
-    peer.ask(order).expect("a provider needs nothing");
+    peer.execute(format!("at {}", address.display()))
+        .expect("creating a provider cannot fail");
     peer
 }
 
 pub(crate) fn an_id_alone_opens_nothing() -> Outcome {
-    let mut provider = here()?;
+    let mut provider = requires_ashmem()?;
     let segment = provider.new_shmem(100)?;
     assert!(segment.id().is_empty());
     let error = provider.shmem_from_id(segment.id()).expect_err("no name");
@@ -89,7 +83,7 @@ pub(crate) fn an_id_alone_opens_nothing() -> Outcome {
 }
 
 pub(crate) fn a_region_has_its_size_and_is_close_on_exec() -> Outcome {
-    let mut provider = here()?;
+    let mut provider = requires_ashmem()?;
     let before = open_files();
     for size in [1, 4096, 5000, 1 << 20] {
         let mut made = provider.new_shmem(size)?;
@@ -112,16 +106,16 @@ pub(crate) fn a_region_has_its_size_and_is_close_on_exec() -> Outcome {
 }
 
 pub(crate) fn a_child_shares_what_its_parent_made() -> Outcome {
-    let mut made = here()?.new_shmem(100)?;
-    // SAFETY: the child does nothing but write to memory and end.
+    let mut made = requires_ashmem()?.new_shmem(100)?;
+    // SAFETY: the child only writes to memory and ends.
     match unsafe { libc::fork() } {
         0 => {
             made[7] = 9;
-            // SAFETY: it ends the process.
+            // SAFETY: the call has no preconditions.
             unsafe { libc::_exit(0) }
         }
         child => {
-            // SAFETY: the status may be null.
+            // SAFETY: the pointer to the status may be null.
             let ended = unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
             assert_eq!(ended, child);
         }
@@ -131,15 +125,15 @@ pub(crate) fn a_child_shares_what_its_parent_made() -> Outcome {
 }
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
-    let _ = here()?;
-    let folder = tempfile::tempdir()?;
-    let address = folder.path().join("service");
-    let (mut maker, mut holder) = (peer(&address), peer(&address));
-    let id = maker.ask("make 100000")?;
-    maker.ask("put 99999 3")?;
+    let _ = requires_ashmem()?;
+    let directory = tempfile::tempdir()?;
+    let address = directory.path().join("service");
+    let (mut creator, mut holder) = (peer(&address), peer(&address));
+    let id = creator.ask("make 100000")?;
+    creator.ask("put 99999 3")?;
     assert_eq!(holder.ask(format!("open {id}"))?, "100000");
-    // With it dies the service.
-    maker.kill();
+    // This also ends the service, which the creator hosts.
+    creator.kill();
     let mut late = peer(&address);
     assert_eq!(late.ask(format!("open {id}"))?, "100000");
     assert_eq!(late.ask("get 99999")?, "3");
@@ -154,9 +148,9 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_region_beyond_31_bits() -> Outcome {
+pub(crate) fn regions_beyond_31_bits_work() -> Outcome {
     const SIZE: usize = 5 << 30;
-    let mut provider = here()?;
+    let mut provider = requires_ashmem()?;
     let mut made = match provider.new_shmem(SIZE) {
         Ok(made) => made,
         Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => return skip(error),
@@ -169,11 +163,11 @@ pub(crate) fn a_region_beyond_31_bits() -> Outcome {
 }
 
 pub(crate) fn more_than_a_region_has_is_refused() -> Outcome {
-    let _ = here()?;
-    let folder = tempfile::tempdir()?;
-    let address = folder.path().join("service");
-    let mut maker = peer(&address);
-    let id = ShMemId::from_string(&maker.ask("make 5000")?);
+    let _ = requires_ashmem()?;
+    let directory = tempfile::tempdir()?;
+    let address = directory.path().join("service");
+    let mut creator = peer(&address);
+    let id = ShMemId::from_string(&creator.ask("make 5000")?);
     for asked in [5001, 8192, usize::MAX / 2] {
         let opened = Provider::at(&address).shmem_from_id_and_size(id, asked);
         let actual = 5000;
@@ -182,10 +176,10 @@ pub(crate) fn more_than_a_region_has_is_refused() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn the_name_with_the_id_of_the_boot() -> Outcome {
-    let mut provider = here()?;
+pub(crate) fn device_named_after_the_boot_id_is_found() -> Outcome {
+    let mut provider = requires_ashmem()?;
     if env::var_os("SHMEM_TEST_MACHINE").is_none() {
-        return skip("the device of this machine is not to be renamed");
+        return skip("tests may not rename the device of this machine");
     }
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let name = PathBuf::from(format!("/dev/ashmem{}", boot_id.trim()));
@@ -193,7 +187,7 @@ pub(crate) fn the_name_with_the_id_of_the_boot() -> Outcome {
     let made = provider.new_shmem(4096);
     fs::rename(&name, "/dev/ashmem")?;
     assert_eq!(made?.len(), 4096);
-    // A rename back has to be seen as well.
+    // The provider notices that the device was renamed again.
     assert_eq!(provider.new_shmem(4097)?.len(), 4097);
     Ok(())
 }

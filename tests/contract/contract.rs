@@ -1,4 +1,5 @@
-//! The rules that every mechanism keeps.
+//! The rules of the contract.
+#![allow(clippy::unnecessary_wraps, reason = "all rules have one type")]
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -10,12 +11,12 @@ use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider};
 
 use testkit::{Outcome, if_lacking, name_exists, skip, too_few_descriptors};
 
-/// In what mechanisms differ.
+/// The differences between mechanisms.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
-    /// Whether the id goes on opening the segment after its creator has dropped it.
+    /// The id still opens the segment after its creator has dropped it.
     pub(crate) id_outlives_creator: bool,
-    /// To a multiple of what sizes are rounded where the system tells them.
+    /// The sizes that the system reports are multiples of this.
     pub(crate) rounded_to: usize,
 }
 
@@ -45,7 +46,7 @@ pub(crate) fn an_attachment_sees_the_same_bytes<P: ShMemProvider>(p: &mut P, _: 
     assert_eq!(made[7], 3);
     let by_description = p.shmem_from_description(made.description())?;
     assert_eq!((by_description.len(), by_description[7]), (SIZE, 3));
-    // A provider holds nothing of its own: any other opens the same.
+    // Another provider opens the same, because providers hold nothing of their own.
     let by_another = P::new()?.shmem_from_id(made.id())?;
     assert_eq!(by_another[7], 3);
     Ok(())
@@ -61,7 +62,7 @@ pub(crate) fn less_may_be_attached_and_more_may_not<P: ShMemProvider>(
     for size in [1, 4096, 4999, 5000] {
         assert_eq!(p.shmem_from_id_and_size(made.id(), size)?.len(), size);
     }
-    // Up to the end of the page, the memory would be there.
+    // The memory up to the end of the page exists, but is not part of the segment.
     for asked in [5001, 8192, 8193, 16385, SIZE, 1 << 30, isize::MAX as usize] {
         let attached = p.shmem_from_id_and_size(made.id(), asked);
         if asked > actual {
@@ -80,7 +81,7 @@ pub(crate) fn impossible_sizes_are_errors<P: ShMemProvider>(p: &mut P, _: Rules)
         let attached = p.shmem_from_id_and_size(made.id(), size);
         assert_eq!(refused(attached), Error::InvalidSize { size });
     }
-    // On 32 bits these can be had.
+    // These sizes are possible on 32 bits.
     #[cfg(target_pointer_width = "64")]
     for size in [
         isize::MAX as usize,
@@ -190,7 +191,7 @@ pub(crate) fn a_clone_is_another_mapping_and_another_holder<P: ShMemProvider>(
     assert_eq!((first.len(), first[9], first.id()), (SIZE, 9, made.id()));
     drop(made);
     first[9] = 10;
-    // Not even the name needs to exist any more.
+    // A clone does not need the name, which may have been removed.
     let second = p.clone_ref(&first)?;
     drop(first);
     assert_eq!(second[9], 10);
@@ -257,7 +258,7 @@ pub(crate) fn values_that_cannot_be_placed_are_errors<P: ShMemProvider>(
     p: &mut P,
     _: Rules,
 ) -> Outcome {
-    /// 32 MiB, at an address that is a multiple of as much, as some are.
+    /// 32 MiB, aligned to 32 MiB, as few mappings are.
     #[repr(align(0x200_0000))]
     struct Aligned {
         _byte: u8,
@@ -271,7 +272,7 @@ pub(crate) fn values_that_cannot_be_placed_are_errors<P: ShMemProvider>(
     match p.uninit_on_shmem::<Aligned>() {
         Ok(segment) => assert_eq!(segment.as_ptr().addr() % align_of::<Aligned>(), 0),
         Err(Error::Misaligned { align }) => assert_eq!(align, align_of::<Aligned>()),
-        // A container's /dev/shm has 64 MiB, or less.
+        // The /dev/shm of a container has 64 MiB or less.
         Err(error) => return if_lacking(error),
     }
     Ok(())
@@ -317,9 +318,9 @@ pub(crate) fn others_may_write_while_it_is_accessed<P: ShMemProvider>(
                 while words[turn].load(Ordering::Acquire) != 2 * round + 1 {
                     thread::yield_now();
                 }
-                let mut said = [0; 100];
-                theirs.read_at(13, &mut said)?;
-                theirs.write_at(1001, &said)?;
+                let mut bytes = [0; 100];
+                theirs.read_at(13, &mut bytes)?;
+                theirs.write_at(1001, &bytes)?;
                 words[turn].store(2 * round + 2, Ordering::Release);
             }
             Ok(())
@@ -383,7 +384,7 @@ pub(crate) fn a_hundred_segments_have_a_hundred_ids<P: ShMemProvider>(
     for (index, segment) in (0..).zip(&segments) {
         assert_eq!(p.shmem_from_id(segment.id())?[0], index);
     }
-    // The other half goes while these live.
+    // Dropping the other half does not affect these.
     let odd: Vec<_> = segments.into_iter().skip(1).step_by(2).collect();
     assert!(
         odd.iter()
@@ -392,11 +393,11 @@ pub(crate) fn a_hundred_segments_have_a_hundred_ids<P: ShMemProvider>(
     Ok(())
 }
 
-pub(crate) fn large_and_odd_sizes<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
+pub(crate) fn large_and_odd_sizes_work<P: ShMemProvider>(p: &mut P, _: Rules) -> Outcome {
     for size in [3, (1 << 20) + 1, 256 << 20] {
         let mut made = match p.new_shmem(size) {
             Ok(made) => made,
-            // A container's /dev/shm has 64 MiB.
+            // The /dev/shm of a container has 64 MiB.
             Err(error) => return if_lacking(error),
         };
         made[size - 1] = 1;
@@ -420,7 +421,7 @@ pub(crate) fn an_id_is_text_of_at_most_19_bytes<P: ShMemProvider>(p: &mut P, _: 
     Ok(())
 }
 
-/// The error of what must not succeed.
+/// Returns the error of an operation that has to fail.
 #[track_caller]
 fn refused<T: Debug>(result: Result<T, Error>) -> Error {
     result.expect_err("this must be refused")

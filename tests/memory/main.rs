@@ -1,7 +1,7 @@
-//! What may be asked for beyond a plain segment: options, content at hand, and what came of it.
+//! The memory of segments on Linux: options, sparse segments, pools, slabs, snapshots, and waiting.
 //!
-//! Whether an option is in effect is read from `/proc/self/smaps`, not from what the crate says.
-//! Second processes are real: this program starts itself anew with the argument `peer`.
+//! Whether an option is in effect is read from `/proc/self/smaps`, not from the crate's report. Second
+//! processes are real: this program starts itself again with the argument `peer`.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -13,5 +13,5 @@ fn main() {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("skipped: tests/memory, because what may be tuned is Linux's");
+    println!("skipped: tests/memory, which need /proc and huge pages of Linux");
 }

@@ -1,8 +1,8 @@
-//! What crosses processes: ids, hand-over, SIGKILL, fork, other users, hostile peers, tight limits.
+//! Segments between processes: ids, hand-over, SIGKILL, fork, other users, hostile peers, lowered limits.
 //!
-//! The processes are real: this program starts itself anew with the argument `peer` and tells the
-//! child what to do, line by line (`peer.rs`). What needs limits of its own runs in namespaces of
-//! its own. Where the host does not let us, the test is reported as ignored, with the reason.
+//! The processes are real: this program starts itself again with the argument `peer` and sends the child
+//! commands, line by line (`linux/peer.rs`). Tests that lower limits of the system run in namespaces of
+//! their own. A test that the host does not allow is reported as ignored, with the reason.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -14,7 +14,5 @@ fn main() {
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
-    println!(
-        "skipped: tests/processes, because its peers are limited and watched by what only Linux has"
-    );
+    println!("skipped: tests/processes, which need namespaces and /proc of Linux");
 }

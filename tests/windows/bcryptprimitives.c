@@ -1,5 +1,5 @@
-/* Wine 8, as in Debian 12, has no bcryptprimitives.dll, from which every Rust program imports this
-   one function. For `make wine` only. */
+/* Wine 8, as in Debian 12, lacks bcryptprimitives.dll, from which every Rust program imports this function.
+   For `make wine` only. */
 #include <windows.h>
 #include <ntsecapi.h>
 

@@ -1,4 +1,4 @@
-//! Hand-over, and who holds a segment for how long.
+//! Hand-over, and how long segments live.
 
 use std::thread;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub(crate) fn without_a_size_whole_pages_are_attached() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_the_environment_may_contain() -> Outcome {
+pub(crate) fn malformed_variables_are_errors() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(5000)?;
     let with = |id: &str, size: &str| {
         let mut command = Peer::command();
@@ -63,7 +63,7 @@ pub(crate) fn handles_are_not_inherited() -> Outcome {
         kept.push(segment);
     }
     assert_eq!(Peer::start().ask("handles")?, nothing);
-    // So a child keeps nothing alive.
+    // A child keeps no segment alive.
     let id = kept[0].id();
     let _child = Peer::start();
     drop(kept);
@@ -72,11 +72,11 @@ pub(crate) fn handles_are_not_inherited() -> Outcome {
 }
 
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
-    let (mut maker, mut holder, mut late) = (Peer::start(), Peer::start(), Peer::start());
-    let id = maker.ask("make 100000")?;
-    maker.ask("put 99999 3")?;
+    let (mut creator, mut holder, mut late) = (Peer::start(), Peer::start(), Peer::start());
+    let id = creator.ask("make 100000")?;
+    creator.ask("put 99999 3")?;
     assert_eq!(holder.ask(format!("open {id} 100000"))?, "100000");
-    maker.kill();
+    creator.kill();
     assert_eq!(holder.ask("get 99999")?, "3");
     assert_eq!(late.ask(format!("open {id} 100000"))?, "100000");
     assert_eq!(late.ask("get 99999")?, "3");
@@ -91,7 +91,7 @@ pub(crate) fn ids_outlive_their_creator() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
+pub(crate) fn id_opens_through_ten_generations_of_holders() -> Outcome {
     let mut holder = Peer::start();
     let id = holder.ask("make 65536")?;
     for byte in 1..10 {
@@ -108,13 +108,13 @@ pub(crate) fn the_last_of_a_long_line_of_holders() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn terminated_while_making_segments() -> Outcome {
+pub(crate) fn processes_terminated_while_creating_leave_nothing() -> Outcome {
     let mut bystander = Peer::start();
     let id = bystander.ask("make 65536")?;
     for round in 0..20 {
         let mut peer = Peer::start();
         let theirs = peer.ask("make 65536")?;
-        peer.tell("churn");
+        peer.send("churn");
         thread::sleep(Duration::from_millis(round));
         peer.kill();
         assert_gone(&theirs);
@@ -124,7 +124,7 @@ pub(crate) fn terminated_while_making_segments() -> Outcome {
     Ok(())
 }
 
-/// Checks that no section has this id any more.
+/// Checks that no segment has this id any more.
 #[track_caller]
 fn assert_gone(id: &str) {
     let id = ShMemId::from_string(id);

@@ -1,7 +1,7 @@
-//! Windows: what crosses processes, and what only sections have. Elsewhere there is nothing to test.
+//! Windows: segments between processes, and what is special about sections.
 //!
-//! The processes are real: this program starts itself anew with the argument `peer` and tells the
-//! child what to do, line by line (`peer.rs`).
+//! The processes are real: this program starts itself again with the argument `peer` and sends the child
+//! commands, line by line (`peer.rs`).
 
 #[cfg(windows)]
 mod holders;
@@ -21,24 +21,24 @@ fn main() {
         holders: [
             a_command_hands_over_id_and_size,
             without_a_size_whole_pages_are_attached,
-            what_the_environment_may_contain,
+            malformed_variables_are_errors,
             handles_are_not_inherited,
             ids_outlive_their_creator,
-            the_last_of_a_long_line_of_holders,
-            terminated_while_making_segments,
+            id_opens_through_ten_generations_of_holders,
+            processes_terminated_while_creating_leave_nothing,
         ]
         sections: [
             a_name_that_exists_is_an_error,
-            a_name_that_something_else_has,
-            names_that_cannot_be,
-            names_of_all_sessions,
-            a_name_that_is_closed_to_us,
-            a_section_of_another_owner,
-            a_section_of_our_own,
-            a_section_that_is_only_reserved,
-            a_section_that_cannot_be_written,
-            five_gigabytes,
-            more_than_the_system_can_promise,
+            name_of_another_object_is_an_error,
+            impossible_names_are_errors,
+            global_names_open_in_all_sessions,
+            section_without_access_is_refused,
+            section_of_another_owner_is_refused,
+            section_of_this_user_opens,
+            reserved_section_is_refused_until_committed,
+            read_only_section_is_refused,
+            five_gigabytes_can_be_mapped,
+            exceeding_the_commit_limit_is_an_error_that_names_it,
         ]
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

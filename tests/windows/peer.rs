@@ -1,40 +1,32 @@
-//! The second process: a program that does what it is told, line by line.
+//! The second process: a program that executes commands, line by line.
 //!
 //! ```text
-//! make SIZE                 ok ID            the segment becomes the newest
-//! open ID [SIZE]            ok SIZE          the segment becomes the newest
+//! make SIZE                 ok ID            creates a segment, which becomes the newest
+//! open ID [SIZE]            ok SIZE          attaches to a segment, which becomes the newest
 //! env NAME                  ok SIZE          the same, from the environment
-//! put OFFSET BYTE           ok               of the newest
-//! get OFFSET                ok BYTE          of the newest
-//! drop                      ok               the newest
-//! handles                   ok COUNT         how many are open
-//! churn                                      until it is terminated: makes and drops segments
+//! put OFFSET BYTE           ok               writes to the newest
+//! get OFFSET                ok BYTE          reads from the newest
+//! drop                      ok               drops the newest
+//! handles                   ok COUNT         counts the open handles
+//! churn                                      creates and drops segments until it is terminated
 //! ```
 
-use std::error::Error;
-use std::io;
-
 use shmem_providers::{ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
+use std::error::Error;
 
 use testkit::open_files;
 pub(crate) use testkit::peer::Peer;
 
-/// What the second process does until its orders end.
+/// Executes commands until there are no more.
 pub(crate) fn serve() {
     let mut segments = Vec::new();
-    for order in io::stdin().lines().map_while(Result::ok) {
-        let words: Vec<_> = order.split(' ').collect();
-        match obey(&mut segments, &words) {
-            Ok(text) => println!("ok {text}"),
-            Err(error) => println!("err {}", error.to_string().replace(['\r', '\n'], " ")),
-        }
-    }
+    testkit::peer::serve(|command| execute(&mut segments, command));
 }
 
-fn obey(segments: &mut Vec<StdShMem>, order: &[&str]) -> Result<String, Box<dyn Error>> {
+fn execute(segments: &mut Vec<StdShMem>, command: &[&str]) -> Result<String, Box<dyn Error>> {
     let mut provider = StdShMemProvider::new()?;
     let newest = segments.last_mut().ok_or("no segment");
-    let opened = match *order {
+    let opened = match *command {
         ["make", size] => {
             let segment = provider.new_shmem(size.parse()?)?;
             let id = segment.id().to_string();
@@ -65,7 +57,7 @@ fn obey(segments: &mut Vec<StdShMem>, order: &[&str]) -> Result<String, Box<dyn 
         ["churn"] => loop {
             provider.new_shmem(65536)?[0] = 1;
         },
-        _ => return Err(format!("unknown order {order:?}").into()),
+        _ => return Err(format!("unknown command {command:?}").into()),
     };
     let size = opened.len().to_string();
     segments.push(opened);

@@ -1,5 +1,6 @@
-//! Sections: names, sizes, and sections that others have made.
+//! Sections: names, sizes, and sections of other programs.
 #![allow(unsafe_code)]
+#![allow(clippy::unnecessary_wraps, reason = "all tests have one type")]
 
 use std::ffi::{CStr, CString};
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
@@ -24,9 +25,9 @@ use windows_sys::Win32::System::Memory::{
 use windows_sys::Win32::System::Threading::{CreateMutexA, GetCurrentProcess, OpenProcessToken};
 
 use crate::peer::Peer;
-use testkit::{Outcome, lacking, open_files, skip};
+use testkit::{Outcome, if_lacking, open_files, skip};
 
-/// A name in this space that no other test and no other run has.
+/// Returns a name in this namespace that no other test and no other run has.
 fn name(space: &str, test: char) -> String {
     format!(r"{space}\{test}{}", process::id())
 }
@@ -42,14 +43,14 @@ fn assert_refused(made: Result<Win32ShMem, Error>, code: u32) -> Error {
     error
 }
 
-/// A section made by the call itself.
+/// Creates a section without the crate.
 fn section(
     name: &str,
     protection: u32,
     size: u32,
     attributes: *const SECURITY_ATTRIBUTES,
 ) -> OwnedHandle {
-    let name = CString::new(name).expect("no zero in it");
+    let name = CString::new(name).expect("the name contains no zero");
     let file = INVALID_HANDLE_VALUE;
     // SAFETY: the pointers are valid or null, and the name ends with a zero.
     let made =
@@ -72,7 +73,7 @@ pub(crate) fn a_name_that_exists_is_an_error() -> Outcome {
             "{error}"
         );
     }
-    // The handle to what exists was closed, and what exists is as before.
+    // The handle to the existing section was closed, and its content has not changed.
     assert_eq!(open_files(), before);
     assert_eq!(first[0], 7);
     let mut peer = Peer::start();
@@ -85,7 +86,7 @@ pub(crate) fn a_name_that_exists_is_an_error() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_name_that_something_else_has() -> Outcome {
+pub(crate) fn name_of_another_object_is_an_error() -> Outcome {
     let name = name("Local", 'm');
     let text = CString::new(name.as_str())?;
     // SAFETY: the attributes may be null, and the name ends with a zero.
@@ -99,7 +100,7 @@ pub(crate) fn a_name_that_something_else_has() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn names_that_cannot_be() -> Outcome {
+pub(crate) fn impossible_names_are_errors() -> Outcome {
     for name in [
         "",
         "plain",
@@ -122,11 +123,11 @@ pub(crate) fn names_that_cannot_be() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn names_of_all_sessions() -> Outcome {
+pub(crate) fn global_names_open_in_all_sessions() -> Outcome {
     let (global, local) = (name("Global", 'g'), name("Local", 'g'));
     let mut segment = match named(100, &global) {
         Ok(segment) => segment,
-        // What a user gets who is no administrator.
+        // Users other than administrators lack the privilege.
         Err(error) => {
             assert_eq!(
                 error.raw_os_error().map(i32::unsigned_abs),
@@ -143,31 +144,31 @@ pub(crate) fn names_of_all_sessions() -> Outcome {
     let mut peer = Peer::start();
     peer.ask(format!("open {global}"))?;
     assert_eq!(peer.ask("get 0")?, "9");
-    // Another space, another segment.
+    // In the other namespace, the same name is another segment.
     let id = ShMemId::from_string(&local);
     let opened = StdShMemProvider::new()?.shmem_from_id(id);
     assert_eq!(opened.err(), Some(Error::Gone { id }));
     Ok(())
 }
 
-pub(crate) fn a_name_that_is_closed_to_us() -> Outcome {
-    // A list of rights that gives none to anybody.
+pub(crate) fn section_without_access_is_refused() -> Outcome {
+    // An empty access list grants access to nobody.
     let mut acl = ACL::default();
     let size = u32::try_from(size_of::<ACL>())?;
-    // SAFETY: the pointer is valid for the write of as many bytes.
+    // SAFETY: the pointer is valid for writes of `size` bytes.
     let made = unsafe { InitializeAcl(&raw mut acl, size, ACL_REVISION) };
     assert_ne!(made, 0);
     let mut descriptor = SECURITY_DESCRIPTOR::default();
-    let place = (&raw mut descriptor).cast();
-    // SAFETY: the pointer is valid for the write of a descriptor.
-    let made = unsafe { InitializeSecurityDescriptor(place, 1) };
+    let pointer = (&raw mut descriptor).cast();
+    // SAFETY: the pointer is valid for writes of a descriptor.
+    let made = unsafe { InitializeSecurityDescriptor(pointer, 1) };
     assert_ne!(made, 0);
     // SAFETY: the descriptor is initialised, and the list lives as long as it does.
-    let made = unsafe { SetSecurityDescriptorDacl(place, 1, &raw const acl, 0) };
+    let made = unsafe { SetSecurityDescriptorDacl(pointer, 1, &raw const acl, 0) };
     assert_ne!(made, 0);
     let attributes = SECURITY_ATTRIBUTES {
         nLength: u32::try_from(size_of::<SECURITY_ATTRIBUTES>())?,
-        lpSecurityDescriptor: place,
+        lpSecurityDescriptor: pointer,
         bInheritHandle: 0,
     };
     for space in ["Local", "Global"] {
@@ -175,26 +176,28 @@ pub(crate) fn a_name_that_is_closed_to_us() -> Outcome {
         let _closed = section(&name, PAGE_READWRITE, 4096, &raw const attributes);
         let opened = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name));
         let Err(Error::OtherUser { .. }) = opened else {
-            return skip(format!("rights are not checked here: {opened:?}"));
+            return skip(format!(
+                "this system does not check access lists: {opened:?}"
+            ));
         };
         let error = assert_refused(named(100, &name), ERROR_ACCESS_DENIED).to_string();
-        let names_it = error.contains("SeCreateGlobalPrivilege");
-        assert_eq!(names_it, space == "Global", "{error}");
+        let names_privilege = error.contains("SeCreateGlobalPrivilege");
+        assert_eq!(names_privilege, space == "Global", "{error}");
     }
     Ok(())
 }
 
-/// A section that belongs to this owner, and is open to everybody.
+/// Creates a section with this owner, which everybody may access.
 fn section_of(owner: PSID, name: &CStr) -> std::io::Result<OwnedHandle> {
     let mut descriptor = SECURITY_DESCRIPTOR::default();
     let descriptor = (&raw mut descriptor).cast();
-    // SAFETY: the pointer is valid for the write of a descriptor.
+    // SAFETY: the pointer is valid for writes of a descriptor.
     let made = unsafe { InitializeSecurityDescriptor(descriptor, 1) };
     assert_ne!(made, 0);
     // SAFETY: the descriptor is initialised, and the SID lives longer.
     let made = unsafe { SetSecurityDescriptorOwner(descriptor, owner, 0) };
     assert_ne!(made, 0);
-    // SAFETY: the descriptor is initialised; no list of rights gives all of them to everybody.
+    // SAFETY: the descriptor is initialised, and the list may be null, which grants all rights to everybody.
     let made = unsafe { SetSecurityDescriptorDacl(descriptor, 1, ptr::null(), 0) };
     assert_ne!(made, 0);
     let attributes = SECURITY_ATTRIBUTES {
@@ -214,19 +217,19 @@ fn section_of(owner: PSID, name: &CStr) -> std::io::Result<OwnedHandle> {
     Ok(unsafe { OwnedHandle::from_raw_handle(made) })
 }
 
-/// Another user takes the name once we have let it go, and lets us in.
-pub(crate) fn a_section_of_another_owner() -> Outcome {
-    // Of everybody, whom we are part of, but not.
+/// Another user takes the name after we have released it, and grants us access.
+pub(crate) fn section_of_another_owner_is_refused() -> Outcome {
+    // The group of all users, which includes this user but is not this user.
     let mut everybody = [0_u64; 16];
     let mut size = u32::try_from(size_of_val(&everybody))?;
-    let place = everybody.as_mut_ptr().cast();
-    // SAFETY: the pointers are valid for writes, the first for as many bytes.
-    let made = unsafe { CreateWellKnownSid(WinWorldSid, ptr::null_mut(), place, &raw mut size) };
+    let sid = everybody.as_mut_ptr().cast();
+    // SAFETY: the pointers are valid for writes, that of the SID for `size` bytes.
+    let made = unsafe { CreateWellKnownSid(WinWorldSid, ptr::null_mut(), sid, &raw mut size) };
     assert_ne!(made, 0);
     let name = CString::new(name("Local", 'f'))?;
-    let section = match section_of(place, &name) {
+    let section = match section_of(sid, &name) {
         Ok(section) => section,
-        Err(error) => return skip(format!("nothing is made for another owner here: {error}")),
+        Err(error) => return skip(format!("this user cannot set another owner: {error}")),
     };
     let mut provider = StdShMemProvider::new()?;
     let before = open_files();
@@ -235,7 +238,7 @@ pub(crate) fn a_section_of_another_owner() -> Outcome {
         provider.shmem_from_id(id),
         provider.shmem_from_id_and_size(id, 1),
     ] {
-        let error = opened.expect_err("somebody else made it");
+        let error = opened.expect_err("it belongs to another user");
         assert_eq!(error, Error::OtherUser { owner: None });
     }
     assert_eq!(open_files(), before);
@@ -243,12 +246,12 @@ pub(crate) fn a_section_of_another_owner() -> Outcome {
     Ok(())
 }
 
-/// What this process makes belongs to its user or, with an administrator's rights, to all of them.
-pub(crate) fn a_section_of_our_own() -> Outcome {
+/// What this process creates belongs to its user or, with full administrator rights, to all administrators.
+pub(crate) fn section_of_this_user_opens() -> Outcome {
     // SAFETY: the function has no preconditions.
     let process = unsafe { GetCurrentProcess() };
     let mut token = ptr::null_mut();
-    // SAFETY: the pointer is valid for the write of a handle.
+    // SAFETY: the pointer is valid for writes of a handle.
     let opened = unsafe { OpenProcessToken(process, TOKEN_QUERY, &raw mut token) };
     assert_ne!(opened, 0);
     // SAFETY: the handle is new and ours.
@@ -257,14 +260,14 @@ pub(crate) fn a_section_of_our_own() -> Outcome {
     for class in [TokenUser, TokenOwner] {
         let mut answer = [0_u64; 16];
         let mut size = u32::try_from(size_of_val(&answer))?;
-        let place = answer.as_mut_ptr().cast();
-        // SAFETY: the pointers are valid for writes, the first for as many bytes.
-        let told = unsafe {
-            GetTokenInformation(token.as_raw_handle(), class, place, size, &raw mut size)
+        let pointer = answer.as_mut_ptr().cast();
+        // SAFETY: the pointers are valid for writes, that of the answer for `size` bytes.
+        let done = unsafe {
+            GetTokenInformation(token.as_raw_handle(), class, pointer, size, &raw mut size)
         };
-        assert_ne!(told, 0);
-        // SAFETY: either answer starts with a pointer to the SID.
-        let owner = unsafe { place.cast::<PSID>().read() };
+        assert_ne!(done, 0);
+        // SAFETY: both kinds of answers start with a pointer to the SID.
+        let owner = unsafe { pointer.cast::<PSID>().read() };
         let _section = section_of(owner, &name)?;
         let id = ShMemId::from_string(name.to_str()?);
         assert_eq!(StdShMemProvider::new()?.shmem_from_id(id)?.len(), 4096);
@@ -272,7 +275,7 @@ pub(crate) fn a_section_of_our_own() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
+pub(crate) fn reserved_section_is_refused_until_committed() -> Outcome {
     let name = name("Local", 'r');
     let reserved = section(&name, PAGE_READWRITE | SEC_RESERVE, 1 << 20, ptr::null());
     let mut provider = StdShMemProvider::new()?;
@@ -283,10 +286,10 @@ pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
     ] {
         assert!(matches!(opened, Err(Error::Foreign { .. })), "{opened:?}");
     }
-    // Now somebody commits the first two pages: these can be attached to.
-    // SAFETY: the handle is open, and the system chooses the address.
+    // Once the first two pages are committed, they can be attached.
+    // SAFETY: the handle is open, and the system chooses an unused address.
     let view = unsafe { MapViewOfFile(reserved.as_raw_handle(), FILE_MAP_WRITE, 0, 0, 0) };
-    // SAFETY: the view has a megabyte.
+    // SAFETY: the range is part of the view, which has a megabyte.
     let committed = unsafe { VirtualAlloc(view.Value, 8192, MEM_COMMIT, PAGE_READWRITE) };
     assert!(!committed.is_null());
     let opened = provider.shmem_from_id(id)?;
@@ -297,12 +300,12 @@ pub(crate) fn a_section_that_is_only_reserved() -> Outcome {
         provider.shmem_from_id_and_size(id, asked).err(),
         Some(Error::TooLarge { asked, actual })
     );
-    // SAFETY: it is a view, and nobody refers to it.
+    // SAFETY: it is a view, and there are no references into it.
     unsafe { UnmapViewOfFile(view) };
     Ok(())
 }
 
-pub(crate) fn a_section_that_cannot_be_written() -> Outcome {
+pub(crate) fn read_only_section_is_refused() -> Outcome {
     let name = name("Local", 'o');
     let _section = section(&name, PAGE_READONLY, 4096, ptr::null());
     match StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&name)) {
@@ -313,13 +316,13 @@ pub(crate) fn a_section_that_cannot_be_written() -> Outcome {
         }
         Ok(mut segment) => {
             segment[0] = 1;
-            skip("this system lets a section that was made to be read be written")
+            skip("this system allows writing to read-only sections")
         }
     }
 }
 
-/// Sizes and offsets beyond 32 bits.
-pub(crate) fn five_gigabytes() -> Outcome {
+/// Sizes and offsets do not fit into 32 bits.
+pub(crate) fn five_gigabytes_can_be_mapped() -> Outcome {
     const SIZE: usize = 5 << 30;
     let mut made = match StdShMemProvider::new()?.new_shmem(SIZE) {
         Ok(made) => made,
@@ -331,12 +334,12 @@ pub(crate) fn five_gigabytes() -> Outcome {
     let mut peer = Peer::start();
     assert_eq!(peer.ask(format!("open {}", made.id()))?, SIZE.to_string());
     assert_eq!(peer.ask(format!("get {}", SIZE - 1))?, "3");
-    // If half of the size were lost, this would be the byte before.
+    // If the upper half of the size were lost, this would be the byte written before.
     assert_eq!(peer.ask(format!("get {}", (1_usize << 30) - 1))?, "0");
     Ok(())
 }
 
-pub(crate) fn more_than_the_system_can_promise() -> Outcome {
+pub(crate) fn exceeding_the_commit_limit_is_an_error_that_names_it() -> Outcome {
     let error = StdShMemProvider::new()?
         .new_shmem(1 << 60)
         .expect_err("an exabyte");

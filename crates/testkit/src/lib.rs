@@ -13,6 +13,12 @@
 //!     Ok(())
 //! }
 //! ```
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "helpers of tests, which fail by errors and panics"
+)]
 
 mod outcome;
 pub mod peer;
@@ -40,7 +46,7 @@ macro_rules! trials {
     };
 }
 
-/// Creates a trial, whose test may turn out not to be possible on this host.
+/// Creates a trial. It is reported as ignored if the test finds that the host cannot run it.
 pub fn trial(
     name: impl Into<String>,
     test: impl FnOnce() -> Outcome + Send + 'static,

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use libtest_mimic::{Completion, Failed};
 use shmem_providers::Error;
 
-/// What a test, or a step of it, comes to.
+/// The result of a test, or of a step of one.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 /// Why a test did not pass.
@@ -13,7 +13,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 pub enum Failure {
     /// The host lacks what the test needs. The test is reported as ignored, with this reason.
     Skipped(String),
-    /// It failed.
+    /// The test failed.
     Failed(Failed),
 }
 
@@ -24,21 +24,14 @@ impl<E: Display> From<E> for Failure {
     }
 }
 
-/// Skips the test, because the host lacks what it needs.
-///
-/// # Errors
-///
-/// Always, so that `?` and `return` end the test.
+/// Skips the test, because the host lacks what it needs: always an error, so that `?` and `return` end the
+/// test.
 pub fn skip<T>(reason: impl Display) -> Outcome<T> {
     Err(Failure::Skipped(reason.to_string()))
 }
 
-/// Skips the test if the error, of the first segment that it created, means that the host lacks the
-/// mechanism or has no room for the segment.
-///
-/// # Errors
-///
-/// Always: the test is skipped, or fails.
+/// Ends the test with an error of the first segment that it created: skipped if the error means that the
+/// host lacks the mechanism or has no room for the segment, failed otherwise.
 pub fn if_lacking<T>(error: Error) -> Outcome<T> {
     match crate::lacking(&error) {
         Some(reason) => skip(reason),
@@ -46,11 +39,8 @@ pub fn if_lacking<T>(error: Error) -> Outcome<T> {
     }
 }
 
-/// Skips the test in an emulator of another machine (`tests/cross/emulated`), and says what that cannot do.
-///
-/// # Errors
-///
-/// In an emulator.
+/// Skips the test in an emulator of another machine (`tests/cross/emulated`). `cannot` continues the
+/// sentence "not in an emulator, …".
 pub fn natively(cannot: &str) -> Outcome {
     match std::env::var_os("SHMEM_TEST_EMULATED") {
         None => Ok(()),

@@ -1,39 +1,41 @@
-//! Second processes: this test program, started anew with the argument `peer`, which does what it is
-//! told, line by line. Every answer is one line, `ok` or `err` and a text.
+//! Second processes: this test program, started again with the argument `peer`, which executes commands
+//! that it reads line by line. It answers each command with one line: `ok` or `err`, and a text.
 
+use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::str::FromStr;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, fs, io, thread};
 
 #[cfg(unix)]
 use rustix::process::Pid;
 
 use crate::{Outcome, skip};
 
-/// How long a peer may take for an answer. None of them takes a hundredth of it.
+/// How long a peer may take to answer. None of them needs a hundredth of it.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A second process.
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
-    /// `None` once it is to end.
-    orders: Option<ChildStdin>,
+    /// `None` once the peer is to end.
+    commands: Option<ChildStdin>,
     answers: Receiver<String>,
 }
 
 impl Peer {
-    /// A fresh program.
+    /// Starts this program again.
     pub fn start() -> Self {
         Self::started(&mut Self::command())
     }
 
-    /// The same, started by another program that ends in `exec "$@"`: `unshare`, `setpriv`, `sh`, …
+    /// Starts this program by another one that ends in `exec "$@"`: `unshare`, `setpriv`, `sh`, …
     ///
-    /// The program file is one that every user can read.
+    /// It is started from [`public_program`], which every user can read.
     pub fn start_by(wrapper: &[&str]) -> Self {
         let mut command = Command::new(wrapper[0]);
         command
@@ -43,19 +45,19 @@ impl Peer {
         Self::started(&mut command)
     }
 
-    /// The command of a fresh program, to be changed before it is started.
+    /// Returns the command that starts this program again, for tests that change its environment.
     pub fn command() -> Command {
         let mut command = Command::new(program());
         command.arg("peer");
         command
     }
 
-    /// Starts the command, which has to execute a test program with the argument `peer`.
+    /// Starts a command, which has to execute a test program with the argument `peer`.
     pub fn started(command: &mut Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("a program can be started");
-        let orders = child.stdin.take();
-        let lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
+        let commands = child.stdin.take();
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let (sender, answers) = mpsc::channel();
         thread::spawn(move || {
             lines
@@ -64,59 +66,79 @@ impl Peer {
         });
         Self {
             child,
-            orders,
+            commands,
             answers,
         }
     }
 
-    /// Returns its number.
+    /// Returns the number of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// To send it signals.
+    /// Returns the same, for `rustix`.
     #[cfg(unix)]
     pub fn process(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Gives an order and waits for the answer: `Ok` or `Err` as the peer says. A peer that does
-    /// not answer, or is gone, fails the test.
+    /// Sends a command and returns the answer, `Ok` or `Err` as the peer reports. Panics if the peer has
+    /// ended or does not answer.
     #[track_caller]
-    pub fn ask(&mut self, order: impl AsRef<str>) -> Result<String, String> {
-        let order = order.as_ref();
-        self.tell(order);
-        self.answer_to(order)
+    pub fn ask(&mut self, command: impl AsRef<str>) -> Result<String, String> {
+        let command = command.as_ref();
+        self.send(command);
+        self.answer_to(command)
     }
 
-    /// Waits for the answer to an order that was given before.
+    /// Sends a command whose answer is a value of this type, and returns that.
     #[track_caller]
-    pub fn answer_to(&mut self, order: &str) -> Result<String, String> {
+    pub fn ask_for<T: FromStr>(&mut self, command: impl AsRef<str>) -> Result<T, String> {
+        let command = command.as_ref();
+        let answer = self.ask(command)?;
+        let Ok(value) = answer.parse() else {
+            panic!("peer answers {answer:?} to {command:?}");
+        };
+        Ok(value)
+    }
+
+    /// Sends a command that has no answer but success.
+    #[track_caller]
+    pub fn execute(&mut self, command: impl AsRef<str>) -> Result<(), String> {
+        self.ask(command).map(drop)
+    }
+
+    /// Waits for the answer to a command that was sent by [`send`](Self::send).
+    #[track_caller]
+    pub fn answer_to(&mut self, command: &str) -> Result<String, String> {
         let answer = self.answers.recv_timeout(DEADLINE);
-        let answer = answer.unwrap_or_else(|e| panic!("peer does not answer: {order}: {e}"));
+        let answer = answer.unwrap_or_else(|e| panic!("peer does not answer: {command}: {e}"));
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ok", text) => Ok(text.to_owned()),
             ("err", text) => Err(text.to_owned()),
-            _ => panic!("peer says {answer:?} to {order:?}"),
+            _ => panic!("peer answers {answer:?} to {command:?}"),
         }
     }
 
-    /// Gives an order and does not wait.
+    /// Sends a command and does not wait for the answer.
     #[track_caller]
-    pub fn tell(&mut self, order: &str) {
-        let told = self
-            .orders
+    pub fn send(&mut self, command: &str) {
+        let sent = self
+            .commands
             .as_mut()
-            .map(|orders| orders.write_all(format!("{order}\n").as_bytes()));
-        assert!(matches!(told, Some(Ok(()))), "peer is gone: {order}");
+            .map(|commands| commands.write_all(format!("{command}\n").as_bytes()));
+        assert!(
+            matches!(sent, Some(Ok(()))),
+            "peer has ended before: {command}"
+        );
     }
 
-    /// What it has answered meanwhile to what it was told, if it has.
+    /// Returns an answer that has arrived already, if there is one.
     pub fn answered(&self) -> Option<String> {
         self.answers.try_recv().ok()
     }
 
-    /// Ends it by SIGKILL, and waits until it has.
+    /// Ends the process by SIGKILL, waits for its end, and returns its number.
     pub fn kill(mut self) -> u32 {
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -125,17 +147,17 @@ impl Peer {
     }
 }
 
-/// Lets it end by itself, so that it drops what it holds.
+/// Lets the process end by itself, so that it drops what it holds.
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.orders = None;
-        // When a test has failed, nothing needs to be dropped.
-        let patience = if thread::panicking() {
+        self.commands = None;
+        // A test that has failed needs no orderly end.
+        let timeout = if thread::panicking() {
             Duration::ZERO
         } else {
             DEADLINE
         };
-        let end = Instant::now() + patience;
+        let end = Instant::now() + timeout;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
         }
@@ -145,8 +167,25 @@ impl Drop for Peer {
     }
 }
 
-/// Whether commands can be run by this wrapper here, or the reason why not, as the outcome of a
-/// test.
+/// What a peer does: executes the commands of its standard input and prints the answers, until there are no
+/// more commands.
+pub fn serve<E: Display>(mut execute: impl FnMut(&[&str]) -> Result<String, E>) {
+    for command in io::stdin().lines().map_while(Result::ok) {
+        let words: Vec<_> = command.split(' ').collect();
+        println!("{}", answer(execute(&words)));
+    }
+}
+
+/// Returns the line that answers a command.
+pub fn answer(result: Result<String, impl Display>) -> String {
+    match result {
+        Ok(text) => format!("ok {text}"),
+        // Messages of Windows have several lines.
+        Err(error) => format!("err {}", error.to_string().replace(['\r', '\n'], " ")),
+    }
+}
+
+/// Skips the test if this wrapper cannot start commands here.
 pub fn can_start_by(wrapper: &[&str]) -> Outcome {
     let output = Command::new(wrapper[0])
         .args(&wrapper[1..])
@@ -163,9 +202,9 @@ pub fn can_start_by(wrapper: &[&str]) -> Outcome {
     ))
 }
 
-/// This program.
+/// Returns the path of this program.
 fn program() -> PathBuf {
-    // Without /proc it is known by its first argument only.
+    // Without /proc, only the first argument tells it.
     let first = || {
         env::args_os()
             .next()
@@ -174,24 +213,24 @@ fn program() -> PathBuf {
     env::current_exe().unwrap_or_else(|_| first())
 }
 
-/// A copy of this program where every user can read it.
+/// Returns the path of a copy of this program that every user can read.
 pub fn public_program() -> PathBuf {
     env::temp_dir().join(format!("shmem-test-{}", std::process::id()))
 }
 
-/// Makes that copy, before there are other threads: if one of them started a program meanwhile, the
-/// copy would be open for writing in there, and could not be executed (ETXTBSY).
+/// Creates that copy. To be called while there is a single thread: a program that another thread starts at
+/// this time would inherit the copy open for writing, and it could not be executed (ETXTBSY).
 pub fn make_public_program() {
-    let place = public_program();
-    fs::copy(program(), &place).expect("room for a copy");
+    let path = public_program();
+    fs::copy(program(), &path).expect("there is room for a copy");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
     }
 }
 
-/// Removes it.
+/// Removes the copy.
 pub fn remove_public_program() {
-    fs::remove_file(public_program()).expect("it was there");
+    fs::remove_file(public_program()).expect("it was created before");
 }

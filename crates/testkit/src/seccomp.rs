@@ -1,22 +1,34 @@
-//! System calls that fail, by a real seccomp filter.
+//! Makes system calls fail, by a real seccomp filter.
 #![allow(unsafe_code)]
 
 use std::error::Error;
 use std::io;
 
-/// `shmget`, or the one call for all of System V where its C library uses that.
+use crate::peer::Peer;
+use crate::{Outcome, skip};
+
+/// The number of `shmget`, or of `ipc`, one call for all of System V, on machines that have that.
 #[cfg(any(target_arch = "x86", target_arch = "s390x"))]
 const SHMGET: libc::c_long = libc::SYS_ipc;
 #[cfg(not(any(target_arch = "x86", target_arch = "s390x")))]
 const SHMGET: libc::c_long = libc::SYS_shmget;
 
-/// What a peer does: lets these calls fail with this error from now on.
+/// Makes these calls fail with this error in the peer from now on, for peers that execute `forbid` by
+/// [`forbid`]. Skips the test where there are no seccomp filters.
+pub fn forbid_in(peer: &mut Peer, errno: &str, calls: &str) -> Outcome {
+    match peer.execute(format!("forbid {errno} {calls}")) {
+        Ok(()) => Ok(()),
+        Err(reason) => skip(format!("no seccomp filter here: {reason}")),
+    }
+}
+
+/// What a peer does: `ERROR CALL…` makes these calls fail with this error from now on.
 pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
-    let (&errno, calls) = words.split_first().ok_or("which error?")?;
+    let (&errno, calls) = words.split_first().ok_or("no error is named")?;
     let errno = match errno {
         "ENOSYS" => libc::ENOSYS,
         "EPERM" => libc::EPERM,
-        other => return Err(format!("no error {other}").into()),
+        other => return Err(format!("unknown error {other}").into()),
     };
     let code = |code: u32| u16::try_from(code).unwrap_or(0);
     let statement = |op, k| libc::sock_filter {
@@ -25,7 +37,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
         jf: 0,
         k,
     };
-    // The number of the call is the first word of `struct seccomp_data`.
+    // `struct seccomp_data` starts with the number of the call.
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
     for &call in calls {
         let number = match call {
@@ -35,7 +47,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
             "openat2" => libc::SYS_openat2,
             "madvise" => libc::SYS_madvise,
             "close_range" => libc::SYS_close_range,
-            other => return Err(format!("no call {other}").into()),
+            other => return Err(format!("unknown call {other}").into()),
         };
         let refuse = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
         let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
@@ -59,7 +71,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error().into());
     }
-    // SAFETY: the program lives until the call returns, which copies it.
+    // SAFETY: the program outlives the call, which copies it.
     if unsafe {
         libc::prctl(
             libc::PR_SET_SECCOMP,

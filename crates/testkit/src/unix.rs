@@ -1,4 +1,4 @@
-//! What the test programs share: skipping with a reason, and counting what is open.
+//! What differs on Unix: which errors mean that the host lacks something, and what is open.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use rustix::process::{Resource, getrlimit};
 use shmem_providers::Error;
 
-/// Why this error, of the first segment that is made, means that the host lacks the mechanism or has
-/// no room for it, if it does.
+/// Returns a reason if this error, of the first segment that is created, means that the host lacks the
+/// mechanism or has no room for the segment.
 pub fn lacking(error: &Error) -> Option<String> {
     let missing = match error {
         Error::Unsupported { .. } => true,
@@ -28,7 +28,7 @@ pub fn lacking(error: &Error) -> Option<String> {
     missing.then(|| format!("not available here: {error}"))
 }
 
-/// Whether a peer's error says that no holder of a segment was found, known or not.
+/// Returns `true` if a peer's error says that no holder of a segment was found.
 pub fn says_not_found(text: &str) -> bool {
     [
         "no holder of segment",
@@ -38,22 +38,21 @@ pub fn says_not_found(text: &str) -> bool {
         "no POSIX segment has the name",
     ]
     .iter()
-    .any(|start| text.contains(start))
+    .any(|part| text.contains(part))
 }
 
-/// Why a test that needs so many descriptors cannot run, if it cannot.
+/// Returns a reason if this process may not have as many descriptors as a test needs.
 pub fn too_few_descriptors(needed: u64) -> Option<String> {
     let limit = getrlimit(Resource::Nofile).current?;
     (limit < needed).then(|| format!("RLIMIT_NOFILE is {limit}, and {needed} are needed"))
 }
 
-/// What the descriptors of this process lead to, sorted.
+/// Returns what the descriptors of this process refer to, sorted.
 pub fn open_files() -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else {
         return Vec::new();
     };
-    // The directory's own descriptor leads to `/proc/PID/fd`, and is closed before the second link
-    // is read.
+    // The descriptor of this directory shows as `/proc/PID/fd`.
     let mut links: Vec<_> = entries
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
@@ -63,7 +62,7 @@ pub fn open_files() -> Vec<PathBuf> {
     links
 }
 
-/// How many bytes a page of this machine has.
+/// Returns the size of a page in bytes.
 #[allow(unsafe_code)]
 pub fn page_size() -> usize {
     // SAFETY: the function has no preconditions.
@@ -71,48 +70,46 @@ pub fn page_size() -> usize {
     usize::try_from(size).expect("pages have a size")
 }
 
-/// The System V segments that one of these processes has made and that still exist.
-pub fn system_v_segments(makers: &[u32]) -> Vec<String> {
+/// Returns the lines of the System V segments that these processes have created and that still exist.
+pub fn system_v_segments(creators: &[u32]) -> Vec<String> {
     let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    let made_by_them = |line: &&str| {
-        let maker = line
+    let is_theirs = |line: &&str| {
+        let creator = line
             .split_whitespace()
             .nth(4)
             .and_then(|pid| pid.parse().ok());
-        maker.is_some_and(|maker| makers.contains(&maker))
+        creator.is_some_and(|creator| creators.contains(&creator))
     };
     table
         .lines()
         .skip(1)
-        .filter(made_by_them)
+        .filter(is_theirs)
         .map(str::to_owned)
         .collect()
 }
 
-/// Whether this POSIX name exists.
+/// Returns `true` if this POSIX name exists.
 pub fn name_exists(id: &str) -> bool {
     fs::symlink_metadata(format!("/dev/shm{id}")).is_ok()
 }
 
-/// `fork()`, of a child that ends by SIGALRM after 40 seconds if nobody ends it before, so that a test that
-/// fails leaves no process.
+/// Calls `fork()`. SIGALRM ends the child after 40 seconds, so that a test that fails leaves no process.
 ///
 /// # Safety
 ///
-/// That of `fork(2)` in a program with threads: the child may not rely on what another one of them was
-/// changing.
+/// As `fork(2)` in a program with threads: the child may not use what another thread may have been changing.
 #[allow(unsafe_code)]
 pub unsafe fn fork() -> libc::pid_t {
-    // SAFETY: as of this function.
+    // SAFETY: the caller upholds the same.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        // SAFETY: no preconditions.
+        // SAFETY: the call has no preconditions.
         unsafe { libc::alarm(40) };
     }
     child
 }
 
-/// The shared mappings of this process.
+/// Returns the lines of `/proc/self/maps` about shared mappings.
 pub fn mappings() -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let shared = |line: &&str| {

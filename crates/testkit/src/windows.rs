@@ -1,4 +1,4 @@
-//! What the test programs share on Windows: the same as `mod.rs` has for Unix.
+//! What differs on Windows: the same functions as in `unix.rs`.
 #![allow(unsafe_code)]
 
 use std::mem;
@@ -10,7 +10,8 @@ use windows_sys::Win32::System::Memory::{
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessHandleCount};
 
-/// Every Windows has sections; what it may not have is memory for a large one.
+/// Returns a reason if this error means that there is no memory for a large section. Every Windows has
+/// sections.
 pub fn lacking(error: &Error) -> Option<String> {
     const ERROR_NOT_ENOUGH_MEMORY: i32 = 8;
     const ERROR_DISK_FULL: i32 = 112;
@@ -26,54 +27,54 @@ pub fn lacking(error: &Error) -> Option<String> {
     missing.then(|| format!("not available here: {error}"))
 }
 
-/// Handles are not limited to a few.
+/// Returns `None`: a process may have as many handles as any test needs.
 pub fn too_few_descriptors(_needed: u64) -> Option<String> {
     None
 }
 
-/// How many handles this process has open.
+/// Returns the number of open handles of this process.
 pub fn open_files() -> u32 {
     let mut count = 0;
     // SAFETY: the function has no preconditions.
     let process = unsafe { GetCurrentProcess() };
-    // SAFETY: the pointer is valid for the write of a number.
+    // SAFETY: the pointer is valid for writes of a `u32`.
     let done = unsafe { GetProcessHandleCount(process, &raw mut count) };
     assert_ne!(done, 0, "handles cannot be counted");
     count
 }
 
-/// There are none.
+/// Returns an empty list: there are no such segments.
 pub fn system_v_segments(_makers: &[u32]) -> Vec<String> {
     Vec::new()
 }
 
-/// There are none that live by themselves.
+/// Returns `false`: names end with their last handle.
 pub fn name_exists(_id: &str) -> bool {
     false
 }
 
-/// The writable views of this process: where they start, and how many bytes they have.
+/// Returns the addresses and sizes in bytes of the writable views of this process.
 pub fn mappings() -> Vec<(usize, usize)> {
     let mut views = Vec::new();
-    let mut place = 0_usize;
+    let mut address = 0_usize;
     loop {
-        // SAFETY: all zeros are a value of it.
-        let mut facts: MEMORY_BASIC_INFORMATION = unsafe { mem::zeroed() };
-        // SAFETY: any address may be asked about, and the other pointer is valid for the write.
+        // SAFETY: all zeros are a valid value of this type.
+        let mut info: MEMORY_BASIC_INFORMATION = unsafe { mem::zeroed() };
+        // SAFETY: the call accepts any address, and the other pointer is valid for writes of the size passed.
         let written = unsafe {
             VirtualQuery(
-                ptr::without_provenance(place),
-                &raw mut facts,
+                ptr::without_provenance(address),
+                &raw mut info,
                 size_of::<MEMORY_BASIC_INFORMATION>(),
             )
         };
         if written == 0 {
             return views;
         }
-        let is_ours = facts.State == MEM_COMMIT && facts.Type == MEM_MAPPED;
-        if is_ours && facts.Protect == PAGE_READWRITE {
-            views.push((facts.BaseAddress.addr(), facts.RegionSize));
+        let is_ours = info.State == MEM_COMMIT && info.Type == MEM_MAPPED;
+        if is_ours && info.Protect == PAGE_READWRITE {
+            views.push((info.BaseAddress.addr(), info.RegionSize));
         }
-        place = facts.BaseAddress.addr() + facts.RegionSize;
+        address = info.BaseAddress.addr() + info.RegionSize;
     }
 }

@@ -1,4 +1,4 @@
-//! [`Tuned`]: what every provider over a mechanism has, for tests that run over all of them.
+//! [`Tuned`]: what the providers over all mechanisms have in common, for tests that run over each of them.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub(crate) trait Tuned: ShMemProvider {
 
     fn clear(segment: &mut Self::ShMem);
 
-    fn touched(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error>;
+    fn data_ranges(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error>;
 
     fn trim(segment: &mut Self::ShMem, range: Range<usize>) -> Result<(), Error>;
 }
@@ -59,7 +59,7 @@ macro_rules! tuned {
                 segment.clear();
             }
 
-            fn touched(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error> {
+            fn data_ranges(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error> {
                 segment.data_ranges().collect()
             }
 

@@ -22,9 +22,9 @@ use shmem_providers::{
     ShMem, ShMemProvider, ShMemService, StdShMemProvider, UnixShMemProvider,
 };
 
-use testkit::{Outcome, if_lacking, open_files, system_v_segments};
+use testkit::{Outcome, if_lacking, mappings, open_files, system_v_segments};
 
-/// Runs every one of these over every mechanism.
+/// Creates a trial of each test for each mechanism.
 macro_rules! over_all {
     ($trials:ident: $($module:ident: [$($test:ident),* $(,)?])*) => {
         $($(
@@ -57,9 +57,9 @@ pub(crate) fn main() {
         return peer::serve();
     }
     let mut arguments = Arguments::from_args();
-    let folder = tempfile::tempdir().expect("room for a folder");
+    let directory = tempfile::tempdir().expect("there is room for a directory");
     // SAFETY: this program has a single thread so far.
-    unsafe { std::env::set_var(ShMemService::ENV, folder.path().join("service")) };
+    unsafe { std::env::set_var(ShMemService::ENV, directory.path().join("service")) };
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
     let mut trials = Vec::new();
@@ -74,9 +74,9 @@ pub(crate) fn main() {
         ]
         sparse: [
             a_cleared_segment_is_zero_everywhere,
-            what_was_touched_is_found,
+            written_pages_are_found,
             what_is_trimmed_is_zero_for_everybody,
-            of_a_part_nothing_else_is_trimmed_or_cleared,
+            nothing_beyond_a_part_is_trimmed_or_cleared,
             a_released_segment_has_nothing_to_clear,
         ]
     }
@@ -84,63 +84,63 @@ pub(crate) fn main() {
         slab: [
             objects_are_apart_and_zeroed,
             another_process_finds_an_object,
-            sizes_that_no_slab_can_have,
+            impossible_slab_sizes_are_errors,
             threads_share_a_slab,
             a_child_leaves_the_slab_to_its_parent,
-            a_slab_has_room_for_as_many_as_there_are_addresses,
-            a_part_has_the_objects_that_are_in_it,
+            unused_objects_of_a_slab_cost_nothing,
+            a_part_has_the_objects_that_fit,
         ]
         snapshot: [
             views_are_of_the_moment_and_private,
             other_processes_have_views_of_their_own,
             nobody_can_change_a_snapshot,
-            it_lives_as_long_as_somebody_holds_it,
-            it_takes_memory_for_what_was_touched,
+            a_snapshot_lives_as_long_as_its_holders,
+            a_snapshot_takes_memory_for_written_pages_only,
             a_part_has_a_snapshot_of_its_own,
-            what_is_no_snapshot,
-            through_the_service,
+            other_segments_are_refused_as_snapshots,
+            the_service_hands_out_snapshots,
         ]
         sizes: [
-            a_memfd_that_32_bits_cannot_map,
-            a_posix_segment_that_32_bits_cannot_map,
-            a_system_v_segment_that_32_bits_cannot_map,
+            memfd_larger_than_a_slice_is_refused,
+            posix_segment_larger_than_a_slice_is_refused,
+            system_v_segment_larger_than_a_slice_is_refused,
         ]
         pool: [
-            what_was_dropped_is_used_again,
-            what_another_process_holds_is_not,
-            what_a_forked_child_inherited_is_not,
-            another_namespace_tells_nothing_of_children,
-            a_forked_child_makes_its_own,
-            what_is_attached_here_is_not,
-            what_cannot_be_counted_is_made_anew,
-            it_keeps_no_more_than_it_may,
-            threads_share_it,
-            who_comes_late_kills_nobody,
+            dropped_segments_are_reused,
+            segments_of_other_processes_are_not_reused,
+            segments_of_forked_children_are_not_reused,
+            segments_of_children_are_not_reused_in_another_ipc_namespace,
+            a_forked_child_creates_its_own_segments,
+            segments_attached_in_this_process_are_not_reused,
+            posix_segments_are_never_reused,
+            a_pool_keeps_no_more_than_its_limits,
+            threads_share_a_pool,
+            opening_a_leased_segment_kills_nobody,
         ]
         wake: [
             processes_wake_each_other,
-            all_who_sleep_are_woken,
-            the_time_is_up,
-            signals_do_not_end_a_sleep,
-            a_killed_sleeper_is_not_missed,
+            all_waiters_are_woken,
+            waits_end_at_their_timeout,
+            signals_do_not_end_a_wait,
+            a_killed_waiter_is_not_counted,
         ]
         sparse: [
-            to_clear_a_large_map_touches_nothing_new,
-            to_trim_gives_memory_back,
-            what_is_given_back_meanwhile_hides_nothing,
+            clear_touches_no_new_pages,
+            trim_frees_memory,
+            concurrent_trim_hides_no_data,
             huge_pages_are_not_trimmed,
         ]
         options: [
-            what_cannot_be_required_leaves_nothing,
+            failed_requirements_leave_nothing,
             a_refusal_names_the_limit,
-            parts_of_huge_pages_are_given_back_whole,
+            whole_huge_pages_are_unmapped,
             huge_pages_that_nobody_reserved_are_refused,
-            a_huge_page_that_is_missing_is_named,
+            missing_huge_page_is_reported,
             transparent_huge_pages_are_aligned,
         ]
     });
     let conclusion = libtest_mimic::run(&arguments, trials);
-    drop(folder);
+    drop(directory);
     conclusion.exit();
 }
 
@@ -157,18 +157,17 @@ fn watched<P: ShMemProvider>(
         return if_lacking(error);
     }
     let before = settled();
-    let outcome = test(&mut provider)?;
-    // A service in this process closes what was released on another thread; on Linux, in a table of
-    // descriptors of its own.
+    test(&mut provider)?;
+    // Another thread of a service in this process closes what was released.
     let end = Instant::now() + Duration::from_secs(60);
     while open() != before && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(open(), before, "left open");
-    Ok(outcome)
+    Ok(())
 }
 
-/// What is open when nothing is being closed any more.
+/// Returns the same as [`open`] once it does not change any more.
 fn settled() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
     loop {
         let now = open();
@@ -179,11 +178,11 @@ fn settled() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
     }
 }
 
-/// What this process has open: descriptors, System V segments, shared mappings.
+/// Returns what this process has open: descriptors, System V segments, shared mappings.
 fn open() -> (Vec<PathBuf>, Vec<String>, Vec<String>) {
     (
         open_files(),
         system_v_segments(&[std::process::id()]),
-        smaps::shared_mappings(),
+        mappings(),
     )
 }

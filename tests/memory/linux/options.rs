@@ -1,4 +1,4 @@
-//! Options, content at hand, and what came of them.
+//! Options and their reports, and segments with initial content.
 
 use std::{fs, io};
 
@@ -10,12 +10,12 @@ use shmem_providers::{
 };
 
 use super::any::Tuned;
-use super::peer::Peer;
-use super::smaps::{Smaps, shared_mappings};
-use testkit::{Outcome, natively, page_size, skip};
+use super::peer::{Commands, Peer};
+use super::smaps::Smaps;
+use testkit::{Outcome, mappings, natively, page_size, skip};
 
-/// What qemu does not show of its memory.
-const KEEPS_TO_ITSELF: &str = "whose /proc/self/smaps is empty";
+/// Why an emulator cannot run some tests.
+const WITHOUT_SMAPS: &str = "whose /proc/self/smaps is empty";
 
 const EVERYTHING: ShMemOptions = ShMemOptions::new()
     .try_huge_pages(HugePages::TwoMiB)
@@ -37,7 +37,7 @@ pub(crate) fn what_is_not_asked_for_is_not_granted<P: Tuned>(p: &mut P) -> Outco
 }
 
 pub(crate) fn what_is_granted_is_in_effect<P: Tuned>(p: &mut P) -> Outcome {
-    natively(KEEPS_TO_ITSELF)?;
+    natively(WITHOUT_SMAPS)?;
     let size = 1 << 20;
     let (segment, report) = p.new_shmem_with(size, ShMemOptions::new().prefault())?;
     assert_eq!(report.prefault, OptionStatus::Granted);
@@ -50,7 +50,7 @@ pub(crate) fn what_is_granted_is_in_effect<P: Tuned>(p: &mut P) -> Outcome {
     assert!(smaps.has("dd") && smaps.bytes("Rss") == 0);
     drop(segment);
 
-    // 64 KiB may be locked by everybody.
+    // Every user may lock 64 KiB.
     let (segment, report) = p.new_shmem_with(65536, ShMemOptions::new().lock())?;
     match &report.lock {
         OptionStatus::Granted => {
@@ -92,7 +92,7 @@ pub(crate) fn options_change_neither_size_nor_content<P: Tuned>(p: &mut P) -> Ou
 }
 
 pub(crate) fn an_attachment_has_options_of_its_own<P: Tuned>(p: &mut P) -> Outcome {
-    natively(KEEPS_TO_ITSELF)?;
+    natively(WITHOUT_SMAPS)?;
     let size = 1 << 20;
     let segment = p.new_shmem(size)?;
     let options = ShMemOptions::new().prefault().no_dump();
@@ -154,7 +154,7 @@ pub(crate) fn huge_pages_are_huge_or_refused<P: Tuned>(p: &mut P) -> Outcome {
             return Ok(());
         }
         OptionStatus::Refused(reason) => reason,
-        OptionStatus::NotAsked => return Err("it was asked for".into()),
+        OptionStatus::NotAsked => return Err("the option was requested".into()),
     };
     assert_eq!(page, page_size());
     let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
@@ -166,19 +166,19 @@ pub(crate) fn huge_pages_are_huge_or_refused<P: Tuned>(p: &mut P) -> Outcome {
     Ok(())
 }
 
-/// That there are no huge pages says nothing about the mechanism.
-pub(crate) fn what_cannot_be_required_leaves_nothing() -> Outcome {
+/// A mechanism without huge pages is not given up.
+pub(crate) fn failed_requirements_leave_nothing() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let before = p.new_shmem(1)?.mechanism();
     let files = super::open();
-    // Not even 1 GiB pages that exist would do.
+    // The size is no multiple of 1 GiB, so that existing pages of that size cannot be used either.
     let options = ShMemOptions::new().require_huge_pages(HugePages::OneGiB);
     let memfd = StdShMemProvider::with_mechanism(shmem_providers::Mechanism::Memfd);
     let error = memfd.clone().new_shmem_with(4096, options);
     if let Err(error) = error {
         assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
     } else {
-        return Err("4 KiB of a page of 1 GiB".into());
+        return Err("a page of 1 GiB was used for 4 KiB".into());
     }
     for _ in 0..3 {
         let _ = p.new_shmem_with(4096, options);
@@ -191,14 +191,14 @@ pub(crate) fn what_cannot_be_required_leaves_nothing() -> Outcome {
 
 pub(crate) fn a_refusal_names_the_limit() -> Outcome {
     let mut peer = Peer::start();
-    let answer = peer.ask("lock 1048576 65536")?;
+    let answer = peer.lock(1 << 20, 64 << 10)?;
     if answer == "granted" {
-        return skip("this user may lock whatever it likes");
+        return skip("this user may lock any amount of memory");
     }
     assert!(answer.contains("mlock (1048576 bytes)"), "{answer}");
     assert!(answer.contains("RLIMIT_MEMLOCK is 65536 bytes"), "{answer}");
 
-    if free_huge_pages() == 0 && !may_be_had_on_demand() {
+    if free_huge_pages() == 0 && !exist_on_demand() {
         let options = ShMemOptions::new().try_huge_pages(HugePages::TwoMiB);
         let (_, report) = MemfdShMemProvider::new()?.new_shmem_with(2 << 20, options)?;
         let OptionStatus::Refused(Error::Os { limit, .. }) = report.huge_pages else {
@@ -213,7 +213,7 @@ pub(crate) fn a_refusal_names_the_limit() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
+pub(crate) fn whole_huge_pages_are_unmapped() -> Outcome {
     let _alone = match huge_pages_alone() {
         Ok(alone) => alone,
         Err(error) => return skip(format!("no huge pages: {error}")),
@@ -225,7 +225,7 @@ pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
         Err(error) => return skip(format!("no huge pages: {error}")),
     };
     segment[4095] = 7;
-    let before = shared_mappings();
+    let before = mappings();
     for size in [
         1,
         4096,
@@ -241,7 +241,7 @@ pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
             (size, 7)
         );
         drop(part);
-        assert_eq!(shared_mappings(), before, "{size}");
+        assert_eq!(mappings(), before, "{size}");
     }
     let (whole, report) = p.shmem_from_id_with(segment.id(), None, options)?;
     assert!(report.huge_pages.is_granted());
@@ -249,14 +249,14 @@ pub(crate) fn parts_of_huge_pages_are_given_back_whole() -> Outcome {
     Ok(())
 }
 
-/// Pages that nobody has reserved, and of which none is free: the first access would be a SIGBUS.
+/// Accessing a page that is neither reserved nor free would raise SIGBUS.
 pub(crate) fn huge_pages_that_nobody_reserved_are_refused() -> Outcome {
     natively("which has no huge pages")?;
     let _alone = match huge_pages_alone() {
         Ok(alone) => alone,
         Err(error) => return skip(format!("no huge pages: {error}")),
     };
-    if may_be_had_on_demand() {
+    if exist_on_demand() {
         return skip("there are huge pages on demand");
     }
     let _all = match all_huge_pages() {
@@ -264,7 +264,7 @@ pub(crate) fn huge_pages_that_nobody_reserved_are_refused() -> Outcome {
         Err(error) => return skip(error),
     };
     let flags = libc::IPC_CREAT | libc::SHM_HUGETLB | libc::SHM_NORESERVE | 0o600;
-    // SAFETY: no pointer is passed.
+    // SAFETY: the call takes no pointer.
     let number = unsafe { libc::shmget(libc::IPC_PRIVATE, 4 << 20, flags) };
     if number == -1 {
         let error = io::Error::last_os_error();
@@ -272,14 +272,14 @@ pub(crate) fn huge_pages_that_nobody_reserved_are_refused() -> Outcome {
     }
     let mut p = UnixShMemProvider::new()?;
     let id = ShMemId::from_int(number);
-    let before = shared_mappings();
+    let before = mappings();
     let refused = [
         p.shmem_from_id(id).err(),
         p.shmem_from_id_and_size(id, 1).err(),
         p.shmem_from_id_and_size(id, (2 << 20) + 1).err(),
     ];
-    let after = shared_mappings();
-    // SAFETY: this command reads nothing from the pointer.
+    let after = mappings();
+    // SAFETY: this command does not use the pointer.
     unsafe { libc::shmctl(number, libc::IPC_RMID, std::ptr::null_mut()) };
     for refused in refused {
         assert!(
@@ -291,8 +291,8 @@ pub(crate) fn huge_pages_that_nobody_reserved_are_refused() -> Outcome {
     Ok(())
 }
 
-/// A peer has given one back, and somebody else has it now.
-pub(crate) fn a_huge_page_that_is_missing_is_named() -> Outcome {
+/// A peer has freed one of the pages, and another segment has it now.
+pub(crate) fn missing_huge_page_is_reported() -> Outcome {
     let _alone = match huge_pages_alone() {
         Ok(alone) => alone,
         Err(error) => return skip(format!("no huge pages: {error}")),
@@ -303,7 +303,7 @@ pub(crate) fn a_huge_page_that_is_missing_is_named() -> Outcome {
         Ok((segment, _)) => segment,
         Err(error) => return skip(format!("no huge pages: {error}")),
     };
-    if may_be_had_on_demand() {
+    if exist_on_demand() {
         return skip("there are huge pages on demand");
     }
     segment.fill(7);
@@ -328,25 +328,25 @@ pub(crate) fn a_huge_page_that_is_missing_is_named() -> Outcome {
     drop(all);
     let attached = p.shmem_from_id(segment.id())?;
     assert_eq!((attached[0], attached[2 << 20]), (0, 7));
-    // It is there, and stays so.
+    // The page exists again, and stays.
     let _all = all_huge_pages()?;
     assert_eq!(segment[5], 0);
     Ok(())
 }
 
-/// Held by tests that need all huge pages, or some: another run of them waits.
+/// Locks the huge pages of this machine for a test, also against other runs of this program.
 pub(crate) fn huge_pages_alone() -> io::Result<fs::File> {
     let file = fs::File::open("/proc/sys/vm/nr_hugepages")?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
     Ok(file)
 }
 
-/// All huge pages that are free.
+/// Takes all free huge pages.
 fn all_huge_pages() -> Result<Vec<MemfdShMem>, Error> {
     let mut p = MemfdShMemProvider::new()?;
     let options = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
     let more = std::iter::repeat_with(|| p.new_shmem_with(2 << 20, options));
-    // As many as any machine has that tests run on.
+    // More than any machine that runs tests has.
     let all = more.map_while(Result::ok).map(|(segment, _)| segment);
     Ok(all.take(10_000).collect())
 }
@@ -384,6 +384,7 @@ fn free_huge_pages() -> u64 {
     number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
 }
 
-fn may_be_had_on_demand() -> bool {
+/// Returns `true` if the kernel can allocate huge pages beyond those set aside.
+fn exist_on_demand() -> bool {
     number("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages") > 0
 }

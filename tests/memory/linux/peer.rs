@@ -1,48 +1,105 @@
-//! The second process: a program that does what it is told, line by line.
+//! The second process: a program that executes commands, line by line.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use shmem_providers::{OptionStatus, ShMemOptions, ShMemProvider, StdShMemProvider};
+use shmem_providers::{OptionStatus, ShMemOptions, ShMemProvider, SlabRef, StdShMemProvider};
 
 use super::{pool, slab, snapshot, wake};
-pub(crate) use testkit::peer::*;
+pub(crate) use testkit::peer::Peer;
 
-/// What a command comes to.
+/// The result of a command in the peer.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
 
-/// What the second process does until its orders end.
-pub(crate) fn serve() {
-    for order in io::stdin().lines().map_while(Result::ok) {
-        let words: Vec<_> = order.split(' ').collect();
-        match obey(&words) {
-            Ok(text) => println!("ok {text}"),
-            Err(error) => println!("err {error}"),
-        }
+/// The common commands. Rare ones are sent as text.
+pub(crate) trait Commands {
+    /// Holds a segment until the peer ends.
+    fn hold(&mut self, id: &impl Display) -> Result<(), String>;
+
+    /// Checks that all bytes of a snapshot are `expected`, changes and resets a view of it, and holds the view
+    /// until the peer ends.
+    fn view(&mut self, id: &impl Display, expected: u8) -> Result<(), String>;
+
+    /// Checks that all bytes of an object are 3, and changes them to 4.
+    fn change_object(&mut self, object: SlabRef) -> Result<(), String>;
+
+    /// Locks a segment in memory under this limit, and returns `granted` or the reason of the refusal.
+    fn lock(&mut self, size: usize, limit: u64) -> Result<String, String>;
+
+    /// Starts to wait while the first word of a segment is 0. The answer is its new value.
+    fn start_waiting(&mut self, id: &impl Display);
+
+    /// Returns the answer of that, once the peer has been woken.
+    fn woken_by(&mut self) -> Result<u32, String>;
+}
+
+impl Commands for Peer {
+    #[track_caller]
+    fn hold(&mut self, id: &impl Display) -> Result<(), String> {
+        self.execute(format!("hold {id}"))
+    }
+
+    #[track_caller]
+    fn view(&mut self, id: &impl Display, expected: u8) -> Result<(), String> {
+        self.execute(format!("view {id} {expected}"))
+    }
+
+    #[track_caller]
+    fn change_object(&mut self, object: SlabRef) -> Result<(), String> {
+        let SlabRef {
+            segment,
+            offset,
+            len,
+        } = object;
+        self.execute(format!(
+            "object {} {} {offset} {len}",
+            segment.id, segment.size
+        ))
+    }
+
+    #[track_caller]
+    fn lock(&mut self, size: usize, limit: u64) -> Result<String, String> {
+        self.ask(format!("lock {size} {limit}"))
+    }
+
+    #[track_caller]
+    fn start_waiting(&mut self, id: &impl Display) {
+        self.send(&format!("wait {id} 0"));
+    }
+
+    #[track_caller]
+    fn woken_by(&mut self) -> Result<u32, String> {
+        let answer = self.answer_to("wait")?;
+        answer.parse().map_err(|_| answer)
     }
 }
 
-fn obey(order: &[&str]) -> Answer {
-    match *order {
+/// Executes commands until there are no more.
+pub(crate) fn serve() {
+    testkit::peer::serve(execute);
+}
+
+fn execute(command: &[&str]) -> Answer {
+    match *command {
         ["pong", id, rounds] => wake::pong(id, rounds.parse()?),
-        ["sleep", id, value] => wake::sleep(id, value.parse()?),
+        ["wait", id, value] => wake::wait(id, value.parse()?),
         ["timer", micros] => wake::timer(micros.parse()?),
         ["hold", id] => pool::hold(id),
         ["forks"] => pool::forks(),
         ["moves"] => pool::moves(),
         ["child-makes"] => pool::child_makes(),
         ["child-allocates"] => slab::child_allocates(),
-        ["knock", id] => pool::knock(id),
+        ["probe", id] => pool::probe(id),
         ["view", id, expected] => snapshot::view(id, expected.parse()?),
-        ["object", ref place @ ..] => slab::object(place),
-        ["nothing"] => Ok(String::new()),
+        ["object", ref words @ ..] => slab::change_object(words),
         ["lock", size, limit] => lock(size.parse()?, limit.parse()?),
-        _ => Err(format!("unknown order {order:?}").into()),
+        _ => Err(format!("unknown command {command:?}").into()),
     }
 }
 
-/// Lowers the limit on locked memory, and then locks a segment; without the privilege to ignore it.
+/// Lowers the limit on locked memory, gives up the privilege to ignore it, and locks a segment.
 fn lock(size: usize, limit: u64) -> Answer {
     let limit = Rlimit {
         current: Some(limit),
@@ -50,7 +107,7 @@ fn lock(size: usize, limit: u64) -> Answer {
     };
     setrlimit(Resource::Memlock, limit)?;
     if rustix::process::geteuid().is_root() {
-        // SAFETY: this program has one thread, and gives up its privileges for good.
+        // SAFETY: this program has a single thread, and the call accesses no memory.
         if unsafe { libc::setuid(65534) } != 0 {
             return Err(io::Error::last_os_error().into());
         }

@@ -1,4 +1,4 @@
-//! The pool: what it uses again, and above all what not.
+//! The pool: which segments it reuses, and above all which not.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,34 +10,34 @@ use shmem_providers::{
     StdShMemPool, StdShMemProvider, UnixShMemProvider,
 };
 
-use super::peer::{Answer, Peer};
+use super::peer::{Answer, Commands, Peer};
 use testkit::{Outcome, fork, open_files, skip};
 
 const SIZE: usize = 65536;
 
-/// A pool over each mechanism that can tell who holds a segment.
+/// Returns a pool over each mechanism that can detect other holders of a segment.
 fn pools() -> Vec<StdShMemPool> {
     let over = |mechanism| ShMemPool::over(StdShMemProvider::with_mechanism(mechanism), 8, 1 << 30);
     vec![over(Mechanism::Memfd), over(Mechanism::SystemV)]
 }
 
-/// Whether segments are used again at all here, or else the outcome of the test.
-fn is_here() -> Outcome {
+/// Skips the test if pools reuse no segments on this host, because there is no System V shared memory.
+fn requires_reuse() -> Outcome {
     if let Err(error) = UnixShMemProvider::default().new_shmem(1) {
         return skip(error);
     }
     Ok(())
 }
 
-/// The id of a segment that was made, filled with ones, and dropped.
+/// Creates a segment, fills it with ones, drops it, and returns its id.
 fn used(pool: &mut StdShMemPool) -> Result<ShMemId, Error> {
     let mut segment = pool.new_shmem(SIZE)?;
     segment.fill(1);
     Ok(segment.id())
 }
 
-pub(crate) fn what_was_dropped_is_used_again() -> Outcome {
-    is_here()?;
+pub(crate) fn dropped_segments_are_reused() -> Outcome {
+    requires_reuse()?;
     for mut pool in pools() {
         let before = open_files();
         let id = used(&mut pool)?;
@@ -50,7 +50,7 @@ pub(crate) fn what_was_dropped_is_used_again() -> Outcome {
             assert_eq!(attached[SIZE - 1], 2);
         }
         assert_ne!(pool.new_shmem(SIZE + 1)?.id(), id);
-        // Large ones are cleared where they were touched.
+        // Large segments are cleared where they were written.
         let mut large = pool.new_shmem(8 << 20)?;
         (large[5], large[(8 << 20) - 1]) = (1, 1);
         let large_id = large.id();
@@ -66,15 +66,15 @@ pub(crate) fn what_was_dropped_is_used_again() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_another_process_holds_is_not() -> Outcome {
-    is_here()?;
+pub(crate) fn segments_of_other_processes_are_not_reused() -> Outcome {
+    requires_reuse()?;
     for mut pool in pools() {
         let mut segment = pool.new_shmem(SIZE)?;
         segment.fill(1);
         let id = segment.id();
         let (mut killed, mut ended) = (Peer::start(), Peer::start());
         for peer in [&mut killed, &mut ended] {
-            peer.ask(format!("hold {id}"))?;
+            peer.hold(&id)?;
         }
         drop(segment);
         for peer in [Some(killed), Some(ended)] {
@@ -83,42 +83,42 @@ pub(crate) fn what_another_process_holds_is_not() -> Outcome {
                 assert_ne!(other.id(), id);
                 assert!(other.iter().all(|&byte| byte == 0));
             }
-            // It has what was written, and not a zeroed segment.
+            // The holder's segment has not been zeroed.
             let held = pool.shmem_from_id(id)?;
             assert!(held.iter().all(|&byte| byte == 1));
             drop(held);
             peer.map(Peer::kill);
         }
-        // Whatever way the holders went: now it is free.
+        // The segment is reused once it has no holder, whether that was killed or has ended.
         let all: Result<Vec<_>, _> = (0..2).map(|_| pool.new_shmem(SIZE)).collect();
         assert!(all?.iter().any(|segment| segment.id() == id));
     }
     Ok(())
 }
 
-pub(crate) fn what_a_forked_child_inherited_is_not() -> Outcome {
-    is_here()?;
-    Peer::start().ask("forks")?;
+pub(crate) fn segments_of_forked_children_are_not_reused() -> Outcome {
+    requires_reuse()?;
+    Peer::start().execute("forks")?;
     Ok(())
 }
 
 /// In another IPC namespace, the numbers of System V segments are those of other segments.
-pub(crate) fn another_namespace_tells_nothing_of_children() -> Outcome {
-    is_here()?;
+pub(crate) fn segments_of_children_are_not_reused_in_another_ipc_namespace() -> Outcome {
+    requires_reuse()?;
     match Peer::start().ask("moves")?.as_str() {
         "" => Ok(()),
         reason => skip(reason),
     }
 }
 
-pub(crate) fn a_forked_child_makes_its_own() -> Outcome {
-    is_here()?;
-    Peer::start().ask("child-makes")?;
+pub(crate) fn a_forked_child_creates_its_own_segments() -> Outcome {
+    requires_reuse()?;
+    Peer::start().execute("child-makes")?;
     Ok(())
 }
 
-pub(crate) fn what_is_attached_here_is_not() -> Outcome {
-    is_here()?;
+pub(crate) fn segments_attached_in_this_process_are_not_reused() -> Outcome {
+    requires_reuse()?;
     for mut pool in pools() {
         let segment = pool.new_shmem(SIZE)?;
         let id = segment.id();
@@ -137,7 +137,7 @@ pub(crate) fn what_is_attached_here_is_not() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_cannot_be_counted_is_made_anew() -> Outcome {
+pub(crate) fn posix_segments_are_never_reused() -> Outcome {
     let mut pool = match ShMemPool::<PosixBackend>::new() {
         Ok(pool) => pool,
         Err(error) => return skip(error),
@@ -149,8 +149,8 @@ pub(crate) fn what_cannot_be_counted_is_made_anew() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn it_keeps_no_more_than_it_may() -> Outcome {
-    is_here()?;
+pub(crate) fn a_pool_keeps_no_more_than_its_limits() -> Outcome {
+    requires_reuse()?;
     let mut pool = StdShMemPool::over(StdShMemProvider::new()?, 3, 10 * SIZE);
     let before = open_files();
     let many: Result<Vec<_>, _> = (0..5).map(|_| pool.new_shmem(SIZE)).collect();
@@ -164,7 +164,7 @@ pub(crate) fn it_keeps_no_more_than_it_may() -> Outcome {
     drop(large);
     drop(three?);
     assert_eq!(pool.idle(), 2);
-    // A segment keeps the pool, and the pool what it keeps.
+    // A segment in use keeps the pool and its idle segments alive.
     let last = pool.new_shmem(1)?;
     drop(pool);
     drop(last);
@@ -172,8 +172,8 @@ pub(crate) fn it_keeps_no_more_than_it_may() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn threads_share_it() -> Outcome {
-    is_here()?;
+pub(crate) fn threads_share_a_pool() -> Outcome {
+    requires_reuse()?;
     for pool in pools() {
         let work = |mark: u8| {
             let mut pool = pool.clone();
@@ -202,30 +202,31 @@ pub(crate) fn threads_share_it() -> Outcome {
     Ok(())
 }
 
-/// The one who makes room for a lease is told by a signal, which by default would kill it.
-pub(crate) fn who_comes_late_kills_nobody() -> Outcome {
-    /// So large that it takes a while to set it to zero, which is when nobody may come in.
+/// Opening a segment on which the pool has a lease sends the pool's process a signal, which would kill it by
+/// default.
+pub(crate) fn opening_a_leased_segment_kills_nobody() -> Outcome {
+    /// Large enough that zeroing takes a while, during which the pool has the lease.
     const LARGE: usize = 8 << 20;
 
-    is_here()?;
+    requires_reuse()?;
     let mut peer = Peer::start();
     let mut pool = StdShMemPool::new()?;
     let mut segment = pool.new_shmem(LARGE)?;
     let id = segment.id();
     segment.fill(1);
     drop(segment);
-    peer.tell(&format!("knock {id}"));
-    let mut again = 0;
+    peer.send(&format!("probe {id}"));
+    let mut reused = 0;
     for _ in 0..30 {
         let mut segment = pool.new_shmem(LARGE)?;
         assert_eq!(
             (segment[0], segment[LARGE / 2], segment[LARGE - 1]),
             (0, 0, 0)
         );
-        again += u32::from(segment.id() == id);
+        reused += u32::from(segment.id() == id);
         segment.fill(1);
     }
-    assert!(again > 0);
+    assert!(reused > 0);
     peer.kill();
     Ok(())
 }
@@ -237,38 +238,38 @@ pub(crate) fn hold(id: &str) -> Answer {
     Ok(String::new())
 }
 
-/// What a peer does: attaches and detaches, again and again.
-pub(crate) fn knock(id: &str) -> Answer {
+/// What a peer does: attaches to a segment repeatedly.
+pub(crate) fn probe(id: &str) -> Answer {
     let mut provider = StdShMemProvider::new()?;
-    // Should nobody be left to kill it, it ends by itself.
+    // It ends by itself if no process is left to kill it.
     let end = Instant::now() + Duration::from_secs(30);
     while Instant::now() < end {
         let _: Result<StdShMem, _> = provider.shmem_from_id(ShMemId::from_string(id));
-        // Most of the time it is not there, so that the segment is used again.
+        // Most of the time it is not attached, so that the segment is reused.
         thread::sleep(Duration::from_micros(300));
     }
     Ok(String::new())
 }
 
-/// What a peer does: drops what a child of it has inherited, and looks whether it gets it again.
+/// What a peer does: drops a segment that its child has inherited, and checks that the pool does not reuse it.
 pub(crate) fn forks() -> Answer {
     for mut pool in pools() {
         let mut segment = pool.new_shmem(SIZE)?;
         segment.fill(1);
         let id = segment.id();
         let (child, mut stream) = forked(|mut stream| {
-            let mut order = [0];
-            stream.read_exact(&mut order)?;
+            let mut signal = [0];
+            stream.read_exact(&mut signal)?;
             let intact = segment.iter().all(|&byte| byte == 1);
             stream.write_all(&[u8::from(intact)])?;
-            // Until the parent closes its end.
-            stream.read_exact(&mut order)
+            // The child ends when the parent closes the stream.
+            stream.read_exact(&mut signal)
         })?;
         drop(segment);
         for _ in 0..3 {
             let other = pool.new_shmem(SIZE)?;
             if other.id() == id || other.iter().any(|&byte| byte != 0) {
-                return Err("the child's segment was used again".into());
+                return Err("the child's segment was reused".into());
             }
         }
         stream.write_all(&[1])?;
@@ -281,16 +282,17 @@ pub(crate) fn forks() -> Answer {
         wait(child)?;
         let all: Result<Vec<_>, _> = (0..4).map(|_| pool.new_shmem(SIZE)).collect();
         if all?.iter().all(|segment| segment.id() != id) {
-            return Err("the child is gone, and the segment was not used again".into());
+            return Err("the child has ended, and the segment was not reused".into());
         }
     }
     Ok(String::new())
 }
 
-/// What a peer does: moves to another IPC namespace while a child has a segment.
+/// What a peer does: moves to another IPC namespace while a child has a segment, and checks that the pool does
+/// not reuse it.
 pub(crate) fn moves() -> Answer {
     let into_new_namespace = || {
-        // SAFETY: no pointer is passed, and this program has one thread.
+        // SAFETY: the call takes no pointer, and this program has a single thread.
         let moved = unsafe { libc::unshare(libc::CLONE_NEWIPC) } == 0;
         moved.then_some(()).ok_or_else(io::Error::last_os_error)
     };
@@ -303,15 +305,15 @@ pub(crate) fn moves() -> Answer {
     segment.fill(1);
     let id = segment.id();
     let (child, mut stream) = forked(|mut stream| {
-        let mut order = [0];
-        stream.read_exact(&mut order)?;
+        let mut signal = [0];
+        stream.read_exact(&mut signal)?;
         let intact = segment.iter().all(|&byte| byte == 1);
         stream.write_all(&[u8::from(intact)])
     })?;
     drop(segment);
     into_new_namespace()?;
-    // As in the first one, the first segments have the first numbers. They are larger than what the
-    // pool asks the kernel about.
+    // The first segments of a namespace have the same numbers. These are larger than the segment whose number
+    // the pool asks the kernel about.
     let mut other = UnixShMemProvider::new()?;
     let others: Result<Vec<_>, _> = (0..4).map(|_| other.new_shmem(SIZE)).collect();
     let fresh = pool.new_shmem(SIZE)?.id();
@@ -321,27 +323,27 @@ pub(crate) fn moves() -> Answer {
     wait(child)?;
     drop(others?);
     if fresh == id || intact != [1] {
-        return Err("the child's segment was used again".into());
+        return Err("the child's segment was reused".into());
     }
     Ok(String::new())
 }
 
-/// What a peer does: lets a child use the pool that it has inherited.
+/// What a peer does: has a child use the pool that it has inherited.
 pub(crate) fn child_makes() -> Answer {
     for mut pool in pools() {
         let id = used(&mut pool)?;
         let in_use = pool.new_shmem(SIZE / 2)?;
         let (child, mut stream) = forked(|mut stream| {
             let fresh = pool.new_shmem(SIZE).map_err(io::Error::from)?;
-            let again = fresh.id() == id;
+            let reused = fresh.id() == id;
             drop((fresh, in_use));
             let idle = pool.idle();
-            stream.write_all(&[u8::from(again), u8::try_from(idle).unwrap_or(9)])
+            stream.write_all(&[u8::from(reused), u8::try_from(idle).unwrap_or(9)])
         })?;
-        let mut said = [9; 2];
-        stream.read_exact(&mut said)?;
-        if said != [0, 0] {
-            return Err(format!("the child has used its parent's pool: {said:?}").into());
+        let mut report = [9; 2];
+        stream.read_exact(&mut report)?;
+        if report != [0, 0] {
+            return Err(format!("the child has used its parent's pool: {report:?}").into());
         }
         drop(stream);
         wait(child)?;
@@ -349,18 +351,18 @@ pub(crate) fn child_makes() -> Answer {
     Ok(String::new())
 }
 
-/// Forks a child that does this and ends, whatever comes of it.
+/// Forks a child that does some work and ends, whether that fails or not.
 pub(crate) fn forked(
     work: impl FnOnce(UnixStream) -> io::Result<()>,
 ) -> io::Result<(libc::pid_t, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
-    // SAFETY: the other threads of this program, if there are any, change nothing that the child uses.
+    // SAFETY: other threads of this program change nothing that the child uses.
     match unsafe { fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             drop(ours);
             let _ = work(theirs);
-            // SAFETY: it ends the child at once, which has nothing to clean up.
+            // SAFETY: the call has no preconditions.
             unsafe { libc::_exit(0) }
         }
         child => Ok((child, ours)),
@@ -368,7 +370,7 @@ pub(crate) fn forked(
 }
 
 pub(crate) fn wait(child: libc::pid_t) -> io::Result<()> {
-    // SAFETY: no pointer is passed but a null one, which is allowed.
+    // SAFETY: the pointer to the status may be null.
     match unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

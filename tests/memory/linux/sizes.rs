@@ -1,5 +1,5 @@
-//! Segments that another process can map and this one cannot: made by one of 64 bits, opened by one of
-//! 32. On 64 bits the same tests show that these segments are good.
+//! Segments that a process of 64 bits has created and one of 32 bits cannot map as a whole. On 64 bits the same
+//! tests show that the segments are valid.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::{fs, io, ptr};
@@ -11,13 +11,13 @@ use shmem_providers::{
 
 use testkit::{Outcome, skip};
 
-/// More than the half of 4 GiB, which no slice can have on 32 bits, but a size of 32 bits can say.
+/// More than 2 GiB, the limit of slices on 32 bits, but less than 4 GiB, the limit of sizes.
 const OVER_HALF: u64 = 0x9800_0000;
 
-/// The lower 32 bits say 4096.
+/// More than 4 GiB. The lower 32 bits are 4096.
 const OVER_ALL: u64 = (1 << 32) + 4096;
 
-/// Removes what a test has made, also if the test fails.
+/// Removes what a test has created, also if the test fails.
 struct Left<F: Fn()>(F);
 
 impl<F: Fn()> Drop for Left<F> {
@@ -26,7 +26,7 @@ impl<F: Fn()> Drop for Left<F> {
     }
 }
 
-/// Attaches to all of it, and touches the end, if this process can have as much.
+/// Attaches to a whole segment and writes its last byte, or checks the error if this process cannot map it.
 fn attach_all<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) {
     let most = isize::MAX as usize;
     match (p.shmem_from_id(id), usize::try_from(size)) {
@@ -39,7 +39,7 @@ fn attach_all<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) {
     }
 }
 
-/// Attaches to parts, and to more than there is.
+/// Attaches to parts of a segment, and checks the errors for more than it has.
 fn attach_parts<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) -> Outcome {
     let largest = isize::MAX as usize;
     for asked in [largest + 1, usize::MAX] {
@@ -67,8 +67,8 @@ fn attach_parts<P: ShMemProvider>(p: &mut P, id: ShMemId, size: u64) -> Outcome 
     Ok(())
 }
 
-/// What a program of 64 bits would make: a memfd of this size in the place of a segment's own.
-pub(crate) fn a_memfd_that_32_bits_cannot_map() -> Outcome {
+/// Replaces the memfd of a segment by a larger one, as a program of 64 bits would create it.
+pub(crate) fn memfd_larger_than_a_slice_is_refused() -> Outcome {
     let mut p = MemfdShMemProvider::new()?;
     for size in [OVER_HALF, OVER_ALL] {
         let segment = p.new_shmem(1)?;
@@ -87,19 +87,19 @@ pub(crate) fn a_memfd_that_32_bits_cannot_map() -> Outcome {
             .and_then(|name| name.to_str())
             .unwrap_or_default()
             .parse()?;
-        // SAFETY: the number is that of the segment's descriptor, which is closed by this, and whose
-        // owner closes the new one.
+        // SAFETY: the call closes the segment's descriptor. The segment owns the new one, which has the same
+        // number.
         if unsafe { libc::dup3(large.as_raw_fd(), number, libc::O_CLOEXEC) } == -1 {
             return Err(io::Error::last_os_error().into());
         }
-        // Only what is touched takes memory.
+        // Only pages that are accessed take memory.
         attach_all(&mut p, id, size);
         attach_parts(&mut p, id, size)?;
     }
     Ok(())
 }
 
-pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
+pub(crate) fn posix_segment_larger_than_a_slice_is_refused() -> Outcome {
     let mut p = MmapShMemProvider::new()?;
     for size in [OVER_HALF, OVER_ALL] {
         let id = ShMemId::from_string(&format!("/large-{}", std::process::id()));
@@ -113,7 +113,7 @@ pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
         let sized = rustix::fs::ftruncate(&large, size);
         let _left = Left(|| drop(fs::remove_file(&path)));
         sized?;
-        // What is attached is reserved.
+        // Attaching reserves memory, which the host may not have on 64 bits.
         if cfg!(target_pointer_width = "32") {
             attach_all(&mut p, id, size);
         }
@@ -122,18 +122,18 @@ pub(crate) fn a_posix_segment_that_32_bits_cannot_map() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_system_v_segment_that_32_bits_cannot_map() -> Outcome {
+pub(crate) fn system_v_segment_larger_than_a_slice_is_refused() -> Outcome {
     let mut p = UnixShMemProvider::new()?;
-    // The kernel attaches all of it, for which there may be no addresses: as little as is too much.
+    // The kernel always maps all of a segment, so the size is the smallest that is too large for a slice.
     let size = (1 << 31) + 4096;
     let flags = libc::IPC_CREAT | libc::SHM_NORESERVE | 0o600;
-    // SAFETY: no pointer is passed.
+    // SAFETY: the call takes no pointer.
     let number = unsafe { libc::shmget(libc::IPC_PRIVATE, size, flags) };
     if number == -1 {
         return skip(io::Error::last_os_error());
     }
     let _left = Left(|| {
-        // SAFETY: this command reads nothing from the pointer.
+        // SAFETY: this command does not use the pointer.
         unsafe { libc::shmctl(number, libc::IPC_RMID, ptr::null_mut()) };
     });
     let id = ShMemId::from_int(number);

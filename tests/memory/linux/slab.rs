@@ -12,7 +12,7 @@ use shmem_providers::{
     SlabRef, StdShMemProvider, UnixShMemProvider,
 };
 
-use super::peer::{Answer, Peer};
+use super::peer::{Answer, Commands, Peer};
 use super::pool::{forked, wait};
 use testkit::{Outcome, natively, skip};
 
@@ -33,23 +33,22 @@ pub(crate) fn objects_are_apart_and_zeroed() -> Outcome {
         for (mark, object) in (0..).zip(&objects) {
             assert_eq!(bytes(object)?, vec![mark; size]);
         }
-        let places: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
-        assert_eq!(places.len(), 100);
+        let refs: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
+        assert_eq!(refs.len(), 100);
         assert!(
-            places
-                .iter()
-                .all(|place| place.offset % 64 == 0 && place.len == size)
+            refs.iter()
+                .all(|one| one.offset % 64 == 0 && one.len == size)
         );
-        // What is free is used again, and zeroed.
+        // A free object is reused and zeroed.
         let freed = objects.swap_remove(50).slab_ref();
         assert_eq!(slab.available(), 1);
-        let again = slab.allocate().ok_or("there is room for one")?;
-        assert_eq!(again.slab_ref(), freed);
-        assert_eq!(bytes(&again)?, vec![0; size]);
-        // An object keeps the slab.
+        let reused = slab.allocate().ok_or("there is room for one")?;
+        assert_eq!(reused.slab_ref(), freed);
+        assert_eq!(bytes(&reused)?, vec![0; size]);
+        // An object keeps the slab alive.
         drop((slab, objects));
-        again.access().fill(1);
-        assert_eq!(bytes(&again)?, vec![1; size]);
+        reused.access().fill(1);
+        assert_eq!(bytes(&reused)?, vec![1; size]);
     }
     Ok(())
 }
@@ -59,23 +58,15 @@ pub(crate) fn another_process_finds_an_object() -> Outcome {
     let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
     let mut peer = Peer::start();
     for index in [0, 1, 500, 999] {
-        let SlabRef {
-            segment,
-            offset,
-            len,
-        } = objects[index].slab_ref();
         objects[index].access().fill(3);
-        peer.ask(format!(
-            "object {} {} {offset} {len}",
-            segment.id, segment.size
-        ))?;
-        let mut said = [0; 100];
-        objects[index].access().read_at(0, &mut said)?;
-        assert_eq!(said, [4; 100]);
+        peer.change_object(objects[index].slab_ref())?;
+        let mut bytes = [0; 100];
+        objects[index].access().read_at(0, &mut bytes)?;
+        assert_eq!(bytes, [4; 100]);
     }
-    let mut said = [9; 100];
-    objects[2].access().read_at(0, &mut said)?;
-    assert_eq!(said, [0; 100]);
+    let mut bytes = [9; 100];
+    objects[2].access().read_at(0, &mut bytes)?;
+    assert_eq!(bytes, [0; 100]);
 
     let mut provider = StdShMemProvider::new()?;
     let mut other = provider.new_shmem(100)?;
@@ -97,28 +88,28 @@ pub(crate) fn another_process_finds_an_object() -> Outcome {
     Ok(())
 }
 
-/// What a peer does: finds an object full of threes and makes them fours.
-pub(crate) fn object(place: &[&str]) -> Answer {
-    let &[id, size, offset, len] = place else {
-        return Err("which object?".into());
+/// What a peer does: checks that all bytes of an object are 3, and changes them to 4.
+pub(crate) fn change_object(words: &[&str]) -> Answer {
+    let &[id, size, offset, len] = words else {
+        return Err("no object is named".into());
     };
-    let place = SlabRef {
+    let object = SlabRef {
         segment: ShMemDescription::from_string_and_size(id, size.parse()?),
         offset: offset.parse()?,
         len: len.parse()?,
     };
-    let mut segment = StdShMemProvider::new()?.shmem_from_description(place.segment)?;
-    let bytes = place.access_in(&mut segment)?;
-    let mut said = vec![0; bytes.len()];
-    bytes.read_at(0, &mut said)?;
-    if said.iter().any(|&byte| byte != 3) {
-        return Err(format!("{said:?}").into());
+    let mut segment = StdShMemProvider::new()?.shmem_from_description(object.segment)?;
+    let access = object.access_in(&mut segment)?;
+    let mut bytes = vec![0; access.len()];
+    access.read_at(0, &mut bytes)?;
+    if bytes.iter().any(|&byte| byte != 3) {
+        return Err(format!("{bytes:?}").into());
     }
-    bytes.fill(4);
+    access.fill(4);
     Ok(String::new())
 }
 
-pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
+pub(crate) fn impossible_slab_sizes_are_errors() -> Outcome {
     for (size, count) in [
         (0, 1),
         (1, 0),
@@ -140,8 +131,8 @@ pub(crate) fn sizes_that_no_slab_can_have() -> Outcome {
     Ok(())
 }
 
-/// To make a slab costs nothing for objects that are never allocated.
-pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
+/// A slab can have as many objects as there are addresses. Those that are never allocated cost nothing.
+pub(crate) fn unused_objects_of_a_slab_cost_nothing() -> Outcome {
     let mut p = MemfdShMemProvider::new()?;
     let (size, count) = if cfg!(target_pointer_width = "64") {
         (1, 1 << 40)
@@ -156,9 +147,9 @@ pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
     assert_eq!(slab.available(), count);
     let mut objects: Vec<_> = (0..1000).map_while(|_| slab.allocate()).collect();
     assert_eq!((objects.len(), slab.available()), (1000, count - 1000));
-    let places: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
-    assert_eq!(places.len(), 1000);
-    // In any order, and the last freed is the first used again.
+    let refs: HashSet<_> = objects.iter().map(SlabObject::slab_ref).collect();
+    assert_eq!(refs.len(), 1000);
+    // Objects are freed in any order, and freed ones are reused first.
     objects.swap(3, 700);
     objects.truncate(500);
     assert_eq!(slab.available(), count - 500);
@@ -169,13 +160,13 @@ pub(crate) fn a_slab_has_room_for_as_many_as_there_are_addresses() -> Outcome {
         .map(SlabObject::slab_ref)
         .collect();
     assert_eq!(freed.len(), 500);
-    assert!(freed.is_subset(&places));
+    assert!(freed.is_subset(&refs));
     assert_eq!(slab.available(), count - 500);
     Ok(())
 }
 
-/// What does not fit into the part that was attached is an error, and what fits is there.
-pub(crate) fn a_part_has_the_objects_that_are_in_it() -> Outcome {
+/// Of a part that was attached, objects that do not fit are errors.
+pub(crate) fn a_part_has_the_objects_that_fit() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let slab = Slab::new(&mut p, 100, 10)?;
     let objects: Vec<_> = std::iter::from_fn(|| slab.allocate()).collect();
@@ -205,12 +196,12 @@ pub(crate) fn a_part_has_the_objects_that_are_in_it() -> Outcome {
 
 pub(crate) fn a_child_leaves_the_slab_to_its_parent() -> Outcome {
     natively("which ends by itself when a process with threads forks")?;
-    Peer::start().ask("child-allocates")?;
+    Peer::start().execute("child-allocates")?;
     Ok(())
 }
 
-/// What a peer does: forks children, while threads use the slab, that drop what they have inherited and
-/// want objects of their own.
+/// What a peer does: while threads use the slab, forks children that drop an inherited object and try to
+/// allocate another one.
 pub(crate) fn child_allocates() -> Answer {
     let slab = Slab::new(&mut StdShMemProvider::new()?, 64, 8)?;
     let stop = AtomicBool::new(false);
@@ -229,17 +220,16 @@ pub(crate) fn child_allocates() -> Answer {
                 object.access().fill(2);
             }
             let (child, mut stream) = forked(|mut stream| {
-                // What is shared with the parent stays as it is.
+                // Dropping an inherited object must not free it in the shared segment.
                 drop(copied.take());
                 let theirs = slab.allocate();
-                let said = [
+                stream.write_all(&[
                     u8::from(theirs.is_some()),
                     u8::try_from(slab.available()).unwrap_or(9),
-                ];
-                stream.write_all(&said)
+                ])
             })?;
-            let mut said = [9; 2];
-            stream.read_exact(&mut said)?;
+            let mut report = [9; 2];
+            stream.read_exact(&mut report)?;
             wait(child)?;
             let copied = copied.as_ref().ok_or("there is room for eight")?;
             for (object, byte) in [(&ours, 1), (copied, 2)] {
@@ -249,8 +239,8 @@ pub(crate) fn child_allocates() -> Answer {
                     return Err(format!("a child has changed it: {bytes:?}").into());
                 }
             }
-            if said != [0, 0] {
-                return Err(format!("a child has allocated: {said:?}").into());
+            if report != [0, 0] {
+                return Err(format!("a child has allocated: {report:?}").into());
             }
             Ok(())
         });
@@ -271,18 +261,18 @@ pub(crate) fn threads_share_a_slab() -> Outcome {
                 let Some(object) = slab.allocate() else {
                     continue;
                 };
-                let mut said = [1; 1000];
+                let mut bytes = [1; 1000];
                 object
                     .access()
-                    .read_at(0, &mut said)
-                    .expect("there are as many");
-                assert_eq!(said, [0; 1000]);
+                    .read_at(0, &mut bytes)
+                    .expect("the object has 1000 bytes");
+                assert_eq!(bytes, [0; 1000]);
                 object.access().fill(mark);
                 object
                     .access()
-                    .read_at(0, &mut said)
-                    .expect("there are as many");
-                assert_eq!(said, [mark; 1000]);
+                    .read_at(0, &mut bytes)
+                    .expect("the object has 1000 bytes");
+                assert_eq!(bytes, [mark; 1000]);
             }
         }
     };

@@ -1,4 +1,4 @@
-//! What the kernel says of a mapping.
+//! What the kernel reports about a mapping.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use std::fs;
 pub(crate) struct Smaps(String);
 
 impl Smaps {
-    /// Of the mapping that has this byte.
+    /// Returns the lines about the mapping that contains this byte.
     pub(crate) fn of(byte: *const u8) -> Self {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         let mut found = String::new();
@@ -25,14 +25,14 @@ impl Smaps {
         Self(found)
     }
 
-    /// The value of a line, in bytes.
+    /// Returns the value of a line, in bytes.
     pub(crate) fn bytes(&self, name: &str) -> usize {
         let value = self.0.lines().find_map(|line| line.strip_prefix(name));
         let kib = value.and_then(|value| value.trim_matches([':', ' ', 'k', 'B']).parse().ok());
         kib.map_or(0, |kib: usize| kib << 10)
     }
 
-    /// Whether it has this flag (`proc(5)`, `VmFlags`).
+    /// Returns `true` if the mapping has this flag (`proc(5)`, `VmFlags`).
     pub(crate) fn has(&self, flag: &str) -> bool {
         let flags = self
             .0
@@ -42,20 +42,9 @@ impl Smaps {
     }
 }
 
-/// The addresses in the first line of a mapping.
+/// Returns the addresses in the first line of a mapping.
 fn range(line: &str) -> Option<(usize, usize)> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     let address = |text| usize::from_str_radix(text, 16).ok();
     Some((address(start)?, address(end)?))
-}
-
-/// The shared mappings of this process.
-pub(crate) fn shared_mappings() -> Vec<String> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let shared = |line: &&str| {
-        line.split_whitespace()
-            .nth(1)
-            .is_some_and(|p| p.ends_with('s'))
-    };
-    maps.lines().filter(shared).map(str::to_owned).collect()
 }

@@ -10,7 +10,7 @@ use shmem_providers::{
     ShMemId, ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
-use super::peer::{Answer, Peer};
+use super::peer::{Answer, Commands, Peer};
 use super::smaps::Smaps;
 use testkit::{Outcome, page_size};
 
@@ -56,14 +56,14 @@ pub(crate) fn other_processes_have_views_of_their_own() -> Outcome {
     mine.fill(5);
     let mut peers = [Peer::start(), Peer::start()];
     for peer in &mut peers {
-        peer.ask(format!("view {} 4", snapshot.id()))?;
+        peer.view(&snapshot.id(), 4)?;
     }
     assert!(mine.iter().all(|&byte| byte == 5));
     assert!(snapshot.view()?.iter().all(|&byte| byte == 4));
     Ok(())
 }
 
-/// What a peer does: sees that all bytes are these, changes them, resets them.
+/// What a peer does: checks all bytes of a view, changes and resets them, and holds the view until it ends.
 pub(crate) fn view(id: &str, expected: u8) -> Answer {
     let mut view = StdShMemProvider::new()?.view_from_id(ShMemId::from_string(id))?;
     for round in 0..3 {
@@ -73,7 +73,6 @@ pub(crate) fn view(id: &str, expected: u8) -> Answer {
         view.fill(round);
         view.reset()?;
     }
-    // Held until the peer ends.
     std::mem::forget(view);
     Ok(String::new())
 }
@@ -96,7 +95,7 @@ pub(crate) fn nobody_can_change_a_snapshot() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn it_lives_as_long_as_somebody_holds_it() -> Outcome {
+pub(crate) fn a_snapshot_lives_as_long_as_its_holders() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let snapshot = p.snapshot(&p.clone().shmem_from_bytes(&vec![4; SIZE])?)?;
     let id = snapshot.id();
@@ -104,17 +103,17 @@ pub(crate) fn it_lives_as_long_as_somebody_holds_it() -> Outcome {
     drop(snapshot);
     assert_eq!(p.view_from_id(id)?[0], 4);
     let mut peer = Peer::start();
-    peer.ask(format!("view {id} 4"))?;
+    peer.view(&id, 4)?;
     drop(view);
-    // Now it is that of the peer alone.
+    // Now the peer is the only holder.
     assert_eq!(p.view_from_id(id)?[SIZE - 1], 4);
     peer.kill();
-    let gone = p.view_from_id(id).expect_err("nobody holds it");
+    let gone = p.view_from_id(id).expect_err("it has no holder");
     assert!(gone.is_not_found(), "{gone:?}");
     Ok(())
 }
 
-pub(crate) fn it_takes_memory_for_what_was_touched() -> Outcome {
+pub(crate) fn a_snapshot_takes_memory_for_written_pages_only() -> Outcome {
     let page = page_size();
     let mut p = MemfdShMemProvider::new()?;
     let mut segment = p.new_shmem(1024 * page)?;
@@ -136,7 +135,7 @@ pub(crate) fn it_takes_memory_for_what_was_touched() -> Outcome {
     Ok(())
 }
 
-/// A snapshot is of what was attached, and not of what else the segment has.
+/// A snapshot of an attachment to a part of a segment has that part only.
 pub(crate) fn a_part_has_a_snapshot_of_its_own() -> Outcome {
     let page = page_size();
     let size = 64 * page + 5;
@@ -154,7 +153,7 @@ pub(crate) fn a_part_has_a_snapshot_of_its_own() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn what_is_no_snapshot() -> Outcome {
+pub(crate) fn other_segments_are_refused_as_snapshots() -> Outcome {
     let mut p = StdShMemProvider::new()?;
     let mut segment = p.new_shmem(100)?;
     let refused = p.view_from_id(segment.id()).expect_err("a segment");
@@ -166,7 +165,7 @@ pub(crate) fn what_is_no_snapshot() -> Outcome {
         Error::Released { id }
     );
     assert!(p.view_from_id(ShMemId::from_string("x")).is_err());
-    // Where there are none, that is what is said.
+    // Mechanisms without snapshots report that.
     let mut p = UnixShMemProvider::new()?;
     if let Ok(segment) = p.new_shmem(100) {
         let refused = (
@@ -192,9 +191,9 @@ pub(crate) fn what_is_no_snapshot() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn through_the_service() -> Outcome {
+pub(crate) fn the_service_hands_out_snapshots() -> Outcome {
     let mut maker = ServedShMemProvider::<MemfdBackend>::new()?;
-    // A connection of its own, like another process's.
+    // Like another process, this provider has a connection of its own.
     let mut other = ServedShMemProvider::<MemfdBackend>::new()?;
     let mut segment = maker.new_shmem(SIZE)?;
     segment[5000..].fill(3);
@@ -204,7 +203,7 @@ pub(crate) fn through_the_service() -> Outcome {
     view.fill(5);
     view.reset()?;
     assert!(view[..5000].iter().all(|&b| b == 0) && view[5000..].iter().all(|&b| b == 3));
-    // It is no segment, and a segment is no snapshot.
+    // A snapshot does not open as a segment, nor a segment as a snapshot.
     for refused in [
         other.shmem_from_id(snapshot.id()).err(),
         other.view_from_id(segment.id()).err(),
@@ -214,12 +213,12 @@ pub(crate) fn through_the_service() -> Outcome {
             "{refused:?}"
         );
     }
-    // Whoever has a view holds it.
+    // A view is a holder.
     let id = snapshot.id();
     drop(snapshot);
     drop(maker.view_from_id(id)?);
     drop(view);
-    // The service hears of it on another connection than it is asked on.
+    // The release and the request arrive on different connections, in any order.
     let end = Instant::now() + Duration::from_secs(10);
     loop {
         match maker.view_from_id(id) {
@@ -227,13 +226,13 @@ pub(crate) fn through_the_service() -> Outcome {
                 assert!(error.is_not_found(), "{error:?}");
                 return Ok(());
             }
-            Ok(_) => assert!(Instant::now() < end, "nobody holds it"),
+            Ok(_) => assert!(Instant::now() < end, "it opens without a holder"),
         }
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// The memfd with this id, opened by hand.
+/// Opens the memfd of this segment without the crate.
 pub(crate) fn file_of(id: ShMemId) -> std::io::Result<fs::File> {
     fs::File::options()
         .read(true)
@@ -241,7 +240,7 @@ pub(crate) fn file_of(id: ShMemId) -> std::io::Result<fs::File> {
         .open(path_of(id)?)
 }
 
-/// The descriptor of this process that leads there.
+/// Returns the path in `/proc` of the descriptor of this segment.
 pub(crate) fn path_of(id: ShMemId) -> std::io::Result<PathBuf> {
     let nonce = &id.as_str()[8..];
     for entry in fs::read_dir("/proc/self/fd")? {

@@ -1,4 +1,4 @@
-//! Clearing, trimming, and finding what was touched.
+//! Clearing, trimming, and finding the pages that were written.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,7 +10,7 @@ use super::any::Tuned;
 use super::smaps::Smaps;
 use testkit::{Outcome, page_size, skip};
 
-/// More than what is cleared by filling it.
+/// Larger than segments that `clear` fills with zeros.
 const LARGE: usize = 16 << 20;
 
 pub(crate) fn a_cleared_segment_is_zero_everywhere<P: Tuned>(p: &mut P) -> Outcome {
@@ -18,24 +18,24 @@ pub(crate) fn a_cleared_segment_is_zero_everywhere<P: Tuned>(p: &mut P) -> Outco
     for size in [1, 4097, 1 << 20, (1 << 20) + 1, LARGE + 5] {
         let mut segment = p.new_shmem(size)?;
         let mut attached = p.shmem_from_id(segment.id())?;
-        // First, last, the last of a page, the first of one, and some in between.
-        let places = (0..size).step_by(size / 7 + 1).chain([size - 1]);
-        let places = places.chain(
+        // The first and last byte, those at the ends of pages, and some in between.
+        let written = (0..size).step_by(size / 7 + 1).chain([size - 1]);
+        let written = written.chain(
             [page - 1, page, 3 * page]
                 .into_iter()
                 .filter(|&at| at < size),
         );
-        for (index, place) in places.enumerate() {
+        for (index, at) in written.enumerate() {
             let side = if index % 2 == 0 {
                 &mut segment
             } else {
                 &mut attached
             };
-            side[place] = 1;
+            side[at] = 1;
         }
         P::clear(&mut segment);
         assert!(segment.iter().all(|&byte| byte == 0), "{size}");
-        // All of it has memory now, because it was read.
+        // Now all pages exist, because they were read.
         attached.fill(255);
         P::clear(&mut attached);
         assert!(segment.iter().all(|&byte| byte == 0), "{size}");
@@ -43,31 +43,30 @@ pub(crate) fn a_cleared_segment_is_zero_everywhere<P: Tuned>(p: &mut P) -> Outco
     Ok(())
 }
 
-pub(crate) fn what_was_touched_is_found<P: Tuned>(p: &mut P) -> Outcome {
+pub(crate) fn written_pages_are_found<P: Tuned>(p: &mut P) -> Outcome {
     let page = page_size();
     let mut segment = p.new_shmem(LARGE + 100)?;
-    match P::touched(&segment) {
-        Ok(touched) => assert!(touched.is_empty(), "{touched:?}"),
-        Err(Error::Unsupported { .. }) => return skip("this mechanism cannot tell"),
+    match P::data_ranges(&segment) {
+        Ok(ranges) => assert!(ranges.is_empty(), "{ranges:?}"),
+        Err(Error::Unsupported { .. }) => return skip("this mechanism reports no ranges"),
         Err(error) => return Err(error.into()),
     }
-    let places = [0, 5 * page, 6 * page + 1, 200 * page - 1, LARGE + 99];
-    for place in places {
-        segment[place] = 1;
+    for at in [0, 5 * page, 6 * page + 1, 200 * page - 1, LARGE + 99] {
+        segment[at] = 1;
     }
-    let touched = P::touched(&segment)?;
+    let ranges = P::data_ranges(&segment)?;
     let expected = [
         0..page,
         5 * page..7 * page,
         199 * page..200 * page,
         LARGE..LARGE + 100,
     ];
-    assert_eq!(touched, expected);
-    // Whoever asks.
+    assert_eq!(ranges, expected);
+    // Another holder finds the same.
     let mut attached = p.shmem_from_id_and_size(segment.id(), 6 * page)?;
-    assert_eq!(P::touched(&attached)?, [0..page, 5 * page..6 * page]);
+    assert_eq!(P::data_ranges(&attached)?, [0..page, 5 * page..6 * page]);
     attached[2 * page] = 1;
-    assert_eq!(P::touched(&segment)?[1], 2 * page..3 * page);
+    assert_eq!(P::data_ranges(&segment)?[1], 2 * page..3 * page);
     Ok(())
 }
 
@@ -86,7 +85,7 @@ pub(crate) fn what_is_trimmed_is_zero_for_everybody<P: Tuned>(p: &mut P) -> Outc
     match P::trim(&mut segment, 100..3 * page + 1) {
         Err(Error::Unsupported { .. }) => {
             assert!(attached.iter().all(|&byte| byte == 1));
-            return skip("this mechanism cannot");
+            return skip("this mechanism cannot trim");
         }
         done => done?,
     }
@@ -106,12 +105,12 @@ pub(crate) fn what_is_trimmed_is_zero_for_everybody<P: Tuned>(p: &mut P) -> Outc
     Ok(())
 }
 
-/// What is attached is a part: nothing behind it is this holder's to change.
-pub(crate) fn of_a_part_nothing_else_is_trimmed_or_cleared<P: Tuned>(p: &mut P) -> Outcome {
+/// A holder of a part changes nothing beyond that part.
+pub(crate) fn nothing_beyond_a_part_is_trimmed_or_cleared<P: Tuned>(p: &mut P) -> Outcome {
     let page = page_size();
     let size = (4 << 20) + 10;
     let mut segment = p.new_shmem(size)?;
-    // Parts of less and more than what is cleared by filling it; ends within a page, and at one.
+    // Parts that `clear` fills with zeros and larger ones, which end within a page or at its end.
     for len in [
         1,
         100,
@@ -140,9 +139,9 @@ pub(crate) fn of_a_part_nothing_else_is_trimmed_or_cleared<P: Tuned>(p: &mut P) 
     Ok(())
 }
 
-/// Somebody gives back the page at which the next part starts, between the two calls that look for it:
-/// the parts behind it are found all the same.
-pub(crate) fn what_is_given_back_meanwhile_hides_nothing() -> Outcome {
+/// Another thread frees the page at which the next range starts, between the two calls that search for the
+/// range. The ranges behind it are found nevertheless.
+pub(crate) fn concurrent_trim_hides_no_data() -> Outcome {
     let page = page_size();
     let mut p = MemfdShMemProvider::new()?;
     let mut segment = p.new_shmem(64 * page)?;
@@ -158,8 +157,8 @@ pub(crate) fn what_is_given_back_meanwhile_hides_nothing() -> Outcome {
             Ok(())
         });
         let is_found = |_| {
-            let mut touched = segment.data_ranges().map_while(Result::ok);
-            touched.any(|part| part.contains(&(50 * page)))
+            let mut ranges = segment.data_ranges().map_while(Result::ok);
+            ranges.any(|part| part.contains(&(50 * page)))
         };
         let missed = (0..200_000).position(|round| !is_found(round));
         stop.store(true, Relaxed);
@@ -174,13 +173,13 @@ pub(crate) fn a_released_segment_has_nothing_to_clear<P: Tuned>(p: &mut P) -> Ou
     let id = segment.id();
     p.release_shmem(&mut segment);
     P::clear(&mut segment);
-    assert_eq!(P::touched(&segment), Ok(vec![]));
+    assert_eq!(P::data_ranges(&segment), Ok(vec![]));
     assert_eq!(P::trim(&mut segment, 0..0), Ok(()));
     assert!(p.shmem_from_id(id).is_err());
     Ok(())
 }
 
-pub(crate) fn to_clear_a_large_map_touches_nothing_new() -> Outcome {
+pub(crate) fn clear_touches_no_new_pages() -> Outcome {
     let page = page_size();
     let mut segment = MemfdShMemProvider::new()?.new_shmem(LARGE)?;
     for number in [3, 4, 200] {
@@ -192,16 +191,16 @@ pub(crate) fn to_clear_a_large_map_touches_nothing_new() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn to_trim_gives_memory_back() -> Outcome {
+pub(crate) fn trim_frees_memory() -> Outcome {
     let page = page_size();
     let mut segment = MemfdShMemProvider::new()?.new_shmem(LARGE + 1)?;
     segment.fill(1);
     assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), LARGE + page);
     segment.trim(page..LARGE + 1)?;
     assert_eq!(Smaps::of(segment.as_ptr()).bytes("Rss"), page);
-    let mut touched = segment.data_ranges();
-    assert_eq!(touched.next(), Some(Ok(0..page)));
-    assert_eq!(touched.next(), None);
+    let mut ranges = segment.data_ranges();
+    assert_eq!(ranges.next(), Some(Ok(0..page)));
+    assert_eq!(ranges.next(), None);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Processes that wait for each other.
+//! Waiting for other processes.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -9,14 +9,14 @@ use shmem_providers::{
     ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider, UnixShMemProvider,
 };
 
-use super::peer::{Answer, Peer};
+use super::peer::{Answer, Commands, Peer};
 use testkit::{Outcome, skip};
 
-/// Longer than any test takes: who waits this long has missed something.
+/// Longer than any test takes: a wait that ends by this timeout has missed a wake-up.
 const LONG: Duration = Duration::from_secs(50);
 
-/// The number of sleepers, counted by themselves.
-const SLEEPERS: usize = 8;
+/// The index of the word in which waiters count themselves.
+const WAITERS: usize = 8;
 
 pub(crate) fn processes_wake_each_other() -> Outcome {
     for spins in [0, 1, 1000] {
@@ -34,7 +34,7 @@ pub(crate) fn processes_wake_each_other() -> Outcome {
 fn play(segment: &mut impl ShMem, spins: u32) -> Result<(), Box<dyn std::error::Error>> {
     const ROUNDS: u32 = 2000;
     let mut peer = Peer::start();
-    peer.tell(&format!("pong {} {ROUNDS}", segment.id()));
+    peer.send(&format!("pong {} {ROUNDS}", segment.id()));
     let word = &segment.access().as_atomic_u32()?[0];
     let wait = Wait::new().spins(spins).timeout(LONG);
     for round in 0..ROUNDS {
@@ -45,27 +45,26 @@ fn play(segment: &mut impl ShMem, spins: u32) -> Result<(), Box<dyn std::error::
     Ok(())
 }
 
-pub(crate) fn all_who_sleep_are_woken() -> Outcome {
+pub(crate) fn all_waiters_are_woken() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peers: Vec<_> = (0..3).map(|_| Peer::start()).collect();
     for peer in &mut peers {
-        peer.tell(&format!("sleep {} 0", segment.id()));
+        peer.start_waiting(&segment.id());
     }
     let words = segment.access().as_atomic_u32()?;
-    // Each says so before it sleeps; how long after, is not known.
-    until(|| words[SLEEPERS].load(Ordering::Acquire) == 3);
+    // Each peer counts itself some time before it waits.
+    until(|| words[WAITERS].load(Ordering::Acquire) == 3);
     words[0].store(5, Ordering::Release);
     wake::all(&words[0])?;
     for peer in &mut peers {
-        // The first answer that comes is that to the order before.
-        assert_eq!(peer.ask("nothing")?, "Some(5)");
+        assert_eq!(peer.woken_by()?, 5);
     }
     assert_eq!(wake::all(&words[0])?, 0);
     assert!(!wake::one(&words[0])?);
     Ok(())
 }
 
-pub(crate) fn the_time_is_up() -> Outcome {
+pub(crate) fn waits_end_at_their_timeout() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let word = &segment.access().as_atomic_u32()?[0];
     for millis in [0, 1, 20] {
@@ -73,20 +72,20 @@ pub(crate) fn the_time_is_up() -> Outcome {
         assert_eq!(wait.while_equal(word, 0)?, None);
         assert_eq!(wait.while_equal(word, 1)?, Some(0));
     }
-    // A span that no clock can tell does not end, and what has changed needs none.
+    // A timeout beyond the clock never ends, and a value that has changed needs no wait.
     let wait = Wait::new().spins(0).timeout(Duration::MAX);
     assert_eq!(wait.while_equal(word, 1)?, Some(0));
     Ok(())
 }
 
-pub(crate) fn signals_do_not_end_a_sleep() -> Outcome {
+pub(crate) fn signals_do_not_end_a_wait() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peer = Peer::start();
-    peer.ask("timer 500")?;
-    peer.tell(&format!("sleep {} 0", segment.id()));
+    peer.execute("timer 500")?;
+    peer.start_waiting(&segment.id());
     let words = segment.access().as_atomic_u32()?;
-    until(|| words[SLEEPERS].load(Ordering::Acquire) == 1);
-    // Some dozens of signals.
+    until(|| words[WAITERS].load(Ordering::Acquire) == 1);
+    // The time of a hundred signals.
     assert_eq!(
         Wait::new()
             .timeout(Duration::from_millis(50))
@@ -95,28 +94,28 @@ pub(crate) fn signals_do_not_end_a_sleep() -> Outcome {
     );
     words[0].store(6, Ordering::Release);
     wake::one(&words[0])?;
-    assert_eq!(peer.ask("nothing")?, "Some(6)");
+    assert_eq!(peer.woken_by()?, 6);
     Ok(())
 }
 
-pub(crate) fn a_killed_sleeper_is_not_missed() -> Outcome {
+pub(crate) fn a_killed_waiter_is_not_counted() -> Outcome {
     let mut segment = StdShMemProvider::new()?.new_shmem(4096)?;
     let mut peer = Peer::start();
-    peer.tell(&format!("sleep {} 0", segment.id()));
+    peer.start_waiting(&segment.id());
     let words = segment.access().as_atomic_u32()?;
-    until(|| words[SLEEPERS].load(Ordering::Acquire) == 1);
+    until(|| words[WAITERS].load(Ordering::Acquire) == 1);
     peer.kill();
     words[0].store(1, Ordering::Release);
     assert_eq!(wake::all(&words[0])?, 0);
     Ok(())
 }
 
-/// Waits for what another process does.
+/// Waits until another process has established a condition.
 #[track_caller]
 fn until(condition: impl Fn() -> bool) {
     let end = Instant::now() + LONG;
     while !condition() {
-        assert!(Instant::now() < end, "it never happened");
+        assert!(Instant::now() < end, "the condition has not become true");
         std::thread::yield_now();
     }
 }
@@ -132,7 +131,8 @@ pub(crate) fn pong(id: &str, rounds: u32) -> Answer {
     let wait = Wait::new().timeout(LONG);
     for round in 0..rounds {
         while word.load(Ordering::Acquire) == 2 * round {
-            wait.while_equal(word, 2 * round)?.ok_or("nothing came")?;
+            wait.while_equal(word, 2 * round)?
+                .ok_or("no wake-up has arrived")?;
         }
         word.store(2 * round + 2, Ordering::Release);
         wake::one(word)?;
@@ -140,16 +140,16 @@ pub(crate) fn pong(id: &str, rounds: u32) -> Answer {
     Ok(String::new())
 }
 
-/// What a peer does: says that it sleeps, and does.
-pub(crate) fn sleep(id: &str, value: u32) -> Answer {
+/// What a peer does: counts itself, waits while the first word has this value, and returns the new one.
+pub(crate) fn wait(id: &str, value: u32) -> Answer {
     let mut segment = opened(id)?;
     let words = segment.access().as_atomic_u32()?;
-    words[SLEEPERS].fetch_add(1, Ordering::Release);
+    words[WAITERS].fetch_add(1, Ordering::Release);
     let found = Wait::new().timeout(LONG).while_equal(&words[0], value)?;
-    Ok(format!("{found:?}"))
+    Ok(found.ok_or("no wake-up has arrived")?.to_string())
 }
 
-/// Raises a signal, which is caught, every so many microseconds.
+/// What a peer does: raises a signal, which is caught, every `micros` microseconds.
 pub(crate) fn timer(micros: libc::suseconds_t) -> Answer {
     extern "C" fn nothing(_: libc::c_int) {}
     let handler: extern "C" fn(libc::c_int) = nothing;

@@ -1,24 +1,24 @@
-//! How many system calls an operation takes: figures that do not depend on the machine.
+//! Which system calls an operation makes, counted by strace: figures that do not depend on the machine.
 
 use std::fs;
 
-use super::peer::{Peer, can_start_by, here};
+use super::peer::{Commands, Peer, can_start_by, here};
 use testkit::{Outcome, natively, skip};
 
-pub(crate) fn the_default_calls() -> Outcome {
+pub(crate) fn memfd_segments_take_the_documented_calls() -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {
         return skip("no memfd here");
     }
-    // Only root's capabilities are asked for each time.
+    // Root reads its capabilities each time.
     let is_root = rustix::process::geteuid().is_root();
     counted(
         "memfd",
         &[
-            // Whether there is a limit on the size.
+            // The limit on the size of files.
             "prlimit",
             "memfd_create",
             "ftruncate",
-            // Whether others can open it: dumpable, capabilities, `/proc`.
+            // Whether other processes can open it: dumpable, capabilities, `/proc`.
             "prctl",
             if is_root { "geteuid" } else { "" },
             "readlinkat",
@@ -27,22 +27,22 @@ pub(crate) fn the_default_calls() -> Outcome {
             "mmap",
         ],
         &[
-            // The process, and its owner.
+            // The process and its owner.
             "geteuid",
             "openat",
             "fstat",
-            // The descriptor, and what it is.
+            // The link and the type of the descriptor.
             "openat",
             "readlinkat",
             "fstat",
-            // The segment: seals, size, owner.
+            // The seals, size and owner of the segment.
             "openat",
             "fcntl",
             "fstat",
             "geteuid",
             "close",
             "close",
-            // What is mapped.
+            // The same of what is mapped.
             "fcntl",
             "fstat",
             "geteuid",
@@ -52,7 +52,7 @@ pub(crate) fn the_default_calls() -> Outcome {
     )
 }
 
-pub(crate) fn system_v_calls() -> Outcome {
+pub(crate) fn system_v_segments_take_the_documented_calls() -> Outcome {
     if !here(&["sysv"]).contains(&"sysv") {
         return skip("no System V shared memory here");
     }
@@ -64,32 +64,32 @@ pub(crate) fn system_v_calls() -> Outcome {
     )
 }
 
-/// Once the creator is gone, all processes are looked through; but only once, by who keeps the segment.
-pub(crate) fn who_holds_it_looks_through_no_other_process() -> Outcome {
+/// Once the creator has ended, all processes are searched, but not by a process that holds the segment.
+pub(crate) fn holder_searches_no_other_process() -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {
         return skip("no memfd here");
     }
-    let folder = tempfile::tempdir()?;
-    let log = folder.path().join("calls");
+    let directory = tempfile::tempdir()?;
+    let log = directory.path().join("calls");
     let log_name = log.to_string_lossy();
     let wrapper = ["strace", "-o", &*log_name, "--"];
     can_start_by(&wrapper)?;
     let (mut creator, mut peer, mut other) =
         (Peer::start(), Peer::start_by(&wrapper), Peer::start());
-    let id = creator.ask("make memfd 65536")?;
-    other.ask(format!("open {id}"))?;
+    let id = creator.make("memfd", 65536)?;
+    other.open(&id)?;
     creator.kill();
-    peer.ask(format!("open {id}"))?;
-    peer.ask("clone")?;
-    // Not even the one who was found then is needed any more.
+    peer.open(&id)?;
+    peer.clone_newest()?;
+    // Not even the holder that was found then is needed any more.
     other.kill();
-    peer.ask(format!("open {id} 4096"))?;
+    peer.open_part(&id, 4096)?;
     drop(peer);
 
     let log = fs::read_to_string(&log)?;
-    let searched = |order: &str| {
-        let given = log.find(&format!("\"{order}")).unwrap_or(log.len());
-        let calls = log[given..].lines().skip(1);
+    let searched = |command: &str| {
+        let received = log.find(&format!("\"{command}")).unwrap_or(log.len());
+        let calls = log[received..].lines().skip(1);
         calls
             .take_while(|line| !line.starts_with("write(1,"))
             .any(|line| line.contains("\"/proc\""))
@@ -99,48 +99,48 @@ pub(crate) fn who_holds_it_looks_through_no_other_process() -> Outcome {
     Ok(())
 }
 
-/// Compares the calls of a peer, by strace, to make, to open and to drop a segment.
+/// Compares the calls by which a peer creates, opens and drops a segment with these.
 fn counted(mechanism: &str, make: &[&str], open: &[&str], drop: &[&str]) -> Outcome {
     natively("whose own calls strace would show")?;
-    let folder = tempfile::tempdir()?;
-    let log = folder.path().join("calls");
+    let directory = tempfile::tempdir()?;
+    let log = directory.path().join("calls");
     let log_name = log.to_string_lossy();
     let wrapper = ["strace", "-o", &*log_name, "--"];
     can_start_by(&wrapper)?;
     let mut peer = Peer::start_by(&wrapper);
-    // The first fills the stock of random numbers, and what the program itself allocates is there.
+    // The first one fills the cache of random numbers, and the program allocates what it needs.
     for _ in 0..3 {
-        peer.ask(format!("make {mechanism} 65536"))?;
+        peer.make(mechanism, 65536)?;
     }
-    let id = peer.ask(format!("make {mechanism} 65536"))?;
-    // What does not change is asked once.
+    let id = peer.make(mechanism, 65536)?;
+    // What does not change is looked up once.
     for _ in 0..2 {
-        peer.ask(format!("open {id}"))?;
-        peer.ask("drop")?;
+        peer.open(&id)?;
+        peer.drop_newest()?;
     }
-    // It ends, and strace has written all.
+    // strace has written everything once the peer has ended.
     std::mem::drop(peer);
 
     let log = fs::read_to_string(&log)?;
-    for (order, calls) in [("open", open), ("drop", drop), ("make", make)] {
+    for (command, calls) in [("open", open), ("drop", drop), ("make", make)] {
         let calls: Vec<_> = calls.iter().filter(|call| !call.is_empty()).collect();
-        let counted = calls_between(&log, order);
+        let counted = calls_of(&log, command);
         assert!(
             counted.iter().eq(calls.iter().copied()),
-            "{order}: {counted:?}, not {calls:?}"
+            "{command}: {counted:?}, not {calls:?}"
         );
     }
     Ok(())
 }
 
-/// The names of the calls (which have several on some machines) from where the peer was last given
-/// this order until its answer.
-fn calls_between(log: &str, order: &str) -> Vec<String> {
-    let given = format!("\"{order}");
-    let last = log.rfind(&given).unwrap_or(0);
+/// Returns the calls between the last such command and its answer, by names that are the same on all
+/// machines.
+fn calls_of(log: &str, command: &str) -> Vec<String> {
+    let received = format!("\"{command}");
+    let last = log.rfind(&received).unwrap_or(0);
     let lines = log[last..].lines().skip(1);
-    // What the allocator takes for itself, and gives back: musl's does so for every few allocations.
-    let taken: Vec<_> = log
+    // The allocator maps and unmaps memory of its own; musl's does so every few allocations.
+    let allocations: Vec<_> = log
         .lines()
         .filter(|line| line.contains("MAP_ANONYMOUS"))
         .filter_map(|line| line.rsplit_once("= "))
@@ -149,11 +149,13 @@ fn calls_between(log: &str, order: &str) -> Vec<String> {
     lines
         .take_while(|line| !line.starts_with("write(1,"))
         .filter(|line| {
-            !line.contains("MAP_ANONYMOUS") && !taken.iter().any(|call| line.starts_with(call))
+            !line.contains("MAP_ANONYMOUS")
+                && !allocations.iter().any(|call| line.starts_with(call))
         })
-        // The order may come in parts. The standard library's own check before it closes a descriptor, in debug builds.
+        // The command may arrive in parts, and debug builds of the standard library check descriptors before
+        // they close them.
         .filter(|line| !line.starts_with("read(0,") && !line.contains("F_GETFD"))
-        // One address in 512 is aligned as if it were of huge pages.
+        // One mapping in 512 is aligned as huge pages are, and is then tested for them by this call.
         .filter(|line| !line.contains("MADV_DONTNEED"))
         .filter_map(|line| line.split_once('('))
         .map(|(name, _)| {

@@ -1,4 +1,4 @@
-//! Hand-over by environment.
+//! Hand-over by the environment.
 #![allow(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use shmem_providers::{Error, ShMem, ShMemProvider, StdShMemProvider};
 
-use super::peer::{ALL, Peer, here, provider};
+use super::peer::{ALL, Commands, Peer, here, provider};
 use testkit::Outcome;
 
 const NAME: &str = "SHMEM_TEST_MAP";
@@ -19,47 +19,47 @@ pub(crate) fn a_command_hands_over_id_and_size() -> Outcome {
         let mut command = Peer::command();
         segment.hand_over(&mut command, NAME)?;
         let mut peer = Peer::started(&mut command);
-        assert_eq!(peer.ask(format!("env {NAME}"))?, "5000");
-        assert_eq!(peer.ask("get 4999")?, "42");
-        peer.ask("put 0 7")?;
+        assert_eq!(peer.open_from_env(NAME)?, 5000);
+        assert_eq!(peer.get(4999)?, 42);
+        peer.put(0, 7)?;
         assert_eq!(segment[0], 7);
     }
     Ok(())
 }
 
-pub(crate) fn without_a_size_all_is_attached() -> Outcome {
+pub(crate) fn whole_segment_is_attached_without_a_size() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(5000)?;
     let mut peer = Peer::started(Peer::command().env(NAME, segment.id().as_str()));
-    assert_eq!(peer.ask(format!("env {NAME}"))?, "5000");
+    assert_eq!(peer.open_from_env(NAME)?, 5000);
     Ok(())
 }
 
-pub(crate) fn the_environment_of_the_process_hands_over() -> Outcome {
+pub(crate) fn write_to_env_is_read_back() -> Outcome {
     let mut peer = Peer::start();
-    peer.ask("make default 100")?;
-    peer.ask("put 1 1")?;
+    peer.make("default", 100)?;
+    peer.put(1, 1)?;
     peer.ask(format!("write-env {NAME}"))?;
-    assert_eq!(peer.ask(format!("env {NAME}"))?, "100");
-    assert_eq!(peer.ask("get 1")?, "1");
+    assert_eq!(peer.open_from_env(NAME)?, 100);
+    assert_eq!(peer.get(1)?, 1);
     let error = peer
         .ask("write-env A=B")
-        .expect_err("no variable can have that name");
+        .expect_err("no variable may have that name");
     assert!(error.contains("A=B"), "{error}");
     Ok(())
 }
 
-pub(crate) fn what_the_environment_may_contain() -> Outcome {
+pub(crate) fn malformed_variables_are_errors() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(100)?;
     let id = segment.id();
     let with = |id: &[u8], size: &[u8]| {
         let mut command = Peer::command();
         command.env(NAME, OsStr::from_bytes(id));
         command.env(format!("{NAME}_SIZE"), OsStr::from_bytes(size));
-        Peer::started(&mut command).ask(format!("env {NAME}"))
+        Peer::started(&mut command).open_from_env(NAME)
     };
     let id = id.as_str().as_bytes();
-    assert_eq!(with(id, b"100"), Ok("100".into()));
-    assert_eq!(with(id, b"1"), Ok("1".into()));
+    assert_eq!(with(id, b"100"), Ok(100));
+    assert_eq!(with(id, b"1"), Ok(1));
     let refused = |id: &[u8], size: &[u8], why: &str| {
         let error = with(id, size).expect_err("this must be refused");
         assert!(error.contains(why), "{error}");
@@ -96,13 +96,13 @@ pub(crate) fn what_the_environment_may_contain() -> Outcome {
         refused(id, b"1", "SHMEM_TEST_MAP\": ");
     }
     let error = Peer::start()
-        .ask("env SHMEM_TEST_UNSET")
+        .open_from_env("SHMEM_TEST_UNSET")
         .expect_err("it is not set");
     assert!(error.contains("SHMEM_TEST_UNSET\": is not set"), "{error}");
     Ok(())
 }
 
-pub(crate) fn names_that_no_variable_can_have() -> Outcome {
+pub(crate) fn invalid_variable_names_are_errors() -> Outcome {
     let segment = StdShMemProvider::new()?.new_shmem(100)?;
     for name in ["", "A=B", "=", "nul\0inside"] {
         let error = segment.hand_over(&mut Command::new("true"), name);
@@ -115,7 +115,7 @@ pub(crate) fn names_that_no_variable_can_have() -> Outcome {
             matches!(error, Err(Error::Environment { .. })),
             "{name:?}: {error:?}"
         );
-        // SAFETY: the names are refused before the environment is touched.
+        // SAFETY: the names are refused before the environment is changed.
         let error = unsafe { segment.write_to_env(name) };
         assert!(
             matches!(error, Err(Error::Environment { .. })),
@@ -126,7 +126,7 @@ pub(crate) fn names_that_no_variable_can_have() -> Outcome {
 }
 
 pub(crate) fn descriptors_are_not_inherited() -> Outcome {
-    let nothing = Peer::start().ask("files")?;
+    let nothing = Peer::start().files()?;
     let mut kept = Vec::new();
     for mechanism in here(ALL) {
         let mut provider = provider(mechanism)?;
@@ -135,6 +135,6 @@ pub(crate) fn descriptors_are_not_inherited() -> Outcome {
         kept.push(provider.clone_ref(&segment)?);
         kept.push(segment);
     }
-    assert_eq!(Peer::start().ask("files")?, nothing);
+    assert_eq!(Peer::start().files()?, nothing);
     Ok(())
 }

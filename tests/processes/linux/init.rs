@@ -1,5 +1,5 @@
-//! A peer that is process 1 of a pid namespace, and forks a child that is process 1 of another one:
-//! only the fork itself tells them apart.
+//! A peer that is process 1 of a pid namespace and forks a child that is process 1 of another one: their
+//! numbers do not tell them apart.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -22,12 +22,13 @@ use shmem_providers::{
     ShMemProvider, Slab, StdShMemPool, StdShMemProvider,
 };
 
-use super::peer::{Answer, Peer, State, assert_nothing_left, can_start_by, here};
+use super::peer::{Answer, Commands, Peer, State, assert_nothing_left, can_start_by, here};
+use testkit::seccomp::forbid_in;
 use testkit::{Outcome, fork, name_exists, natively, skip};
 
-/// Peers that are process 1: one with a page that the kernel wipes on fork, and one to which it refuses
-/// that.
-fn first() -> Outcome<[Peer; 2]> {
+/// Starts two peers that are process 1. The kernel refuses `madvise` to the second one, which then has no
+/// page that is wiped on fork.
+fn first_processes() -> Outcome<[Peer; 2]> {
     let mut wrapper = vec!["unshare"];
     if !rustix::process::geteuid().is_root() {
         wrapper.push("--map-root-user");
@@ -35,17 +36,14 @@ fn first() -> Outcome<[Peer; 2]> {
     wrapper.extend(["--pid", "--fork", "--kill-child", "--"]);
     can_start_by(&wrapper)?;
     let mut without = Peer::start_by(&wrapper);
-    if let Err(error) = without.ask("forbid ENOSYS madvise") {
-        return skip(format!("no seccomp filter: {error}"));
-    }
+    forbid_in(&mut without, "ENOSYS", "madvise")?;
     Ok([Peer::start_by(&wrapper), without])
 }
 
-/// The same, which then has this order obeyed in its child.
-fn obeyed(what: &str) -> Outcome {
-    let peers = first()?;
-    for mut peer in peers {
-        peer.ask(format!("init {what}"))?;
+/// Starts such peers, and has each execute a command in its child.
+fn execute_in_children(command: &str) -> Outcome {
+    for mut peer in first_processes()? {
+        peer.execute(format!("init {command}"))?;
     }
     Ok(())
 }
@@ -54,13 +52,12 @@ pub(crate) fn a_child_leaves_the_posix_name() -> Outcome {
     if !here(&["posix"]).contains(&"posix") {
         return skip("no POSIX shared memory here");
     }
-    let peers = first()?;
-    for mut peer in peers {
-        let id = peer.ask("make posix 100")?;
-        peer.ask("init drop")?;
+    for mut peer in first_processes()? {
+        let id = peer.make("posix", 100)?;
+        peer.execute("init drop")?;
         assert!(name_exists(&id), "the child has unlinked {id}");
-        // The parent has not forgotten that it is the one to unlink.
-        peer.ask("drop")?;
+        // Dropping the creator's own segment still unlinks it.
+        peer.drop_newest()?;
         assert!(!name_exists(&id));
         assert_nothing_left(&[peer.kill()], &[&id]);
     }
@@ -68,36 +65,36 @@ pub(crate) fn a_child_leaves_the_posix_name() -> Outcome {
 }
 
 pub(crate) fn a_child_allocates_nothing_from_a_slab() -> Outcome {
-    obeyed("slab")
+    execute_in_children("slab")
 }
 
 pub(crate) fn a_child_takes_nothing_from_a_pool() -> Outcome {
     if !here(&["sysv"]).contains(&"sysv") {
         return skip("no System V shared memory here");
     }
-    obeyed("pool")
+    execute_in_children("pool")
 }
 
-/// The lock of the counted provider, held for the fork, and the state of the client inside.
+/// The lock of `RcShMemProvider`, which is held for the fork, and the state of the client inside it.
 pub(crate) fn a_child_uses_the_served_provider() -> Outcome {
     natively("which ends by itself when a process with threads forks")?;
-    let folder = tempfile::tempdir()?;
-    let place = folder.path().join("service");
+    let directory = tempfile::tempdir()?;
+    let address = directory.path().join("service");
     for how in ["announced", "plain"] {
-        obeyed(&format!("served-{how} {}", place.display()))?;
+        execute_in_children(&format!("served-{how} {}", address.display()))?;
     }
     Ok(())
 }
 
-/// The lock of the counted provider, held by a thread that the child does not have.
-pub(crate) fn a_child_takes_the_lock_of_a_thread_that_it_does_not_have() -> Outcome {
+/// The lock of `RcShMemProvider`, held by a thread that does not exist in the child.
+pub(crate) fn a_child_is_not_blocked_by_a_lock_of_a_lost_thread() -> Outcome {
     natively("which ends by itself when a process with threads forks")?;
-    obeyed("lock")
+    execute_in_children("lock")
 }
 
 /// What a peer does.
-pub(crate) fn obey(state: &mut State, what: &[&str]) -> Answer {
-    match *what {
+pub(crate) fn execute(state: &mut State, words: &[&str]) -> Answer {
+    match *words {
         ["drop"] => in_child(
             || Ok(()),
             || {
@@ -107,10 +104,10 @@ pub(crate) fn obey(state: &mut State, what: &[&str]) -> Answer {
         ),
         ["slab"] => slab(),
         ["pool"] => pool(),
-        ["served-announced", place] => served(Path::new(place), true),
-        ["served-plain", place] => served(Path::new(place), false),
+        ["served-announced", address] => served(Path::new(address), true),
+        ["served-plain", address] => served(Path::new(address), false),
         ["lock"] => lock(),
-        _ => Err("unknown order".into()),
+        _ => Err(format!("unknown command {words:?}").into()),
     }
 }
 
@@ -132,14 +129,14 @@ fn slab() -> Answer {
         || {
             check(
                 slab.available() == 0,
-                "the child could allocate what its parent allocates",
+                "the child has objects of its parent to allocate",
             )?;
             check(slab.allocate().is_none(), "the child has allocated")?;
             object.access().write_at(0, &[1])?;
             Ok(String::new())
         },
     )?;
-    check(slab.available() == 3, "it is the parent's no more")?;
+    check(slab.available() == 3, "the parent has lost objects")?;
     Ok(String::new())
 }
 
@@ -151,21 +148,21 @@ fn pool() -> Answer {
     in_child(
         || Ok(()),
         move || {
-            check(theirs.idle() == 0, "the child has what is its parent's")?;
+            check(theirs.idle() == 0, "the child has segments of its parent")?;
             drop(theirs.new_shmem(4096)?);
             check(
                 theirs.idle() == 0,
-                "the child keeps it for a pool that is its parent's",
+                "the child keeps a segment for the pool of its parent",
             )?;
             Ok(String::new())
         },
     )?;
-    check(kept == 1 && pool.idle() == 1, "nothing is kept")?;
+    check(kept == 1 && pool.idle() == 1, "the pool keeps nothing")?;
     Ok(String::new())
 }
 
-fn served(place: &Path, announced: bool) -> Answer {
-    let inner = ServedShMemProvider::<MemfdBackend>::at(place);
+fn served(address: &Path, announced: bool) -> Answer {
+    let inner = ServedShMemProvider::<MemfdBackend>::at(address);
     let mut provider = RcShMemProvider::from(inner);
     let kept = provider.new_shmem(100)?;
     if announced {
@@ -187,21 +184,21 @@ fn served(place: &Path, announced: bool) -> Answer {
             if announced {
                 theirs.post_fork(true)?;
             }
-            // An announced child holds by itself what its parent held.
+            // The service counts an announced child as a holder of what its parent held.
             start.read_exact(&mut [0])?;
             let made = theirs.new_shmem(10)?;
             let again = theirs.shmem_from_id(made.id())?;
             let inherited = theirs.shmem_from_id(id)?;
             check((again.len(), inherited.len()) == (10, 100), "wrong sizes")?;
-            let told = made.id().to_string();
+            let id = made.id().to_string();
             mem::forget(made);
-            Ok(told)
+            Ok(id)
         },
     )?;
-    // The parent's connection is what it was, and the child's has ended with the child.
+    // The child's connection has ended with the child, and the parent's has not changed.
     let made = ShMemId::from_string(&made);
     let end = Instant::now() + Duration::from_secs(20);
-    let mut other = ServedShMemProvider::<MemfdBackend>::at(place);
+    let mut other = ServedShMemProvider::<MemfdBackend>::at(address);
     while other.shmem_from_id(made).is_ok() {
         check(
             Instant::now() < end,
@@ -213,7 +210,7 @@ fn served(place: &Path, announced: bool) -> Answer {
     Ok(String::new())
 }
 
-/// Says when it is asked to make a segment, and then never does.
+/// A provider that reports a request for a segment and then blocks forever.
 #[derive(Clone, Debug, Default)]
 struct Stuck(Option<Arc<Sender<()>>>);
 
@@ -247,7 +244,7 @@ fn lock() -> Answer {
     let (sender, asked) = channel();
     let mut provider = RcShMemProvider::from(Stuck(Some(Arc::new(sender))));
     let mut theirs = provider.clone();
-    // It ends with the process.
+    // The thread ends with the process.
     thread::spawn(move || drop(provider.new_shmem(1)));
     asked.recv()?;
     in_child(
@@ -259,49 +256,51 @@ fn lock() -> Answer {
     )
 }
 
-/// Does one thing in a child that is process 1 as well, and the other one in the parent meanwhile.
-/// A signal that a process sends to itself does not end process 1, so its parent ends it.
+/// Calls `there` in a child that is process 1 as well, and `here` in the parent at the same time. Returns
+/// what `there` returned.
+///
+/// Process 1 cannot end itself by a signal (`alarm` in `fork`), so the parent ends the child.
 fn in_child(here: impl FnOnce() -> Done, there: impl FnOnce() -> Answer) -> Answer {
-    check(process::id() == 1, "this is not process 1")?;
+    check(process::id() == 1, "the peer is not process 1")?;
     let ours = File::open("/proc/self/ns/pid")?;
     let mut pipe = Pipe::new()?;
-    // SAFETY: the flag concerns children that are yet to be made.
+    // SAFETY: the flag affects future children only.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }?;
-    // SAFETY: the child uses nothing that another thread could have been changing, or the allocator,
-    // which looks after itself.
+    // SAFETY: the child uses nothing that another thread may have been changing, except for the allocator,
+    // which supports that.
     let child = unsafe { fork() };
     if child == 0 {
         pipe.close_read_end();
-        let told =
+        let report =
             match check(process::id() == 1, "the child is not process 1").and_then(|()| there()) {
-                Ok(told) => format!("right{told}"),
+                Ok(answer) => format!("ok {answer}"),
                 Err(error) => error.to_string(),
             };
-        let _ = pipe.write_all(told.as_bytes());
-        // SAFETY: no preconditions.
+        let _ = pipe.write_all(report.as_bytes());
+        // SAFETY: the call has no preconditions.
         unsafe { libc::_exit(0) };
     }
     pipe.close_write_end();
-    // Later children, and threads, are of our own namespace again.
+    // Further children and threads are in our own namespace again.
     move_into_link_name_space(ours.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
     let done = here();
-    let told = answer(&mut pipe);
-    // SAFETY: no memory is involved, and the number is that of our child, which was not waited for.
+    let report = read_report(&mut pipe);
+    // SAFETY: the call accesses no memory, and the number is that of our child, which was not waited for.
     unsafe { libc::kill(child, libc::SIGKILL) };
-    // SAFETY: the status may be null.
+    // SAFETY: the pointer to the status may be null.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
     done?;
-    let told = told?;
-    match told.strip_prefix("right") {
-        Some(told) => Ok(told.to_owned()),
-        None => Err(told.into()),
+    let report = report?;
+    match report.strip_prefix("ok ") {
+        Some(answer) => Ok(answer.to_owned()),
+        None => Err(report.into()),
     }
 }
 
-/// What the child says, if it does within 20 seconds. None takes a hundredth of that.
-fn answer(pipe: &mut Pipe) -> Answer {
-    let fd = pipe.read_end().ok_or("no pipe")?;
-    // SAFETY: the pipe is open until this returns.
+/// Returns what the child writes, if it does so within 20 seconds. No child needs a hundredth of that.
+fn read_report(pipe: &mut Pipe) -> Answer {
+    let fd = pipe.read_end().ok_or("the pipe is closed")?;
+    // SAFETY: the pipe stays open until this function returns.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     if poll(
         &mut [PollFd::new(&fd, PollFlags::IN)],
@@ -313,7 +312,7 @@ fn answer(pipe: &mut Pipe) -> Answer {
     {
         return Err("the child hangs".into());
     }
-    let mut told = String::new();
-    pipe.read_to_string(&mut told)?;
-    Ok(told)
+    let mut report = String::new();
+    pipe.read_to_string(&mut report)?;
+    Ok(report)
 }

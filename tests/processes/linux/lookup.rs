@@ -1,5 +1,4 @@
-//! How an id leads to a segment: which process, which descriptor, what is it; and what the errors say
-//! if it does not.
+//! How an id is resolved to a segment: process, descriptor, object; and what the errors report if it is not.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -18,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 
-use super::peer::{Answer, Peer, State, can_start_by, here, public_program};
+use super::peer::{Answer, Commands, Peer, State, can_start_by, here, public_program};
 use super::users::AS_OTHER;
 use testkit::{Outcome, natively, says_not_found, skip};
 
@@ -42,8 +41,8 @@ const WITH_CAPABILITY: &[&str] = &[
     "--",
 ];
 
-/// Why a test that needs memfd segments and a user to change to cannot run, if it cannot.
-fn lacking(wrappers: &[&[&str]]) -> Outcome {
+/// Skips the test if there are no memfd segments here, or if one of these wrappers does not work.
+fn requires_memfd_and(wrappers: &[&[&str]]) -> Outcome {
     if !here(&["memfd"]).contains(&"memfd") {
         return skip("no memfd here");
     }
@@ -53,7 +52,7 @@ fn lacking(wrappers: &[&[&str]]) -> Outcome {
 }
 
 pub(crate) fn a_decoy_hides_no_holder() -> Outcome {
-    lacking(&[])?;
+    requires_memfd_and(&[])?;
     for what in [
         "null",
         "fifo",
@@ -70,59 +69,62 @@ pub(crate) fn a_decoy_hides_no_holder() -> Outcome {
         "read-only",
     ] {
         let (mut creator, mut holder) = (Peer::start(), Peer::start());
-        let id = creator.ask("make memfd 65536")?;
-        holder.ask(format!("open {id}"))?;
-        holder.ask("put 65535 1")?;
-        creator.ask(format!("become {what} {id}"))?;
+        let id = creator.make("memfd", 65536)?;
+        holder.open(&id)?;
+        holder.put(65535, 1)?;
+        creator.execute(format!("become {what} {id}"))?;
         let mut other = Peer::start();
-        // A smaller one with all that makes a segment is known by its size alone.
-        let size = if what == "smaller" { " 65536" } else { "" };
-        let opened = other.ask(format!("open {id}{size}"));
-        assert_eq!(opened.as_deref(), Ok("65536"), "{what}");
-        assert_eq!(other.ask("get 65535")?, "1", "{what}");
+        // Only its size distinguishes a smaller memfd with the same name and seals from the segment.
+        let opened = if what == "smaller" {
+            other.open_part(&id, 65536)
+        } else {
+            other.open(&id)
+        };
+        assert_eq!(opened, Ok(65536), "{what}");
+        assert_eq!(other.get(65535)?, 1, "{what}");
     }
     Ok(())
 }
 
-pub(crate) fn the_main_thread_has_ended() -> Outcome {
-    lacking(&[]).and_then(|()| natively("whose main thread ends the process"))?;
+pub(crate) fn segments_open_after_the_main_thread_has_ended() -> Outcome {
+    requires_memfd_and(&[]).and_then(|()| natively("whose main thread ends the process"))?;
     let mut creator = Peer::start();
-    let before = creator.ask("make memfd 100")?;
-    creator.ask("put 0 1")?;
-    creator.ask("leave-main")?;
-    let after = creator.ask("make default 100")?;
-    creator.ask("put 0 2")?;
+    let before = creator.make("memfd", 100)?;
+    creator.put(0, 1)?;
+    creator.execute("leave-main")?;
+    let after = creator.make("default", 100)?;
+    creator.put(0, 2)?;
     let mut other = Peer::start();
-    for (id, byte) in [(&before, "1"), (&after, "2")] {
-        assert_eq!(other.ask(format!("open {id}"))?, "100");
-        assert_eq!(other.ask("get 0")?, byte);
+    for (id, byte) in [(&before, 1), (&after, 2)] {
+        assert_eq!(other.open(&id)?, 100);
+        assert_eq!(other.get(0)?, byte);
     }
-    // It finds others, and itself.
-    let id = other.ask("make memfd 100")?;
+    // The creator finds segments of others and its own.
+    let id = other.make("memfd", 100)?;
     for id in [&id, &before] {
-        assert_eq!(creator.ask(format!("open {id}"))?, "100");
+        assert_eq!(creator.open(&id)?, 100);
     }
     Ok(())
 }
 
-pub(crate) fn a_thread_with_descriptors_of_its_own() -> Outcome {
-    lacking(&[])?;
+pub(crate) fn segment_of_a_thread_with_its_own_descriptor_table_is_found() -> Outcome {
+    requires_memfd_and(&[])?;
     let mut creator = Peer::start();
     let id = match creator.ask("own-table") {
         Ok(id) => id,
-        Err(why) => return skip(format!("no table of its own: {why}")),
+        Err(reason) => return skip(format!("no descriptor table of its own: {reason}")),
     };
     let mut other = Peer::start();
-    assert_eq!(other.ask(format!("open {id}"))?, "100");
-    assert_eq!(other.ask("get 0")?, "1");
+    assert_eq!(other.open(&id)?, 100);
+    assert_eq!(other.get(0)?, 1);
     Ok(())
 }
 
-/// What a peer does: makes a segment on a thread that shares its descriptors with no other.
-pub(crate) fn in_a_table_of_its_own(_: &mut State) -> Answer {
-    let (sender, made) = mpsc::channel();
+/// What a peer does: creates a segment on a thread that has a descriptor table of its own.
+pub(crate) fn create_in_own_descriptor_table() -> Answer {
+    let (sender, created) = mpsc::channel();
     thread::spawn(move || {
-        // SAFETY: this thread gets copies of all descriptors; no memory is concerned.
+        // SAFETY: the call copies the descriptors for this thread and accesses no memory.
         if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
             return sender.send(Err(io::Error::last_os_error().to_string()));
         }
@@ -131,22 +133,22 @@ pub(crate) fn in_a_table_of_its_own(_: &mut State) -> Answer {
             Ok(mut segment) => {
                 segment[0] = 1;
                 let sent = sender.send(Ok(segment.id().to_string()));
-                // Until the process ends.
+                // Holds the segment until the process ends.
                 thread::park_timeout(Duration::from_secs(60));
                 sent
             }
             Err(error) => sender.send(Err(error.to_string())),
         }
     });
-    Ok(made.recv()??)
+    Ok(created.recv()??)
 }
 
-pub(crate) fn another_primary_group() -> Outcome {
-    lacking(&[AS_OTHER, IN_OTHER_GROUP])?;
+pub(crate) fn holder_in_another_primary_group_is_reported() -> Outcome {
+    requires_memfd_and(&[AS_OTHER, IN_OTHER_GROUP])?;
     let mut creator = Peer::start_by(AS_OTHER);
-    let id = creator.ask("make memfd 100")?;
+    let id = creator.make("memfd", 100)?;
     let mut other = Peer::start_by(IN_OTHER_GROUP);
-    let error = other.ask(format!("open {id}")).expect_err("another group");
+    let error = other.open(&id).expect_err("another group");
     assert!(!error.contains("another user"), "{error}");
     for part in [
         "group 65534",
@@ -156,11 +158,11 @@ pub(crate) fn another_primary_group() -> Outcome {
     ] {
         assert!(error.contains(part), "{error}");
     }
-    // The same if it is but one of the holders.
+    // The error is the same if another holder is in that group.
     let mut holder = Peer::start_by(AS_OTHER);
-    holder.ask(format!("open {id}"))?;
+    holder.open(&id)?;
     creator.kill();
-    let error = other.ask(format!("open {id}")).expect_err("another group");
+    let error = other.open(&id).expect_err("another group");
     assert!(
         says_not_found(&error) && error.contains("group 65534"),
         "{error}"
@@ -169,39 +171,36 @@ pub(crate) fn another_primary_group() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_creator_with_capabilities() -> Outcome {
-    lacking(&[AS_OTHER, WITH_CAPABILITY])?;
+pub(crate) fn holder_with_more_capabilities_is_reported() -> Outcome {
+    requires_memfd_and(&[AS_OTHER, WITH_CAPABILITY])?;
     let mut creator = Peer::start_by(WITH_CAPABILITY);
     if here(&["sysv"]).contains(&"sysv") {
-        // The default knows.
-        let id = creator.ask("make default 100")?;
+        // The default notices that others could not open a memfd.
+        let id = creator.make("default", 100)?;
         assert!(id.bytes().all(|byte| byte.is_ascii_digit()), "{id}");
-        assert_eq!(Peer::start_by(AS_OTHER).ask(format!("open {id}"))?, "100");
+        assert_eq!(Peer::start_by(AS_OTHER).open(&id)?, 100);
     }
     // A holder with more capabilities than the creator.
     let mut plain = Peer::start_by(AS_OTHER);
-    let id = plain.ask("make memfd 100")?;
-    assert_eq!(creator.ask(format!("open {id}"))?, "100");
+    let id = plain.make("memfd", 100)?;
+    assert_eq!(creator.open(&id)?, 100);
     plain.kill();
     let mut other = Peer::start_by(AS_OTHER);
-    let error = other.ask(format!("open {id}")).expect_err("it is closed");
+    let error = other.open(&id).expect_err("it is closed");
     assert!(says_not_found(&error), "{error}");
     assert!(error.contains("capabilities"), "{error}");
     // A process with the same capabilities may open it.
-    assert_eq!(
-        Peer::start_by(WITH_CAPABILITY).ask(format!("open {id}"))?,
-        "100"
-    );
+    assert_eq!(Peer::start_by(WITH_CAPABILITY).open(&id)?, 100);
     Ok(())
 }
 
-pub(crate) fn undumpable_after_making() -> Outcome {
-    lacking(&[AS_OTHER])?;
+pub(crate) fn undumpable_holder_is_reported() -> Outcome {
+    requires_memfd_and(&[AS_OTHER])?;
     let mut creator = Peer::start_by(AS_OTHER);
-    let id = creator.ask("make memfd 100")?;
-    creator.ask("undumpable")?;
+    let id = creator.make("memfd", 100)?;
+    creator.execute("undumpable")?;
     let error = Peer::start_by(AS_OTHER)
-        .ask(format!("open {id}"))
+        .open(&id)
         .expect_err("it is closed");
     assert!(!error.contains("another user"), "{error}");
     assert!(error.contains("PR_SET_DUMPABLE"), "{error}");
@@ -209,53 +208,53 @@ pub(crate) fn undumpable_after_making() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn dumpable_again() -> Outcome {
-    lacking(&[])?;
+pub(crate) fn memfd_is_used_again_once_dumpable() -> Outcome {
+    requires_memfd_and(&[])?;
     let mut creator = Peer::start();
-    creator.ask("undumpable")?;
-    let id = creator.ask("make default 100")?;
+    creator.execute("undumpable")?;
+    let id = creator.make("default", 100)?;
     assert!(!id.starts_with('m'), "{id}");
-    creator.ask("dumpable")?;
-    let id = creator.ask("make default 100")?;
+    creator.execute("dumpable")?;
+    let id = creator.make("default", 100)?;
     assert!(id.starts_with('m'), "{id}");
     Ok(())
 }
 
 /// What a peer does: becomes another user for good.
 pub(crate) fn become_user(uid: u32) -> Answer {
-    // SAFETY: no memory is concerned.
+    // SAFETY: the call accesses no memory.
     if unsafe { libc::setresgid(uid, uid, uid) } != 0 {
         return Err(io::Error::last_os_error().into());
     }
-    // SAFETY: as above.
+    // SAFETY: the call accesses no memory.
     if unsafe { libc::setresuid(uid, uid, uid) } != 0 {
         return Err(io::Error::last_os_error().into());
     }
     Ok(String::new())
 }
 
-/// A process that changes its user is closed to all others, until it executes another program.
-pub(crate) fn root_becomes_another_user() -> Outcome {
+/// A process that has changed its user cannot be inspected by others until it executes a program.
+pub(crate) fn segments_open_after_root_has_become_another_user() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can become another user");
     }
-    lacking(&[AS_OTHER])?;
+    requires_memfd_and(&[AS_OTHER])?;
     let mut creator = Peer::start();
-    creator.ask("make default 100")?;
-    creator.ask("drop")?;
-    creator.ask("user 65534")?;
+    creator.make("default", 100)?;
+    creator.drop_newest()?;
+    creator.execute("user 65534")?;
     let mut other = Peer::start_by(AS_OTHER);
     for _ in 0..40 {
-        let id = creator.ask("make default 100")?;
-        assert_eq!(other.ask(format!("open {id}")), Ok("100".into()), "{id}");
-        other.ask("drop")?;
-        creator.ask("drop")?;
+        let id = creator.make("default", 100)?;
+        assert_eq!(other.open(&id), Ok(100), "{id}");
+        other.drop_newest()?;
+        creator.drop_newest()?;
     }
     Ok(())
 }
 
-/// What belongs to the user that a process was started for is another user's once it has left that.
-pub(crate) fn a_user_that_was_left() -> Outcome {
+/// Once a process has changed its user, segments of its former user are another user's.
+pub(crate) fn segments_of_the_former_user_are_refused() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can become another user");
     }
@@ -263,44 +262,41 @@ pub(crate) fn a_user_that_was_left() -> Outcome {
     if fs::write(&path, [7; 100]).is_err() {
         return skip("no POSIX shared memory here");
     }
-    let answers = || -> Result<_, Box<dyn std::error::Error>> {
-        // Root has opened it to everybody.
+    let open_as_other = || -> Result<_, Box<dyn std::error::Error>> {
+        // Root has made it accessible to everybody.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
         let id = path.trim_start_matches("/dev/shm");
         let mut peer = Peer::start();
-        peer.ask("user 65534")?;
-        Ok(peer.ask(format!("open {id}")))
+        peer.execute("user 65534")?;
+        Ok(peer.open(&id))
     };
-    let answer = answers();
+    let opened = open_as_other();
     fs::remove_file(&path)?;
-    let error = answer?.expect_err("it is root's");
+    let error = opened?.expect_err("it is root's");
     assert!(error.contains("another user (uid 0)"), "{error}");
     Ok(())
 }
 
-/// Users that a namespace does not map all look the same there.
-pub(crate) fn a_user_namespace_without_a_map() -> Outcome {
+/// All users that a namespace does not map have the same number there.
+pub(crate) fn unmapped_user_is_refused() -> Outcome {
     let wrapper = &["unshare", "--user", "--"];
-    lacking(&[wrapper])?;
+    requires_memfd_and(&[wrapper])?;
     let path = format!("/dev/shm/unmapped-{}", std::process::id());
     let id = path.trim_start_matches("/dev/shm").to_owned();
     let mut peer = Peer::start_by(wrapper);
     let mut ids = Vec::new();
-    let mut maker = Peer::start();
+    let mut creator = Peer::start();
     for mechanism in here(&["memfd", "sysv"]) {
-        ids.push(maker.ask(format!("make {mechanism} 100"))?);
+        ids.push(creator.make(mechanism, 100)?);
     }
-    // Another user's, if there is one, that is open to all.
+    // A file that everybody may access; another user's, if this process may change its owner.
     let is_open_to_all = fs::write(&path, [7; 100]).is_ok()
         && fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).is_ok();
     if is_open_to_all {
         let _ = std::os::unix::fs::chown(&path, Some(12345), Some(12345));
         ids.push(id);
     }
-    let answers: Vec<_> = ids
-        .iter()
-        .map(|id| peer.ask(format!("open {id}")))
-        .collect();
+    let answers: Vec<_> = ids.iter().map(|id| peer.open(&id)).collect();
     let _ = fs::remove_file(&path);
     for (id, answer) in ids.iter().zip(answers) {
         let error = answer.expect_err(id);
@@ -309,9 +305,9 @@ pub(crate) fn a_user_namespace_without_a_map() -> Outcome {
     Ok(())
 }
 
-/// A holder in another user namespace of the same user.
-pub(crate) fn another_user_namespace() -> Outcome {
-    // Not 65534, which is the number of all unmapped users as well.
+/// A holder of the same user in another user namespace.
+pub(crate) fn holder_in_another_user_namespace_is_reported() -> Outcome {
+    // Not 65534, which is also the number of all unmapped users.
     let plain: &[&str] = &[
         "setpriv",
         "--reuid=12345",
@@ -320,11 +316,11 @@ pub(crate) fn another_user_namespace() -> Outcome {
     ];
     let namespace: &[&str] = &["unshare", "--user", "--map-current-user"];
     let wrapper = &[plain, namespace].concat();
-    lacking(&[plain, wrapper])?;
+    requires_memfd_and(&[plain, wrapper])?;
     let mut creator = Peer::start_by(plain);
-    let id = creator.ask("make memfd 100")?;
+    let id = creator.make("memfd", 100)?;
     let error = Peer::start_by(wrapper)
-        .ask(format!("open {id}"))
+        .open(&id)
         .expect_err("another user namespace");
     assert!(
         !error.contains("another user (") && !error.contains("no process"),
@@ -335,16 +331,16 @@ pub(crate) fn another_user_namespace() -> Outcome {
     Ok(())
 }
 
-/// A process that Landlock restricts may not look into others that it does not restrict.
-pub(crate) fn a_security_module() -> Outcome {
-    lacking(&[])?;
+/// A process that Landlock restricts may not inspect processes outside of its domain.
+pub(crate) fn security_module_is_reported() -> Outcome {
+    requires_memfd_and(&[])?;
     let mut creator = Peer::start();
-    let id = creator.ask("make memfd 100")?;
+    let id = creator.make("memfd", 100)?;
     let mut other = Peer::start();
-    if let Err(why) = other.ask("landlock") {
-        return skip(format!("no Landlock here: {why}"));
+    if let Err(reason) = other.ask("landlock") {
+        return skip(format!("no Landlock here: {reason}"));
     }
-    let error = other.ask(format!("open {id}")).expect_err("Landlock");
+    let error = other.open(&id).expect_err("Landlock");
     assert!(!error.contains("another user ("), "{error}");
     for part in ["security module", "Landlock", "StdServedShMemProvider"] {
         assert!(error.contains(part), "{error}");
@@ -352,7 +348,7 @@ pub(crate) fn a_security_module() -> Outcome {
     Ok(())
 }
 
-/// What a peer does: lets Landlock forbid it to make devices, and what comes with that
+/// What a peer does: restricts itself by Landlock to create no devices, which restricts `ptrace` as well
 /// (`landlock(7)`, "Ptrace restrictions").
 pub(crate) fn restrict() -> Answer {
     const CREATE_RULESET: libc::c_long = 444;
@@ -366,43 +362,43 @@ pub(crate) fn restrict() -> Answer {
     if fd < 0 {
         return Err(io::Error::last_os_error().into());
     }
-    // SAFETY: no memory is concerned. The descriptor goes with the process.
+    // SAFETY: the call accesses no memory. The descriptor is closed with the process.
     match unsafe { libc::syscall(RESTRICT_SELF, fd, 0) } {
         0 => Ok(String::new()),
         _ => Err(io::Error::last_os_error().into()),
     }
 }
 
-/// Another user's process has a descriptor through which root could open what only root may.
+/// Another user's process has a descriptor by which root could open a file that only root may access.
 pub(crate) fn root_leaves_other_users_descriptors_alone() -> Outcome {
     if !geteuid().is_root() {
-        return skip("only root could open what others have");
+        return skip("only root could open descriptors of others");
     }
-    lacking(&[AS_OTHER])?;
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("fifo");
+    requires_memfd_and(&[AS_OTHER])?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("fifo");
     mkfifo(&path)?;
-    // Not close-on-exec: the other user's process inherits it.
-    let place = rustix::fs::open(&path, OFlags::PATH, Mode::empty())?;
+    // Not close-on-exec, so that the other user's process inherits it.
+    let fifo = rustix::fs::open(&path, OFlags::PATH, Mode::empty())?;
     let mut command = Command::new(AS_OTHER[0]);
     command
         .args(&AS_OTHER[1..])
         .arg(public_program())
         .arg("peer");
-    let number = place.as_raw_fd();
-    let copied = move || {
-        // SAFETY: no memory is concerned.
+    let number = fifo.as_raw_fd();
+    let copy = move || {
+        // SAFETY: the call accesses no memory.
         match unsafe { libc::dup2(number, 40) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }
     };
-    // SAFETY: the closure only copies a descriptor, which is allowed after a fork.
-    unsafe { command.pre_exec(copied) };
+    // SAFETY: the closure only copies a descriptor, which is async-signal-safe.
+    unsafe { command.pre_exec(copy) };
     let mut other = Peer::started(&mut command);
-    let made = other.ask("make memfd 100")?;
-    // The process of that id, and the descriptor of the FIFO.
-    let woken = wakes_a_writer(&path);
+    let made = other.make("memfd", 100)?;
+    let woken = wait_as_writer(&path);
+    // An id with the same process and the descriptor of the FIFO.
     let id = with_descriptor(&made, 40);
     let error = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&id));
     assert!(
@@ -414,90 +410,90 @@ pub(crate) fn root_leaves_other_users_descriptors_alone() -> Outcome {
     Ok(())
 }
 
-/// A path in a root directory of its own can read like the link to a segment.
-pub(crate) fn a_link_that_reads_like_a_segment() -> Outcome {
+/// In a process with a root directory of its own, the link of any file can read like that of a memfd.
+pub(crate) fn fifo_with_a_forged_link_is_not_opened() -> Outcome {
     if !geteuid().is_root() {
-        return skip("only root can have another root directory");
+        return skip("only root can change the root directory");
     }
-    lacking(&[])?;
+    requires_memfd_and(&[])?;
     let mut liar = Peer::start();
-    let id = liar.ask("make memfd 100")?;
-    if let Err(why) = liar.ask(format!("forged-fifo {id}")) {
-        return skip(format!("no root directory of its own: {why}"));
+    let id = liar.make("memfd", 100)?;
+    if let Err(reason) = liar.ask(format!("forged-fifo {id}")) {
+        return skip(format!("no root directory of its own: {reason}"));
     }
-    let error = Peer::start().ask(format!("open {id}")).expect_err("a FIFO");
+    let error = Peer::start().open(&id).expect_err("a FIFO");
     assert_eq!(liar.ask("woken")?, "false", "the FIFO was opened");
     assert!(says_not_found(&error), "{error}");
     Ok(())
 }
 
-/// What a peer does: puts a FIFO whose link reads like that of the segment in the place of it.
-pub(crate) fn forge_a_fifo(state: &mut State, id: &str) -> Answer {
-    let folder = tempfile::tempdir()?;
-    let place = CString::new(folder.path().as_os_str().as_encoded_bytes())?;
+/// What a peer does: replaces its segment by a FIFO whose link reads like that of the segment.
+pub(crate) fn forge_fifo(state: &mut State, id: &str) -> Answer {
+    let directory = tempfile::tempdir()?;
+    let root = CString::new(directory.path().as_os_str().as_encoded_bytes())?;
     let tmpfs = c"tmpfs".as_ptr();
     let checked = |result: libc::c_long| match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     };
-    // SAFETY: this program has one thread that uses files.
+    // SAFETY: the call accesses no memory, and no other thread of this program uses paths.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into())?;
     let private = libc::MS_REC | libc::MS_PRIVATE;
     let null = std::ptr::null();
-    // SAFETY: the pointers are to strings that end with zero, or null where that is allowed.
+    // SAFETY: the pointers are to strings that end with a zero, or null where that is allowed.
     checked(unsafe { libc::mount(null, c"/".as_ptr(), null, private, null.cast()) }.into())?;
-    // SAFETY: as above.
-    checked(unsafe { libc::mount(tmpfs, place.as_ptr(), tmpfs, 0, null.cast()) }.into())?;
-    // The old root stays, below the new one, at the same place.
-    std::env::set_current_dir(folder.path())?;
+    // SAFETY: as for the call before.
+    checked(unsafe { libc::mount(tmpfs, root.as_ptr(), tmpfs, 0, null.cast()) }.into())?;
+    // The old root stays mounted below the new one (`pivot_root(2)`, `pivot_root(".", ".")`).
+    std::env::set_current_dir(directory.path())?;
     let here = c".".as_ptr();
-    // SAFETY: as above.
+    // SAFETY: as for the calls before.
     checked(unsafe { libc::syscall(libc::SYS_pivot_root, here, here) })?;
     state.segments.clear();
     let name = format!("/memfd:shmem-{}", &id[8..]);
     mkfifo(Path::new(&name))?;
-    // The lowest number that is free: that of the segment.
+    // This gets the lowest free number, which is that of the segment.
     let fifo: OwnedFd = rustix::fs::open(&name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let woken = Arc::clone(&state.woken);
     let number = fifo.as_raw_fd();
     thread::spawn(move || {
         let path = format!("/proc/self/fd/{number}");
-        // `/proc` is below the new root.
+        // `/proc` may be hidden by the new root.
         let opened = rustix::fs::open(&name, OFlags::WRONLY, Mode::empty())
             .or_else(|_| rustix::fs::open(&path, OFlags::WRONLY, Mode::empty()));
         woken.store(opened.is_ok(), SeqCst);
     });
-    // Until it waits for a reader.
+    // The thread blocks until there is a reader.
     thread::sleep(Duration::from_millis(200));
     fs::remove_file(format!("/memfd:shmem-{}", &id[8..]))?;
-    state.lies = Some(fifo);
-    std::mem::forget(folder);
+    state.decoy = Some(fifo);
+    std::mem::forget(directory);
     Ok(String::new())
 }
 
 fn mkfifo(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    // SAFETY: the pointer is to a string that ends with zero.
+    // SAFETY: the pointer is to a string that ends with a zero.
     match unsafe { libc::mkfifo(path.as_ptr(), 0o600) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Has a thread wait for somebody to open the FIFO for reading. What is returned ends it, and tells
-/// whether anybody did before.
-fn wakes_a_writer(path: &Path) -> impl FnOnce() -> bool + use<> {
+/// Starts a thread that opens the FIFO for writing, which blocks until somebody opens it for reading. The
+/// function returned ends the thread, and returns `true` if somebody had opened the FIFO before.
+fn wait_as_writer(path: &Path) -> impl FnOnce() -> bool + use<> {
     let woken = Arc::new(AtomicBool::new(false));
-    let (path, told) = (path.to_owned(), Arc::clone(&woken));
+    let (path, is_open) = (path.to_owned(), Arc::clone(&woken));
     let writer = {
         let path = path.clone();
         thread::spawn(move || {
             let opened = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
-            told.store(true, SeqCst);
+            is_open.store(true, SeqCst);
             drop(opened);
         })
     };
-    // Until it waits.
+    // The thread is to block before anything is tried.
     thread::sleep(Duration::from_millis(200));
     move || {
         thread::sleep(Duration::from_millis(100));
@@ -509,23 +505,23 @@ fn wakes_a_writer(path: &Path) -> impl FnOnce() -> bool + use<> {
     }
 }
 
-/// The id with another descriptor of the same process.
+/// Returns the id with another descriptor number of the same process.
 fn with_descriptor(id: &str, number: u64) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let value = |digit: u8| ALPHABET.iter().position(|&d| d == digit).unwrap_or(0) as u64;
-    let place = id[1..8]
+    let locator = id[1..8]
         .bytes()
-        .fold(0, |place, digit| place * 64 + value(digit));
-    let mut place = place >> 20 << 20 | number;
+        .fold(0, |locator, digit| locator * 64 + value(digit));
+    let mut locator = locator >> 20 << 20 | number;
     let mut digits = [0; 7];
     for digit in digits.iter_mut().rev() {
-        *digit = ALPHABET[(place % 64) as usize];
-        place /= 64;
+        *digit = ALPHABET[(locator % 64) as usize];
+        locator /= 64;
     }
     format!("m{}{}", String::from_utf8_lossy(&digits), &id[8..])
 }
 
-/// What a stranger's id contains does not act on a terminal.
+/// Ids of hostile peers cannot control a terminal.
 pub(crate) fn messages_have_no_control_characters() -> Outcome {
     let mut provider = StdShMemProvider::new()?;
     for text in [

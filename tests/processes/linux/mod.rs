@@ -18,7 +18,7 @@ mod users;
 
 use libtest_mimic::Arguments;
 
-#[expect(clippy::too_many_lines, reason = "it is a list")]
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -26,31 +26,31 @@ pub(crate) fn main() {
     let trials = testkit::trials! {
         handover: [
             a_command_hands_over_id_and_size,
-            without_a_size_all_is_attached,
-            the_environment_of_the_process_hands_over,
-            what_the_environment_may_contain,
-            names_that_no_variable_can_have,
+            whole_segment_is_attached_without_a_size,
+            write_to_env_is_read_back,
+            malformed_variables_are_errors,
+            invalid_variable_names_are_errors,
             descriptors_are_not_inherited,
         ]
         kill: [
             ids_outlive_their_creator,
-            the_last_of_a_long_line_of_holders,
-            killed_while_making_segments,
+            id_opens_through_ten_generations_of_holders,
+            processes_killed_while_creating_leave_nothing,
             a_killed_creator_leaves_a_posix_name_that_can_be_removed,
-            persisted_and_named_posix_segments,
+            persisted_posix_segments_stay_until_removed,
         ]
         fork: [
             a_child_that_drops_leaves_the_parents_segments,
             a_child_that_exits_leaves_the_parents_segments,
             a_child_holds_what_it_inherited,
-            parent_and_child_make_different_ids,
+            parent_and_child_create_different_ids,
         ]
         init: [
             a_child_leaves_the_posix_name,
             a_child_allocates_nothing_from_a_slab,
             a_child_takes_nothing_from_a_pool,
             a_child_uses_the_served_provider,
-            a_child_takes_the_lock_of_a_thread_that_it_does_not_have,
+            a_child_is_not_blocked_by_a_lock_of_a_lost_thread,
         ]
         stdio: [
             segments_leave_the_numbers_of_standard_streams_alone,
@@ -58,98 +58,98 @@ pub(crate) fn main() {
             the_service_leaves_the_numbers_of_standard_streams_alone,
         ]
         hostile: [
-            a_descriptor_that_leads_elsewhere_by_now,
-            a_memfd_that_is_not_sealed,
-            a_forged_memfd_among_the_holders,
+            replaced_descriptor_is_not_opened,
+            unsealed_memfd_is_refused,
+            forged_memfd_hides_no_holder,
             a_peer_cannot_shrink_a_segment,
-            posix_names_that_are_no_segments,
-            a_shmid_that_was_given_to_another_segment,
+            other_files_in_dev_shm_are_refused,
+            reused_shmid_of_a_smaller_segment_is_refused,
         ]
         lookup: [
             a_decoy_hides_no_holder,
-            the_main_thread_has_ended,
-            a_thread_with_descriptors_of_its_own,
-            another_primary_group,
-            a_creator_with_capabilities,
-            undumpable_after_making,
-            dumpable_again,
-            root_becomes_another_user,
-            a_user_that_was_left,
-            a_user_namespace_without_a_map,
-            another_user_namespace,
-            a_security_module,
+            segments_open_after_the_main_thread_has_ended,
+            segment_of_a_thread_with_its_own_descriptor_table_is_found,
+            holder_in_another_primary_group_is_reported,
+            holder_with_more_capabilities_is_reported,
+            undumpable_holder_is_reported,
+            memfd_is_used_again_once_dumpable,
+            segments_open_after_root_has_become_another_user,
+            segments_of_the_former_user_are_refused,
+            unmapped_user_is_refused,
+            holder_in_another_user_namespace_is_reported,
+            security_module_is_reported,
             root_leaves_other_users_descriptors_alone,
-            a_link_that_reads_like_a_segment,
+            fifo_with_a_forged_link_is_not_opened,
             messages_have_no_control_characters,
         ]
         users: [
             another_user_gets_nothing,
             what_another_user_made_is_refused,
-            a_name_taken_by_another_user,
-            an_unprivileged_user_among_itself,
+            name_taken_by_another_user_is_refused,
+            unprivileged_processes_of_one_user_share_segments,
         ]
         limits: [
-            a_full_dev_shm,
+            full_dev_shm_is_an_error_that_names_its_size,
             signals_do_not_stop_a_reservation,
-            as_many_system_v_segments_as_there_may_be,
+            too_many_system_v_segments_is_an_error_that_names_shmmni,
             orphans_make_room_and_nothing_else_does,
-            a_system_v_segment_larger_than_allowed,
-            no_descriptor_left,
-            no_descriptor_left_at_each_step,
-            no_file_of_that_size,
-            no_address_space_left,
-            no_mapping_left,
-            no_memory_to_lock_left,
+            too_large_system_v_segment_is_an_error_that_names_shmmax,
+            default_falls_back_when_no_descriptor_is_left,
+            nothing_is_left_when_descriptors_run_out_at_any_step,
+            exceeding_the_file_size_limit_is_an_error_and_no_signal,
+            exhausted_address_space_is_an_error_that_names_the_limit,
+            exhausted_mappings_are_an_error_that_names_the_limit,
+            exhausted_locked_memory_is_an_error_that_names_the_limit,
         ]
         seccomp: [
-            without_memfd_create,
-            without_memfd_and_system_v,
-            without_anything,
+            system_v_is_used_without_memfd_create,
+            posix_is_used_without_memfd_create_and_shmget,
+            missing_mechanisms_are_an_error_that_names_the_call,
         ]
         calls: [
-            the_default_calls,
-            system_v_calls,
-            who_holds_it_looks_through_no_other_process,
+            memfd_segments_take_the_documented_calls,
+            system_v_segments_take_the_documented_calls,
+            holder_searches_no_other_process,
         ]
         procfs: [
-            without_proc,
-            with_hidden_processes,
-            a_process_that_cannot_be_dumped,
-            another_pid_namespace,
+            system_v_is_used_without_proc,
+            segments_open_where_proc_hides_processes,
+            system_v_is_used_in_undumpable_processes,
+            segment_of_an_inner_pid_namespace_opens_outside,
         ]
         posix: [
-            what_nobody_has_is_removed,
-            an_exit_without_a_drop,
-            as_many_as_there_were_is_told,
-            what_somebody_has_stays,
-            what_is_not_to_be_cleaned_up_stays,
+            orphaned_names_are_removed,
+            names_left_by_exit_are_removed,
+            remove_orphans_returns_the_count,
+            names_in_use_stay,
+            persisted_named_and_foreign_files_stay,
             a_chosen_name_is_free_again_after_its_creator_was_killed,
             another_users_names_are_left_alone,
             a_newer_segment_keeps_its_name,
-            what_others_may_write_is_refused,
-            a_file_that_its_owner_may_not_write,
+            files_that_others_may_write_are_refused,
+            read_only_file_is_an_error_that_names_its_permissions,
             a_pipe_is_not_opened,
-            a_link_is_not_removed_through,
+            remove_refuses_links,
             creators_killed_at_any_time_leave_nothing,
             cleaning_up_disturbs_nobody,
             orphans_make_room_in_dev_shm,
-            no_more_files_in_dev_shm,
-            a_dev_shm_that_cannot_be_used,
-            a_umask_takes_nothing_away,
-            a_lease_is_not_waited_for,
-            what_is_not_reserved_is_reserved_or_refused,
-            without_what_cleaning_up_needs,
-            a_crowded_dev_shm,
+            too_many_files_in_dev_shm_is_an_error_that_names_nr_inodes,
+            unusable_dev_shm_is_an_error_that_names_the_cure,
+            mode_does_not_depend_on_the_umask,
+            leased_file_is_refused_without_waiting,
+            sparse_files_are_reserved_or_refused,
+            segments_work_without_proc_openat2_and_flock,
+            crowded_dev_shm_is_searched_quickly,
             a_reservation_takes_smaller_steps_when_it_is_interrupted,
         ]
         sysv: [
-            an_owner_that_its_maker_has_set_is_not_believed,
-            the_owner_of_what_the_kernel_refuses_is_told,
+            owner_that_the_creator_has_set_is_not_trusted,
+            owner_is_reported_when_the_kernel_refuses,
             a_segment_that_others_may_write_is_refused,
-            a_segment_that_its_owner_may_not_write,
-            orphans_that_are_somebody_elses,
+            unwritable_segment_is_an_error_that_names_its_permissions,
+            only_own_orphans_without_a_key_are_removed,
             huge_pages_without_a_reservation_are_refused,
-            a_number_of_another_ipc_namespace,
+            number_of_another_ipc_namespace_is_refused_if_the_size_differs,
         ]
     };
     peer::make_public_program();

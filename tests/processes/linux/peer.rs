@@ -1,19 +1,21 @@
-//! The second process: a program that does what it is told, line by line.
+//! The second process: a program that executes commands, line by line.
 //!
 //! ```text
-//! make MECHANISM SIZE       ok ID
-//! open ID [SIZE]            ok SIZE          the segment becomes the newest
+//! make MECHANISM SIZE       ok ID            creates a segment, which becomes the newest
+//! open ID [SIZE]            ok SIZE          attaches to a segment, which becomes the newest
 //! env NAME                  ok SIZE          the same, from the environment
-//! put OFFSET BYTE           ok               of the newest
-//! get OFFSET                ok BYTE          of the newest
-//! drop                      ok               the newest
+//! put OFFSET BYTE           ok               writes to the newest
+//! get OFFSET                ok BYTE          reads from the newest
+//! drop                      ok               drops the newest
 //! …
 //! ```
 //!
-//! Every answer is one line, `ok` or `err` and a text.
+//! The answer to each command is one line, `ok` or `err` and a text. [`Commands`] has the common commands as
+//! methods.
 #![allow(unsafe_code)]
 
 use std::error::Error;
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -25,15 +27,126 @@ use shmem_providers::{
 };
 
 use super::{fork, hostile, init, limits, lookup, posix, stdio, sysv};
-pub(crate) use testkit::peer::*;
+pub(crate) use testkit::peer::{
+    Peer, answer, can_start_by, make_public_program, public_program, remove_public_program,
+};
 use testkit::seccomp::forbid;
 use testkit::{lacking, open_files, system_v_segments};
 
-/// What a command comes to.
+/// The result of a command in the peer.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
 
-/// Checks that these processes, all of them ended, have left nothing: no System V segment, and no
-/// name among `ids`.
+/// The common commands. Rare ones are sent as text.
+pub(crate) trait Commands {
+    /// Creates a segment and returns its id.
+    fn make(&mut self, mechanism: &str, size: usize) -> Result<String, String>;
+
+    /// Creates a POSIX segment with a chosen name.
+    fn make_named(&mut self, name: &str, size: usize) -> Result<(), String>;
+
+    /// Attaches to a segment and returns its size.
+    fn open(&mut self, id: &(impl Display + ?Sized)) -> Result<usize, String>;
+
+    /// Attaches to the start of a segment and returns the size of that.
+    fn open_part(&mut self, id: &(impl Display + ?Sized), size: usize) -> Result<usize, String>;
+
+    /// Attaches to the segment in a variable of the environment and returns its size.
+    fn open_from_env(&mut self, name: &str) -> Result<usize, String>;
+
+    /// Writes a byte of the newest segment.
+    fn put(&mut self, offset: usize, byte: u8) -> Result<(), String>;
+
+    /// Reads a byte of the newest segment.
+    fn get(&mut self, offset: usize) -> Result<u8, String>;
+
+    /// Clones the newest segment and returns its size. The clone becomes the newest.
+    fn clone_newest(&mut self) -> Result<usize, String>;
+
+    /// Drops the newest segment.
+    fn drop_newest(&mut self) -> Result<(), String>;
+
+    /// Removes orphaned POSIX names and returns how many there were.
+    fn remove_orphans(&mut self) -> Result<usize, String>;
+
+    /// Counts the open descriptors of the peer.
+    fn files(&mut self) -> Result<usize, String>;
+
+    /// Counts the names in `/dev/shm`.
+    fn names(&mut self) -> Result<usize, String>;
+
+    /// Counts the System V segments of the peer's IPC namespace.
+    fn segments(&mut self) -> Result<usize, String>;
+}
+
+impl Commands for Peer {
+    #[track_caller]
+    fn make(&mut self, mechanism: &str, size: usize) -> Result<String, String> {
+        self.ask(format!("make {mechanism} {size}"))
+    }
+
+    #[track_caller]
+    fn make_named(&mut self, name: &str, size: usize) -> Result<(), String> {
+        self.execute(format!("posix make {name} {size}"))
+    }
+
+    #[track_caller]
+    fn open(&mut self, id: &(impl Display + ?Sized)) -> Result<usize, String> {
+        self.ask_for(format!("open {id}"))
+    }
+
+    #[track_caller]
+    fn open_part(&mut self, id: &(impl Display + ?Sized), size: usize) -> Result<usize, String> {
+        self.ask_for(format!("open {id} {size}"))
+    }
+
+    #[track_caller]
+    fn open_from_env(&mut self, name: &str) -> Result<usize, String> {
+        self.ask_for(format!("env {name}"))
+    }
+
+    #[track_caller]
+    fn put(&mut self, offset: usize, byte: u8) -> Result<(), String> {
+        self.execute(format!("put {offset} {byte}"))
+    }
+
+    #[track_caller]
+    fn get(&mut self, offset: usize) -> Result<u8, String> {
+        self.ask_for(format!("get {offset}"))
+    }
+
+    #[track_caller]
+    fn clone_newest(&mut self) -> Result<usize, String> {
+        self.ask_for("clone")
+    }
+
+    #[track_caller]
+    fn drop_newest(&mut self) -> Result<(), String> {
+        self.execute("drop")
+    }
+
+    #[track_caller]
+    fn remove_orphans(&mut self) -> Result<usize, String> {
+        self.ask_for("posix remove-orphans")
+    }
+
+    #[track_caller]
+    fn files(&mut self) -> Result<usize, String> {
+        self.ask_for("files")
+    }
+
+    #[track_caller]
+    fn names(&mut self) -> Result<usize, String> {
+        self.ask_for("names")
+    }
+
+    #[track_caller]
+    fn segments(&mut self) -> Result<usize, String> {
+        self.ask_for("segments")
+    }
+}
+
+/// Checks that these processes, all of which have ended, have left nothing: no System V segment, and none of
+/// the segments `ids`.
 #[track_caller]
 pub(crate) fn assert_nothing_left(pids: &[u32], ids: &[&str]) {
     assert_eq!(system_v_segments(pids), Vec::<String>::new());
@@ -44,22 +157,21 @@ pub(crate) fn assert_nothing_left(pids: &[u32], ids: &[&str]) {
     }
 }
 
-/// What the second process does until its orders end.
+/// Executes commands until there are no more.
 pub(crate) fn serve() {
     let mut state = State {
         segments: Vec::new(),
         named: Vec::new(),
-        lies: None,
+        decoy: None,
         woken: Arc::default(),
     };
     if !state.serve() {
         return;
     }
-    // Another thread goes on, and the main thread ends by itself, as by `pthread_exit`.
+    // The main thread ends alone, as by `pthread_exit`, and another thread continues.
     std::thread::spawn(move || {
         println!("ok ");
         state.serve();
-        // The process ends with it, and drops what it holds.
         drop(state);
         std::process::exit(0);
     });
@@ -69,32 +181,30 @@ pub(crate) fn serve() {
 
 pub(crate) struct State {
     pub(crate) segments: Vec<StdShMem>,
-    /// Those with a chosen name; `segments` has each of them as well.
+    /// The creators of segments with a chosen name; `segments` has an attachment of each.
     pub(crate) named: Vec<MmapShMem>,
     /// What a hostile peer has put in the place of a segment.
-    pub(crate) lies: Option<OwnedFd>,
-    /// Whether somebody has opened the FIFO that a hostile peer has put in the place of a segment.
+    pub(crate) decoy: Option<OwnedFd>,
+    /// Set when another process has opened the FIFO of `forged-fifo`.
     pub(crate) woken: Arc<AtomicBool>,
 }
 
 impl State {
-    /// Obeys until the orders end, or until the main thread is to end: then returns `true`.
+    /// Executes commands. Returns `true` if the main thread is to end, and `false` if there are no more
+    /// commands.
     fn serve(&mut self) -> bool {
-        for order in io::stdin().lines().map_while(Result::ok) {
-            if order == "leave-main" {
+        for command in io::stdin().lines().map_while(Result::ok) {
+            if command == "leave-main" {
                 return true;
             }
-            let words: Vec<_> = order.split(' ').collect();
-            match self.obey(&words) {
-                Ok(text) => println!("ok {text}"),
-                Err(error) => println!("err {error}"),
-            }
+            let words: Vec<_> = command.split(' ').collect();
+            println!("{}", answer(self.execute(&words)));
         }
         false
     }
 
-    fn obey(&mut self, order: &[&str]) -> Answer {
-        match *order {
+    fn execute(&mut self, command: &[&str]) -> Answer {
+        match *command {
             ["make", mechanism, size] => self.make(mechanism, size.parse()?),
             ["open", id] => {
                 self.hold(provider("default")?.shmem_from_id(ShMemId::from_string(id))?)
@@ -106,7 +216,7 @@ impl State {
             }
             ["env", name] => self.hold(provider("default")?.existing_from_env(name)?),
             ["write-env", name] => {
-                // SAFETY: this program has one thread.
+                // SAFETY: this program has a single thread.
                 unsafe { self.newest()?.write_to_env(name)? };
                 done()
             }
@@ -126,18 +236,18 @@ impl State {
                 self.hold(clone)
             }
             ["mechanism"] => Ok(format!("{:?}", self.newest()?.mechanism())),
-            ["litter", by, mode, count] => {
-                fork::litter(by, i32::from_str_radix(mode, 8)?, count.parse()?)
+            ["leave-orphans", by, mode, count] => {
+                fork::leave_orphans(by, i32::from_str_radix(mode, 8)?, count.parse()?)
             }
-            ["posix", ref words @ ..] => posix::obey(self, words),
-            ["sysv", ref words @ ..] => sysv::obey(words),
+            ["posix", ref words @ ..] => posix::execute(self, words),
+            ["sysv", ref words @ ..] => sysv::execute(words),
             ["segments"] => {
                 let table = fs::read_to_string("/proc/sysvipc/shm")?;
                 Ok((table.lines().count() - 1).to_string())
             }
             ["names"] => Ok(fs::read_dir("/dev/shm")?.count().to_string()),
             ["files"] => Ok(open_files().len().to_string()),
-            // Until killed: makes and drops segments.
+            // Creates and drops segments until it is killed.
             ["churn", mechanism] => loop {
                 self.make(mechanism, 65536)?;
                 self.segments.clear();
@@ -160,20 +270,20 @@ impl State {
             }
             ["user", uid] => lookup::become_user(uid.parse()?),
             ["landlock"] => lookup::restrict(),
-            ["own-table"] => lookup::in_a_table_of_its_own(self),
-            ["forged-fifo", id] => lookup::forge_a_fifo(self, id),
+            ["own-table"] => lookup::create_in_own_descriptor_table(),
+            ["forged-fifo", id] => lookup::forge_fifo(self, id),
             ["woken"] => Ok(self.woken.load(SeqCst).to_string()),
             ["forbid", ref calls @ ..] => forbid(calls),
-            ["fork", what] => fork::obey(self, what),
-            ["init", ref what @ ..] => init::obey(self, what),
-            ["daemon", ref what @ ..] => stdio::obey(what),
-            ["become", what, id] => hostile::become_(self, what, id),
+            ["fork", what] => fork::execute(self, what),
+            ["init", ref words @ ..] => init::execute(self, words),
+            ["daemon", ref words @ ..] => stdio::execute(words),
+            ["become", what, id] => hostile::replace_segment(self, what, id),
             ["next-shmid", number] => {
                 fs::write("/proc/sys/kernel/shm_next_id", number)?;
                 done()
             }
             ["shrink"] => hostile::shrink(self.newest()?),
-            _ => Err(format!("unknown order {order:?}").into()),
+            _ => Err(format!("unknown command {command:?}").into()),
         }
     }
 
@@ -184,7 +294,7 @@ impl State {
         Ok(id)
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "it is what the order returns")]
+    #[expect(clippy::unnecessary_wraps, reason = "the result of a command")]
     pub(crate) fn hold(&mut self, segment: StdShMem) -> Answer {
         let size = segment.len().to_string();
         self.segments.push(segment);
@@ -201,12 +311,12 @@ impl State {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it is what the order returns")]
+#[expect(clippy::unnecessary_wraps, reason = "the result of a command")]
 fn done() -> Answer {
     Ok(String::new())
 }
 
-/// Those of these mechanisms that the host has. What it lacks, the contract reports.
+/// Returns those of these mechanisms that the host has. The tests of the contract report the others.
 pub(crate) fn here(mechanisms: &[&'static str]) -> Vec<&'static str> {
     let is_here = |mechanism: &&str| match provider(mechanism).map(|mut p| p.new_shmem(1)) {
         Ok(Err(error)) => lacking(&error).is_none(),
@@ -215,10 +325,10 @@ pub(crate) fn here(mechanisms: &[&'static str]) -> Vec<&'static str> {
     mechanisms.iter().copied().filter(is_here).collect()
 }
 
-/// All mechanisms by their names in orders.
+/// The names of all mechanisms in commands.
 pub(crate) const ALL: &[&str] = &["default", "memfd", "sysv", "posix"];
 
-/// Those whose segments live as long as any holder, whatever becomes of their creator.
+/// The names of the mechanisms whose segments live as long as any holder, also if their creator is killed.
 pub(crate) const LASTING: &[&str] = &["default", "memfd", "sysv"];
 
 pub(crate) fn provider(mechanism: &str) -> Result<StdShMemProvider, String> {
@@ -227,11 +337,11 @@ pub(crate) fn provider(mechanism: &str) -> Result<StdShMemProvider, String> {
         "memfd" => Mechanism::Memfd,
         "sysv" => Mechanism::SystemV,
         "posix" => Mechanism::Posix,
-        other => return Err(format!("no mechanism {other}")),
+        other => return Err(format!("unknown mechanism {other}")),
     }))
 }
 
-/// Raises a signal, which is caught, every so many microseconds.
+/// Raises a signal, which is caught, every `micros` microseconds.
 fn timer(micros: libc::suseconds_t) -> Answer {
     extern "C" fn nothing(_: libc::c_int) {}
     let handler: extern "C" fn(libc::c_int) = nothing;
@@ -252,9 +362,9 @@ fn timer(micros: libc::suseconds_t) -> Answer {
     }
 }
 
-/// The limit on descriptors under which so many are free.
+/// Returns the limit on descriptors that leaves this number of them free.
 fn limit_that_leaves(free: u64) -> u64 {
-    // SAFETY: the call changes nothing, and says EBADF for what is not open.
+    // SAFETY: the call only reads the flags of a descriptor. If none has that number, it fails by EBADF.
     let is_free = |number: &i32| unsafe { libc::fcntl(*number, libc::F_GETFD) } == -1;
     let beyond = (0..)
         .filter(is_free)
@@ -267,7 +377,7 @@ fn limit(resource: &str, value: u64) -> Answer {
         "files" => (Resource::Nofile, limit_that_leaves(value)),
         "size" => (Resource::Fsize, value),
         "space" => (Resource::As, value),
-        other => return Err(format!("no resource {other}").into()),
+        other => return Err(format!("unknown resource {other}").into()),
     };
     let maximum = getrlimit(resource).maximum;
     setrlimit(

@@ -1,4 +1,4 @@
-//! Names in `/dev/shm`: which are cleaned up, whose may be removed, and what is opened.
+//! Names in `/dev/shm`: which ones are orphans, which ones may be removed, and what is opened.
 #![allow(unsafe_code)]
 
 use std::fs::{self, OpenOptions, Permissions};
@@ -15,15 +15,16 @@ use shmem_providers::{Error, MmapShMemProvider, ShMem, ShMemId, ShMemProvider, S
 
 use super::fork::{wait_for, wait_until_gone};
 use super::limits::peer_in;
-use super::peer::{ALL, Answer, Peer, State, can_start_by, here};
+use super::peer::{ALL, Answer, Commands, Peer, State, can_start_by, here};
 use super::users::AS_OTHER;
+use testkit::seccomp::forbid_in;
 use testkit::{Outcome, fork, name_exists, skip};
 
-/// A file in `/dev/shm`, removed in the end.
+/// A file in `/dev/shm`, which is removed on drop.
 struct File(PathBuf);
 
 impl File {
-    /// Made by another program, with this mode.
+    /// Creates a file as another program would, with this mode.
     fn new(name: &str, mode: u32) -> std::io::Result<Self> {
         let file = Self(PathBuf::from(format!("/dev/shm/{name}")));
         let mut options = OpenOptions::new();
@@ -45,8 +46,8 @@ impl Drop for File {
     }
 }
 
-/// As one of this crate, but for this process alone.
-fn ours(letter: char) -> String {
+/// Returns a name like those that this crate chooses, but of this process alone.
+fn like_ours(letter: char) -> String {
     format!("shmem-{letter}{:010}", process::id())
 }
 
@@ -58,7 +59,8 @@ fn requires_posix() -> Outcome {
     }
 }
 
-/// Whether the name does not exist, or will not soon: another process may be about to remove it.
+/// Returns `true` once the name does not exist: another process may be about to remove it. `false` if it
+/// remains for 10 seconds.
 fn is_gone(id: &str) -> bool {
     for _ in 0..2000 {
         if !name_exists(id) {
@@ -69,17 +71,17 @@ fn is_gone(id: &str) -> bool {
     false
 }
 
-/// By whoever makes the next one, in another process; and by whoever asks for it.
-pub(crate) fn what_nobody_has_is_removed() -> Outcome {
+/// By the creator of the next segment, in another process, and by `remove_orphans`.
+pub(crate) fn orphaned_names_are_removed() -> Outcome {
     requires_posix()?;
     let mut left = Peer::start();
-    let id = left.ask("make posix 100")?;
+    let id = left.make("posix", 100)?;
     left.kill();
-    assert!(Peer::start().ask("make posix 100").is_ok());
-    assert!(is_gone(&id), "the next one removes it");
+    assert!(Peer::start().make("posix", 100).is_ok());
+    assert!(is_gone(&id), "the next creator removes it");
 
     let mut left = Peer::start();
-    let id = left.ask("make posix 100")?;
+    let id = left.make("posix", 100)?;
     left.kill();
     MmapShMemProvider::remove_orphans()?;
     assert!(is_gone(&id));
@@ -90,59 +92,59 @@ pub(crate) fn what_nobody_has_is_removed() -> Outcome {
     Ok(())
 }
 
-/// `exit` runs no destructors of statics, nor of what is on a stack.
-pub(crate) fn an_exit_without_a_drop() -> Outcome {
+/// `exit` runs no destructors of statics or of values on a stack.
+pub(crate) fn names_left_by_exit_are_removed() -> Outcome {
     requires_posix()?;
     let mut left = Peer::start();
-    let id = left.ask("make posix 100")?;
-    left.tell("posix exit");
+    let id = left.make("posix", 100)?;
+    left.send("posix exit");
     drop(left);
     MmapShMemProvider::remove_orphans()?;
     assert!(is_gone(&id));
     Ok(())
 }
 
-pub(crate) fn as_many_as_there_were_is_told() -> Outcome {
+pub(crate) fn remove_orphans_returns_the_count() -> Outcome {
     let shell = "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm";
     let mut peer = peer_in("-m", shell)?;
-    peer.ask("posix leave 3 100")?;
-    assert_eq!(peer.ask("names")?, "3");
-    assert_eq!(peer.ask("posix sweep")?, "3");
-    assert_eq!(peer.ask("posix sweep")?, "0");
-    assert_eq!(peer.ask("names")?, "0");
+    peer.execute("posix leave 3 100")?;
+    assert_eq!(peer.names()?, 3);
+    assert_eq!(peer.remove_orphans()?, 3);
+    assert_eq!(peer.remove_orphans()?, 0);
+    assert_eq!(peer.names()?, 0);
     Ok(())
 }
 
-pub(crate) fn what_somebody_has_stays() -> Outcome {
+pub(crate) fn names_in_use_stay() -> Outcome {
     requires_posix()?;
-    // One who has opened it; by two ways.
+    // By a process that has opened it, or has a clone.
     for how in ["open", "clone"] {
         let (mut creator, mut holder) = (Peer::start(), Peer::start());
-        let id = creator.ask("make posix 100")?;
-        creator.ask("put 7 7")?;
-        holder.ask(format!("open {id}"))?;
+        let id = creator.make("posix", 100)?;
+        creator.put(7, 7)?;
+        holder.open(&id)?;
         if how == "clone" {
-            holder.ask("clone")?;
-            holder.ask("posix drop-oldest")?;
+            holder.clone_newest()?;
+            holder.execute("posix drop-oldest")?;
         }
         creator.kill();
         stays(&id)?;
-        // Even if it does nothing any more.
+        // Even while the holder is stopped.
         kill_process(holder.process(), Signal::STOP)?;
         stays(&id)?;
         kill_process(holder.process(), Signal::CONT)?;
-        assert_eq!(holder.ask("get 7")?, "7");
+        assert_eq!(holder.get(7)?, 7);
         holder.kill();
         MmapShMemProvider::remove_orphans()?;
         assert!(is_gone(&id), "{how}");
     }
-    // A child that was forked.
+    // By a forked child.
     let mut parent = Peer::start();
-    let id = parent.ask("make posix 100")?;
-    let child: i32 = parent.ask("fork stay")?.parse()?;
+    let id = parent.make("posix", 100)?;
+    let child: i32 = parent.ask_for("fork stay")?;
     parent.kill();
     stays(&id)?;
-    // SAFETY: no memory is involved. The child waits to be killed, so the number is its own.
+    // SAFETY: the call accesses no memory. The child waits to be killed, so the number is its own.
     unsafe { libc::kill(child, libc::SIGKILL) };
     wait_until_gone(child.unsigned_abs());
     MmapShMemProvider::remove_orphans()?;
@@ -150,29 +152,29 @@ pub(crate) fn what_somebody_has_stays() -> Outcome {
     Ok(())
 }
 
-/// Nothing removes it, and it can be opened.
+/// Checks that nothing removes the name, and that it can be opened.
 fn stays(id: &str) -> Result<(), Box<dyn std::error::Error>> {
     MmapShMemProvider::remove_orphans()?;
-    Peer::start().ask("make posix 1")?;
-    Peer::start().ask(format!("open {id} 100"))?;
+    Peer::start().make("posix", 1)?;
+    Peer::start().open_part(&id, 100)?;
     assert!(name_exists(id));
     Ok(())
 }
 
-/// What persists, what has a chosen name, what another program has made.
-pub(crate) fn what_is_not_to_be_cleaned_up_stays() -> Outcome {
+/// Segments that persist or have a chosen name, and files of other programs.
+pub(crate) fn persisted_named_and_foreign_files_stay() -> Outcome {
     requires_posix()?;
     let mut provider = MmapShMemProvider::new()?;
     let persisted = provider.new_shmem(100)?.persist()?.id();
-    let other = File::new(&ours('a'), 0o600)?;
+    let other = File::new(&like_ours('a'), 0o600)?;
     let marked = File::new(&format!("other-{}", process::id()), 0o1600)?;
     let mut named = Peer::start();
     let name = format!("/named-{}", process::id());
-    named.ask(format!("posix make {name} 100"))?;
+    named.make_named(&name, 100)?;
     named.kill();
 
     MmapShMemProvider::remove_orphans()?;
-    Peer::start().ask("make posix 1")?;
+    Peer::start().make("posix", 1)?;
     for id in [
         persisted.as_str(),
         &name,
@@ -186,42 +188,41 @@ pub(crate) fn what_is_not_to_be_cleaned_up_stays() -> Outcome {
     Ok(())
 }
 
-/// Not if it is used, not if it persists, and not if another program has made it.
+/// But not if it has a holder, if it persists, or if another program has created it.
 pub(crate) fn a_chosen_name_is_free_again_after_its_creator_was_killed() -> Outcome {
     requires_posix()?;
     let name = format!("/again-{}", process::id());
-    let make = format!("posix make {name} 100");
     let mut first = Peer::start();
-    first.ask(&make)?;
-    first.ask("put 0 1")?;
-    let taken = |when: &str| {
-        let error = Peer::start().ask(&make).expect_err(when);
+    first.make_named(&name, 100)?;
+    first.put(0, 1)?;
+    let assert_taken = |when: &str| {
+        let error = Peer::start().make_named(&name, 100).expect_err(when);
         assert!(error.contains("exists"), "{when}: {error}");
     };
-    taken("its creator has it");
+    assert_taken("its creator has it");
     let mut holder = Peer::start();
-    holder.ask(format!("open {name}"))?;
+    holder.open(&name)?;
     first.kill();
-    taken("another one has it");
+    assert_taken("another process has it");
     holder.kill();
 
     let mut second = Peer::start();
-    second.ask(&make)?;
-    assert_eq!(second.ask("get 0")?, "0");
-    second.ask("posix persist")?;
+    second.make_named(&name, 100)?;
+    assert_eq!(second.get(0)?, 0);
+    second.execute("posix persist")?;
     second.kill();
-    taken("it persists");
+    assert_taken("it persists");
     MmapShMemProvider::remove(ShMemId::from_string(&name))?;
 
     let file = File::new(&name[1..], 0o600)?;
-    taken("another program has made it");
+    assert_taken("another program has created it");
     drop(file);
     assert!(!name_exists(&name));
     Ok(())
 }
 
 pub(crate) fn another_users_names_are_left_alone() -> Outcome {
-    // A user that no other test acts for, which would clean up for it.
+    // A user of this test alone: other tests would remove orphans.
     let uid = 200_000 + process::id() % 100_000;
     let (user, group) = (format!("--reuid={uid}"), format!("--regid={uid}"));
     let as_other = &["setpriv", &*user, &*group, "--clear-groups", "--"];
@@ -229,23 +230,23 @@ pub(crate) fn another_users_names_are_left_alone() -> Outcome {
     requires_posix()?;
     let refused = Err(Error::OtherUser { owner: Some(uid) });
     let mut other = Peer::start_by(as_other);
-    let id = ShMemId::from_string(&other.ask("make posix 100")?);
+    let id = ShMemId::from_string(&other.make("posix", 100)?);
     assert_eq!(MmapShMemProvider::remove(id), refused);
     other.kill();
-    // Not even when it is theirs to be cleaned up.
+    // Not even once the name is an orphan.
     MmapShMemProvider::remove_orphans()?;
     assert!(name_exists(id.as_str()));
     assert_eq!(MmapShMemProvider::remove(id), refused);
-    Peer::start_by(as_other).ask("make posix 1")?;
-    assert!(is_gone(id.as_str()), "they do that themselves");
+    Peer::start_by(as_other).make("posix", 1)?;
+    assert!(is_gone(id.as_str()), "its own user removes it");
 
     // A chosen name that another user has left.
     let name = format!("/theirs-{}", process::id());
     let mut other = Peer::start_by(as_other);
-    other.ask(format!("posix make {name} 100"))?;
+    other.make_named(&name, 100)?;
     other.kill();
     let made = MmapShMemProvider::new()?.new_shmem_with_id(100, &name);
-    let removed = Peer::start_by(as_other).ask(format!("posix remove {name}"));
+    let removed = Peer::start_by(as_other).execute(format!("posix remove {name}"));
     assert_eq!(
         made.map(drop).map_err(|error| error.raw_os_error()),
         Err(Some(libc::EEXIST))
@@ -254,7 +255,7 @@ pub(crate) fn another_users_names_are_left_alone() -> Outcome {
     Ok(())
 }
 
-/// The name was removed, and given to a newer one.
+/// Dropping a segment does not remove a newer one that has its name.
 pub(crate) fn a_newer_segment_keeps_its_name() -> Outcome {
     requires_posix()?;
     let name = format!("/newer-{}", process::id());
@@ -268,28 +269,30 @@ pub(crate) fn a_newer_segment_keeps_its_name() -> Outcome {
     drop(newer);
     assert!(!name_exists(&name));
 
-    // Of another user, for whom we could remove it.
+    // The newer segment of another user, if this process could remove it.
     if can_start_by(AS_OTHER).is_ok() {
         let older = provider.new_shmem_with_id(100, &name)?;
         MmapShMemProvider::remove(older.id())?;
         let mut other = Peer::start_by(AS_OTHER);
-        other.ask(format!("posix make {name} 100"))?;
+        other.make_named(&name, 100)?;
         drop(older);
         assert!(name_exists(&name));
-        other.ask("drop")?;
+        other.drop_newest()?;
         assert!(!name_exists(&name));
     }
     Ok(())
 }
 
-pub(crate) fn what_others_may_write_is_refused() -> Outcome {
+pub(crate) fn files_that_others_may_write_are_refused() -> Outcome {
     requires_posix()?;
     let mut provider = StdShMemProvider::new()?;
     let file = File::new(&format!("open-{}", process::id()), 0o600)?;
     provider.shmem_from_id(file.id())?;
     for mode in [0o666, 0o620, 0o602, 0o1622] {
         fs::set_permissions(&file.0, Permissions::from_mode(mode))?;
-        let error = provider.shmem_from_id(file.id()).expect_err("it is open");
+        let error = provider
+            .shmem_from_id(file.id())
+            .expect_err("others may write");
         assert!(
             error.to_string().contains("let other users write"),
             "{mode:o}: {error}"
@@ -298,7 +301,7 @@ pub(crate) fn what_others_may_write_is_refused() -> Outcome {
     fs::set_permissions(&file.0, Permissions::from_mode(0o644))?;
     provider.shmem_from_id(file.id())?;
 
-    // A second name for a file that is not meant.
+    // A second name of a file elsewhere.
     let second = File(PathBuf::from(format!("/dev/shm/second-{}", process::id())));
     fs::hard_link(&file.0, &second.0)?;
     let error = provider.shmem_from_id(second.id()).expect_err("two names");
@@ -308,19 +311,19 @@ pub(crate) fn what_others_may_write_is_refused() -> Outcome {
     Ok(())
 }
 
-/// That is no other user.
-pub(crate) fn a_file_that_its_owner_may_not_write() -> Outcome {
+/// The error does not claim that the file belongs to another user.
+pub(crate) fn read_only_file_is_an_error_that_names_its_permissions() -> Outcome {
     can_start_by(AS_OTHER)?;
     let mut peer = Peer::start_by(AS_OTHER);
     let name = format!("/mode-{}", process::id());
-    peer.ask(format!("posix make {name} 100"))?;
-    peer.ask(format!("posix mode {name} 400"))?;
-    let error = peer.ask(format!("open {name}")).expect_err("read-only");
+    peer.make_named(&name, 100)?;
+    peer.execute(format!("posix mode {name} 400"))?;
+    let error = peer.open(&name).expect_err("read-only");
     assert!(error.contains("permissions"), "{error}");
     Ok(())
 }
 
-/// Whoever waits at a pipe is not woken.
+/// A process that waits for a reader of a FIFO continues to wait.
 pub(crate) fn a_pipe_is_not_opened() -> Outcome {
     requires_posix()?;
     let pipe = File(PathBuf::from(format!("/dev/shm/pipe-{}", process::id())));
@@ -336,8 +339,8 @@ pub(crate) fn a_pipe_is_not_opened() -> Outcome {
     let opened = StdShMemProvider::new()?.shmem_from_id(pipe.id());
     let removed = MmapShMemProvider::remove(pipe.id());
     thread::sleep(Duration::from_millis(200));
-    let waits = writer.try_wait();
-    // Lets it go on, whether or not it still waits.
+    let status = writer.try_wait();
+    // Ends the wait.
     let reader = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -347,13 +350,14 @@ pub(crate) fn a_pipe_is_not_opened() -> Outcome {
     drop(reader?);
     assert!(matches!(opened, Err(Error::Foreign { .. })), "{opened:?}");
     assert!(matches!(removed, Err(Error::Foreign { .. })), "{removed:?}");
-    assert_eq!(waits?, None, "it was woken");
+    assert_eq!(status?, None, "the FIFO was opened");
     Ok(())
 }
 
-/// Whoever opens a file on which another process has a lease waits for that process, or for 45 seconds.
-pub(crate) fn a_lease_is_not_waited_for() -> Outcome {
-    /// Which signal tells that the lease is wanted back: the default of this one is to do nothing.
+/// Opening a file on which another process has a lease blocks until that process gives it up, or for 45
+/// seconds.
+pub(crate) fn leased_file_is_refused_without_waiting() -> Outcome {
+    /// Sets the signal by which the kernel asks for the lease. SIGURG is ignored by default.
     const F_SETSIG: libc::c_int = 10;
     requires_posix()?;
     let leased = File::new(&format!("leased-{}", process::id()), 0o600)?;
@@ -374,30 +378,28 @@ pub(crate) fn a_lease_is_not_waited_for() -> Outcome {
     Ok(())
 }
 
-/// Without `/proc`, `openat2` or `flock` segments are made and opened; without the last they stay.
-pub(crate) fn without_what_cleaning_up_needs() -> Outcome {
+/// Without `flock`, orphans stay.
+pub(crate) fn segments_work_without_proc_openat2_and_flock() -> Outcome {
     requires_posix()?;
     let mut peer = peer_in("-m", "mount -t tmpfs tmpfs /proc")?;
-    let id = peer.ask("make posix 100")?;
-    peer.ask(format!("open {id}"))?;
-    peer.ask("clone")?;
-    peer.ask("posix sweep")?;
-    peer.ask(format!("open {id}"))?;
+    let id = peer.make("posix", 100)?;
+    peer.open(&id)?;
+    peer.clone_newest()?;
+    peer.remove_orphans()?;
+    peer.open(&id)?;
     peer.kill();
     MmapShMemProvider::remove_orphans()?;
     assert!(is_gone(&id));
 
     for errno in ["ENOSYS", "EPERM"] {
         let mut peer = Peer::start();
-        if let Err(why) = peer.ask(format!("forbid {errno} openat2 flock")) {
-            return skip(format!("no seccomp filter here: {why}"));
-        }
-        let id = peer.ask("make posix 100")?;
-        peer.ask(format!("open {id}"))?;
-        peer.ask("clone")?;
-        // Others have locks, and cannot know.
+        forbid_in(&mut peer, errno, "openat2 flock")?;
+        let id = peer.make("posix", 100)?;
+        peer.open(&id)?;
+        peer.clone_newest()?;
+        // Processes that have locks do not mistake it for an orphan.
         MmapShMemProvider::remove_orphans()?;
-        Peer::start().ask(format!("open {id}"))?;
+        Peer::start().open(&id)?;
         peer.kill();
         MmapShMemProvider::remove_orphans()?;
         assert!(name_exists(&id));
@@ -406,60 +408,60 @@ pub(crate) fn without_what_cleaning_up_needs() -> Outcome {
     Ok(())
 }
 
-/// Other programs do not reserve the memory of what they make. To touch it when `/dev/shm` is full raises
-/// SIGBUS.
-pub(crate) fn what_is_not_reserved_is_reserved_or_refused() -> Outcome {
+/// Other programs create files without reserving their memory. Accessing such memory when `/dev/shm` is full
+/// raises SIGBUS.
+pub(crate) fn sparse_files_are_reserved_or_refused() -> Outcome {
     let shell = "mount -t tmpfs -o size=4m,mode=1777 tmpfs /dev/shm
         umask 077; cd /dev/shm; printf content >large; cp large small
         truncate -s 8m large; truncate -s 2m small; cd /";
     let mut peer = peer_in("-m", shell)?;
-    // Were it mapped, the second would end the peer.
-    if peer.ask("open /large").is_ok() {
+    // If it is mapped, writing to all of it ends the peer.
+    if peer.open("/large").is_ok() {
         for offset in (0..8 << 20).step_by(4096) {
-            peer.ask(format!("put {offset} 1"))?;
+            peer.put(offset, 1)?;
         }
     }
-    let error = peer.ask("open /large").expect_err("there is no room");
+    let error = peer.open("/large").expect_err("there is no room");
     assert!(error.contains("/dev/shm has"), "{error}");
-    // As much as is asked for is enough.
-    peer.ask("open /large 4096")?;
-    assert_eq!(peer.ask("get 0")?, b'c'.to_string());
-    peer.ask("drop")?;
+    // Only what is attached needs memory.
+    peer.open_part("/large", 4096)?;
+    assert_eq!(peer.get(0)?, b'c');
+    peer.drop_newest()?;
 
-    peer.ask("open /small")?;
-    assert_eq!(peer.ask("get 0")?, b'c'.to_string());
-    assert_eq!(peer.ask("get 7")?, "0");
-    // What is left is used up, and the segment has its memory all the same.
-    while peer.ask("make posix 65536").is_ok() {}
-    while peer.ask("make posix 4096").is_ok() {}
-    peer.ask("open /small")?;
+    peer.open("/small")?;
+    assert_eq!(peer.get(0)?, b'c');
+    assert_eq!(peer.get(7)?, 0);
+    // The segment has its memory even if nothing else is left.
+    while peer.make("posix", 65536).is_ok() {}
+    while peer.make("posix", 4096).is_ok() {}
+    peer.open("/small")?;
     for offset in (0..2 << 20).step_by(4096) {
-        peer.ask(format!("put {offset} 1"))?;
+        peer.put(offset, 1)?;
     }
-    peer.ask("clone")?;
+    peer.clone_newest()?;
     Ok(())
 }
 
-/// Some thousand files of others cost little.
-pub(crate) fn a_crowded_dev_shm() -> Outcome {
+/// Thousands of files of other programs cost little.
+pub(crate) fn crowded_dev_shm_is_searched_quickly() -> Outcome {
     let shell = "mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm
         cd /dev/shm; seq -f 'file-%g' 10000 | xargs touch; cd /";
     let mut peer = peer_in("-m", shell)?;
-    assert_eq!(peer.ask("names")?, "10000");
+    assert_eq!(peer.names()?, 10000);
     let begin = Instant::now();
-    peer.ask("make posix 100")?;
+    peer.make("posix", 100)?;
     assert!(begin.elapsed() < Duration::from_secs(10));
-    peer.ask("posix leave 1500 1")?;
-    assert_eq!(peer.ask("posix sweep")?, "1500");
-    assert_eq!(peer.ask("names")?, "10001");
+    peer.execute("posix leave 1500 1")?;
+    assert_eq!(peer.remove_orphans()?, 1500);
+    assert_eq!(peer.names()?, 10001);
     Ok(())
 }
 
-/// A program that opens a name which is a link to a file elsewhere would change that file.
-pub(crate) fn a_link_is_not_removed_through() -> Outcome {
+/// `remove` neither follows a symbolic link to a file elsewhere nor removes the link.
+pub(crate) fn remove_refuses_links() -> Outcome {
     requires_posix()?;
-    let folder = tempfile::tempdir()?;
-    let target = folder.path().join("target");
+    let directory = tempfile::tempdir()?;
+    let target = directory.path().join("target");
     fs::write(&target, [0; 4096])?;
     let link = File(PathBuf::from(format!("/dev/shm/link-{}", process::id())));
     symlink(&target, &link.0)?;
@@ -469,30 +471,30 @@ pub(crate) fn a_link_is_not_removed_through() -> Outcome {
     Ok(())
 }
 
-/// In every state, with the file system to itself.
+/// Whatever state the creators were in. The test has a `/dev/shm` of its own.
 pub(crate) fn creators_killed_at_any_time_leave_nothing() -> Outcome {
     let shell = "mount -t tmpfs -o size=16m,mode=1777 tmpfs /dev/shm";
     let mut peer = peer_in("-m", shell)?;
-    peer.ask("posix kill-creators 300")?;
-    peer.ask("posix sweep")?;
-    assert_eq!(peer.ask("names")?, "0");
+    peer.execute("posix kill-creators 300")?;
+    peer.remove_orphans()?;
+    assert_eq!(peer.names()?, 0);
     Ok(())
 }
 
-/// Nobody loses a name to one who cleans up meanwhile.
+/// No creator or holder loses a name while other processes remove orphans.
 pub(crate) fn cleaning_up_disturbs_nobody() -> Outcome {
     requires_posix()?;
-    let mut makers: Vec<_> = (0..2).map(|_| Peer::start()).collect();
-    let mut sweeper = Peer::start();
-    sweeper.tell("posix sweep-on");
-    for maker in &mut makers {
-        maker.tell("posix make-and-look 2000");
+    let mut creators: Vec<_> = (0..2).map(|_| Peer::start()).collect();
+    let mut remover = Peer::start();
+    remover.send("posix keep-removing-orphans");
+    for creator in &mut creators {
+        creator.send("posix make-and-check 2000");
     }
-    let answers: Vec<_> = makers
+    let answers: Vec<_> = creators
         .iter_mut()
-        .map(|maker| maker.answer_to("make-and-look"))
+        .map(|creator| creator.answer_to("make-and-check"))
         .collect();
-    sweeper.kill();
+    remover.kill();
     for answer in answers {
         answer?;
     }
@@ -502,24 +504,24 @@ pub(crate) fn cleaning_up_disturbs_nobody() -> Outcome {
 pub(crate) fn orphans_make_room_in_dev_shm() -> Outcome {
     let shell = "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm";
     let mut peer = peer_in("-m", shell)?;
-    // The first one looks for orphans as well: now it has looked.
-    peer.ask("make posix 1")?;
-    peer.ask("drop")?;
-    peer.ask("posix leave 1 900000")?;
-    assert_eq!(peer.ask("names")?, "1");
-    peer.ask("make posix 900000")?;
-    assert_eq!(peer.ask("names")?, "1");
+    // The first creation searches for orphans as well. Now that is done.
+    peer.make("posix", 1)?;
+    peer.drop_newest()?;
+    peer.execute("posix leave 1 900000")?;
+    assert_eq!(peer.names()?, 1);
+    peer.make("posix", 900_000)?;
+    assert_eq!(peer.names()?, 1);
     Ok(())
 }
 
-pub(crate) fn no_more_files_in_dev_shm() -> Outcome {
+pub(crate) fn too_many_files_in_dev_shm_is_an_error_that_names_nr_inodes() -> Outcome {
     let shell = "mount -t tmpfs -o size=64m,nr_inodes=4,mode=1777 tmpfs /dev/shm";
     let mut peer = peer_in("-m", shell)?;
-    // The root of the file system is one.
+    // The root directory is one of the four.
     for _ in 0..3 {
-        peer.ask("make posix 4096")?;
+        peer.make("posix", 4096)?;
     }
-    let error = peer.ask("make posix 4096").expect_err("there are 4");
+    let error = peer.make("posix", 4096).expect_err("there are 4");
     assert!(
         error.contains("/dev/shm has all of its 4 files") && error.contains("nr_inodes"),
         "{error}"
@@ -527,7 +529,7 @@ pub(crate) fn no_more_files_in_dev_shm() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn a_dev_shm_that_cannot_be_used() -> Outcome {
+pub(crate) fn unusable_dev_shm_is_an_error_that_names_the_cure() -> Outcome {
     for (shell, errors) in [
         (
             "mount -t tmpfs -o ro tmpfs /dev/shm",
@@ -539,51 +541,51 @@ pub(crate) fn a_dev_shm_that_cannot_be_used() -> Outcome {
         ),
     ] {
         let mut peer = peer_in("-m", shell)?;
-        let error = peer.ask("make posix 4096").expect_err(shell);
+        let error = peer.make("posix", 4096).expect_err(shell);
         for part in errors {
             assert!(error.contains(part), "{shell}: {error}");
         }
         if shell.contains("/dev/shm") {
             continue;
         }
-        let error = peer.ask("open /a-name").expect_err(shell);
+        let error = peer.open("/a-name").expect_err(shell);
         assert!(error.contains(errors[0]), "{shell}: {error}");
     }
     Ok(())
 }
 
-/// The mode is set by whoever makes it, and not by the umask.
-pub(crate) fn a_umask_takes_nothing_away() -> Outcome {
+/// The creator sets the mode after the file was created.
+pub(crate) fn mode_does_not_depend_on_the_umask() -> Outcome {
     can_start_by(AS_OTHER)?;
     requires_posix()?;
     let words = ["sh", "-c", "umask 777; exec \"$@\"", "sh"];
     let wrapper: Vec<_> = AS_OTHER.iter().chain(&words).copied().collect();
     let mut creator = Peer::start_by(&wrapper);
-    let id = creator.ask("make posix 100")?;
+    let id = creator.make("posix", 100)?;
     let mode = fs::metadata(format!("/dev/shm{id}"))?.mode();
     assert_eq!(mode & 0o7777, 0o1600);
-    Peer::start_by(AS_OTHER).ask(format!("open {id}"))?;
+    Peer::start_by(AS_OTHER).open(&id)?;
     Ok(())
 }
 
-/// On older kernels a signal undoes the whole of a call that reserves, so that one that takes longer
-/// than the time between two signals is never done.
+/// On older kernels a signal undoes a whole `fallocate`, so that a call that takes longer than the time between
+/// two signals never succeeds.
 pub(crate) fn a_reservation_takes_smaller_steps_when_it_is_interrupted() -> Outcome {
     requires_posix()?;
     let mut peer = Peer::start();
-    if let Err(why) = peer.ask("posix interrupt") {
-        return skip(format!("no seccomp filter here: {why}"));
+    if let Err(reason) = peer.ask("posix interrupt") {
+        return skip(format!("no seccomp filter here: {reason}"));
     }
-    peer.ask("make posix 8388608")?;
-    peer.ask("put 8388607 1")?;
+    peer.make("posix", 8 << 20)?;
+    peer.put((8 << 20) - 1, 1)?;
     Ok(())
 }
 
-/// Whoever reserves more than 128 KiB by one call is interrupted, from now on.
+/// Makes `fallocate` of more than 128 KiB fail by EINTR from now on.
 fn interrupt_large_reservations() -> Answer {
     const LARGEST: u32 = 128 << 10;
     if !cfg!(target_pointer_width = "64") {
-        return Err("the size has two parts on this machine".into());
+        return Err("the size is two arguments on this machine".into());
     }
     let statement = |code: u32, jt, jf, k| libc::sock_filter {
         code: u16::try_from(code).unwrap_or(0),
@@ -593,7 +595,8 @@ fn interrupt_large_reservations() -> Answer {
     };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let jump = libc::BPF_JMP | libc::BPF_K;
-    // Of `struct seccomp_data`: the number of the call, and the lower half of its fourth argument.
+    // Offsets in `struct seccomp_data`: 0 is the number of the call, and this the lower half of its fourth
+    // argument.
     let size = 16 + 3 * 8 + if cfg!(target_endian = "big") { 4 } else { 0 };
     let number = u32::try_from(libc::SYS_fallocate)?;
     let interrupt = libc::SECCOMP_RET_ERRNO | libc::EINTR.unsigned_abs();
@@ -609,12 +612,12 @@ fn interrupt_large_reservations() -> Answer {
         len: u16::try_from(filter.len())?,
         filter: filter.as_mut_ptr(),
     };
-    // SAFETY: no pointer is passed.
+    // SAFETY: the call takes no pointer.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(std::io::Error::last_os_error().into());
     }
     let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: the program lives until the call returns, which copies it.
+    // SAFETY: the program outlives the call, which copies it.
     match unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } {
         0 => Ok(String::new()),
         _ => Err(std::io::Error::last_os_error().into()),
@@ -622,20 +625,20 @@ fn interrupt_large_reservations() -> Answer {
 }
 
 /// What a peer does.
-pub(crate) fn obey(state: &mut State, words: &[&str]) -> Answer {
+pub(crate) fn execute(state: &mut State, words: &[&str]) -> Answer {
     let done = || Ok(String::new());
     match *words {
         ["exit"] => process::exit(0),
         ["interrupt"] => interrupt_large_reservations(),
-        ["sweep"] => Ok(MmapShMemProvider::remove_orphans()?.to_string()),
-        ["sweep-on"] => loop {
+        ["remove-orphans"] => Ok(MmapShMemProvider::remove_orphans()?.to_string()),
+        ["keep-removing-orphans"] => loop {
             MmapShMemProvider::remove_orphans()?;
         },
         ["drop-oldest"] => {
             drop(state.segments.remove(0));
             done()
         }
-        // The segments of this order are of another type, and kept apart.
+        // These segments have another type and are kept apart.
         ["make", name, size] => {
             let segment = MmapShMemProvider::new()?.new_shmem_with_id(size.parse()?, name)?;
             state.hold(StdShMemProvider::new()?.shmem_from_id(segment.id())?)?;
@@ -656,20 +659,20 @@ pub(crate) fn obey(state: &mut State, words: &[&str]) -> Answer {
             fs::set_permissions(format!("/dev/shm{name}"), mode)?;
             done()
         }
-        // A child makes so many and leaves them.
+        // Creates segments in a child, which leaves them.
         ["leave", count, size] => {
             let (count, size) = (count.parse()?, size.parse()?);
             // SAFETY: this program has a single thread, so the child may do whatever the parent may.
             let child = unsafe { fork() };
             if child == 0 {
                 let failed = (0..count).any(|_: u32| state.make("posix", size).is_err());
-                // SAFETY: no preconditions.
+                // SAFETY: the call has no preconditions.
                 unsafe { libc::_exit(failed.into()) };
             }
             wait_for(child)?;
             done()
         }
-        // Children make and drop until they are killed.
+        // Kills children that create and drop segments.
         ["kill-creators", count] => {
             for round in 0..count.parse()? {
                 // SAFETY: this program has a single thread, so the child may do whatever the parent may.
@@ -678,17 +681,18 @@ pub(crate) fn obey(state: &mut State, words: &[&str]) -> Answer {
                     while state.make("posix", 65536).is_ok() {
                         state.segments.clear();
                     }
-                    // SAFETY: no preconditions.
+                    // SAFETY: the call has no preconditions.
                     unsafe { libc::_exit(1) };
                 }
                 thread::sleep(Duration::from_micros(200 + round * 7 % 1000));
-                // SAFETY: no memory is involved.
+                // SAFETY: the call accesses no memory.
                 unsafe { libc::kill(child, libc::SIGKILL) };
                 let _ = wait_for(child);
             }
             done()
         }
-        ["make-and-look", count] => {
+        // Creates, opens and drops segments, and checks their names.
+        ["make-and-check", count] => {
             for _ in 0..count.parse()? {
                 let id = state.make("posix", 4096)?;
                 state.hold(StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&id))?)?;
@@ -702,6 +706,6 @@ pub(crate) fn obey(state: &mut State, words: &[&str]) -> Answer {
             }
             done()
         }
-        _ => Err(format!("unknown order {words:?}").into()),
+        _ => Err(format!("unknown command {words:?}").into()),
     }
 }

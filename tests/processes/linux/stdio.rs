@@ -1,5 +1,5 @@
-//! A program that has closed its standard streams, as daemons do: no descriptor of ours takes their
-//! numbers, so what it prints later is not written to a segment or a socket.
+//! Programs that have closed their standard streams, as daemons do: none of our descriptors gets their
+//! numbers, so that what the program prints later is not written to a segment or a socket.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -11,16 +11,16 @@ use shmem_providers::{
     PosixBackend, ServedShMemProvider, ShMem, ShMemId, ShMemProvider, StdShMemPool,
 };
 
-use super::peer::{Answer, Peer, here, provider};
+use super::peer::{Answer, Commands, Peer, here, provider};
 use testkit::{Outcome, natively};
 
-/// Mechanisms whose descriptors are looked at.
+/// The mechanisms whose descriptors are checked.
 const MECHANISMS: &[&str] = &["posix", "sysv", "memfd", "default"];
 
 pub(crate) fn segments_leave_the_numbers_of_standard_streams_alone() -> Outcome {
     for mechanism in here(MECHANISMS) {
         let mut other = Peer::start();
-        let id = other.ask(format!("make {mechanism} 100"))?;
+        let id = other.make(mechanism, 100)?;
         let mut peer = Peer::start();
         assert_eq!(peer.ask(format!("daemon {mechanism} {id}"))?, "");
         if mechanism == "default" {
@@ -35,61 +35,64 @@ pub(crate) fn pipes_leave_the_numbers_of_standard_streams_alone() -> Outcome {
     Ok(())
 }
 
-/// With a table of descriptors for the thread of the service alone, and with one for all.
+/// With a descriptor table of its own for the service's thread, and with one for all threads.
 pub(crate) fn the_service_leaves_the_numbers_of_standard_streams_alone() -> Outcome {
     natively("which refuses a call that the service needs")?;
-    for forbidden in ["", "forbid ENOSYS close_range"] {
-        let folder = tempfile::tempdir()?;
-        let place = folder.path().join("service");
+    for one_table in [false, true] {
+        let directory = tempfile::tempdir()?;
+        let address = directory.path().join("service");
         let mut peer = Peer::start();
-        if !forbidden.is_empty() {
-            peer.ask(forbidden)?;
+        if one_table {
+            peer.execute("forbid ENOSYS close_range")?;
         }
-        assert_eq!(peer.ask(format!("daemon served {}", place.display()))?, "");
+        assert_eq!(
+            peer.ask(format!("daemon served {}", address.display()))?,
+            ""
+        );
         drop(peer);
-        assert_eq!(fs::read_dir(folder.path())?.count(), 0);
+        assert_eq!(fs::read_dir(directory.path())?.count(), 0);
     }
     Ok(())
 }
 
-/// What a peer does: closes its standard streams, does the work, tells what has their numbers by then,
-/// and opens them again.
-pub(crate) fn obey(what: &[&str]) -> Answer {
+/// What a peer does: closes its standard streams, does the work, opens the streams again, and returns what had
+/// their numbers in the meantime.
+pub(crate) fn execute(words: &[&str]) -> Answer {
     let streams: Vec<OwnedFd> = (0..3).map(above).collect::<Result<_, _>>()?;
     for number in 0..3 {
-        // SAFETY: nobody uses it until it is open again: this program has one thread, which does not
-        // print meanwhile.
+        // SAFETY: nothing uses the descriptor until it is open again: this program has a single thread, which
+        // does not print before that.
         unsafe { libc::close(number) };
     }
-    let found = match *what {
+    let found = match *words {
         ["pool"] => pool(),
         ["pipe"] => Pipe::new().map_err(Into::into).and_then(|pipe| {
             let taken = taken();
             drop(pipe);
             taken
         }),
-        ["served", place] => served(Path::new(place)),
+        ["served", address] => served(Path::new(address)),
         [mechanism, id] => segments(mechanism, ShMemId::from_string(id)),
-        _ => Err("unknown order".into()),
+        _ => Err(format!("unknown command {words:?}").into()),
     };
     for (stream, number) in streams.iter().zip(0..) {
-        // SAFETY: as above.
+        // SAFETY: the stream is open, and nothing else uses the number, as above.
         unsafe { libc::dup2(stream.as_raw_fd(), number) };
     }
     found
 }
 
-/// A copy of the descriptor with a number that is none of theirs.
+/// Returns a copy of a standard stream whose number is none of theirs.
 fn above(number: i32) -> Result<OwnedFd, std::io::Error> {
     // SAFETY: the standard streams are open.
     let stream = unsafe { BorrowedFd::borrow_raw(number) };
     Ok(rustix::io::fcntl_dupfd_cloexec(stream, 10)?)
 }
 
-/// What has the numbers of the standard streams, in the table of any thread. Threads of ours with a table
-/// of their own have `/dev/null` there.
+/// Returns what has the numbers of the standard streams, in the descriptor table of any thread. Our threads
+/// with a table of their own have `/dev/null` there.
 fn taken() -> Answer {
-    // All of it is read, and closed, before anything is looked up: it takes a number meanwhile.
+    // The directory is read and closed before the lookups, because it takes a number itself.
     let tasks = fs::read_dir("/proc/self/task")?;
     let tasks: Vec<_> = tasks.flatten().map(|task| task.path()).collect();
     let mut found = Vec::new();
@@ -127,9 +130,9 @@ fn pool() -> Answer {
     found
 }
 
-fn served(place: &Path) -> Answer {
-    let mut host = ServedShMemProvider::<PosixBackend>::at(place);
-    let mut client = ServedShMemProvider::<PosixBackend>::at(place);
+fn served(address: &Path) -> Answer {
+    let mut host = ServedShMemProvider::<PosixBackend>::at(address);
+    let mut client = ServedShMemProvider::<PosixBackend>::at(address);
     let mut made = host.new_shmem(100)?;
     let opened = client.shmem_from_id(made.id())?;
     let clone = client.clone_ref(&opened)?;

@@ -1,4 +1,4 @@
-//! Other users, with a real second user: 65534, which has nothing anywhere.
+//! Other users: processes of a real second user, 65534, who owns nothing.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -6,7 +6,9 @@ use std::{fs, process};
 
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 
-use super::peer::{ALL, LASTING, Peer, assert_nothing_left, can_start_by, here, provider};
+use super::peer::{
+    ALL, Commands, LASTING, Peer, assert_nothing_left, can_start_by, here, provider,
+};
 use testkit::{Outcome, skip};
 
 /// Runs a command as the other user.
@@ -18,8 +20,8 @@ pub(crate) const AS_OTHER: &[&str] = &[
     "--",
 ];
 
-/// Runs a command in namespaces of its own, after some lines of shell. Root needs no user namespace
-/// for it; others do, where they may have one.
+/// Returns a wrapper that runs a command in namespaces of its own, after some lines of shell. Users other
+/// than root need a user namespace as well, if they may have one.
 pub(crate) fn namespaces(which: &str, shell: &str) -> Vec<String> {
     let root = if rustix::process::geteuid().is_root() {
         ""
@@ -44,45 +46,43 @@ pub(crate) fn another_user_gets_nothing() -> Outcome {
         segment.fill(7);
         let id = segment.id();
         let mut other = Peer::start_by(AS_OTHER);
-        let error = other.ask(format!("open {id}")).expect_err("another user");
+        let error = other.open(&id).expect_err("another user");
         assert!(error.contains("another user"), "{mechanism}: {error}");
-        let error = other
-            .ask(format!("open {id} 100"))
-            .expect_err("another user");
+        let error = other.open_part(&id, 100).expect_err("another user");
         assert!(error.contains("another user"), "{mechanism}: {error}");
         assert!(segment.iter().all(|&byte| byte == 7));
     }
     Ok(())
 }
 
-/// Even where we could: root can open everything.
+/// They are refused even if the kernel allows it: root can open everything.
 pub(crate) fn what_another_user_made_is_refused() -> Outcome {
     can_start_by(AS_OTHER)?;
     for mechanism in here(ALL) {
         let mut other = Peer::start_by(AS_OTHER);
-        let id = other.ask(format!("make {mechanism} 100"))?;
+        let id = other.make(mechanism, 100)?;
         let error = StdShMemProvider::new()?.shmem_from_id(ShMemId::from_string(&id));
-        let error = error.expect_err("another user made it");
+        let error = error.expect_err("another user has created it");
         assert_eq!(
             error,
             Error::OtherUser { owner: Some(65534) },
             "{mechanism}"
         );
-        other.ask("drop")?;
+        other.drop_newest()?;
         assert_nothing_left(&[other.kill()], &[&id]);
     }
     Ok(())
 }
 
-pub(crate) fn a_name_taken_by_another_user() -> Outcome {
+pub(crate) fn name_taken_by_another_user_is_refused() -> Outcome {
     can_start_by(AS_OTHER)?;
     if !here(ALL).contains(&"posix") {
         return skip("no POSIX shared memory here");
     }
     let id = ShMemId::from_string(&format!("/taken-{}", process::id()));
     let path = format!("/dev/shm{id}");
-    let folder = tempfile::tempdir()?;
-    let ours = folder.path().join("ours");
+    let directory = tempfile::tempdir()?;
+    let ours = directory.path().join("ours");
     fs::write(&ours, [1; 4096])?;
     let link = format!("ln -s '{}' '{path}'", ours.display());
     let file = format!("head -c 4096 /dev/zero >'{path}'; chmod 666 '{path}'");
@@ -106,9 +106,9 @@ pub(crate) fn a_name_taken_by_another_user() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn an_unprivileged_user_among_itself() -> Outcome {
+pub(crate) fn unprivileged_processes_of_one_user_share_segments() -> Outcome {
     can_start_by(AS_OTHER)?;
-    // A program that others may read but that is not ours alone is dumpable; ours is such.
+    // A process is undumpable if its user may not read the program, which this user may.
     assert_eq!(
         fs::metadata(super::peer::public_program())?
             .permissions()
@@ -118,16 +118,16 @@ pub(crate) fn an_unprivileged_user_among_itself() -> Outcome {
     );
     for mechanism in here(LASTING) {
         let (mut a, mut b) = (Peer::start_by(AS_OTHER), Peer::start_by(AS_OTHER));
-        let id = a.ask(format!("make {mechanism} 100"))?;
+        let id = a.make(mechanism, 100)?;
         if mechanism != "sysv" && here(ALL).contains(&"memfd") {
             assert!(id.starts_with('m'), "{id}");
         }
-        a.ask("put 0 1")?;
-        b.ask(format!("open {id}"))?;
+        a.put(0, 1)?;
+        b.open(&id)?;
         let a = a.kill();
         let mut c = Peer::start_by(AS_OTHER);
-        c.ask(format!("open {id}"))?;
-        assert_eq!(c.ask("get 0")?, "1");
+        c.open(&id)?;
+        assert_eq!(c.get(0)?, 1);
         assert_nothing_left(&[a, b.kill(), c.kill()], &[&id]);
     }
     Ok(())

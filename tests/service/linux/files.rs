@@ -1,4 +1,4 @@
-//! The files of the service: socket and lock, the directory that they are in, and who may change it.
+//! The files of the service: the socket, the lock, and the directory that has them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink};
@@ -6,19 +6,20 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::process::{Signal, geteuid, kill_process};
 use shmem_providers::{ShMemProvider, ShMemService};
 use tempfile::TempDir;
 
-use super::lifetime::{Place, eventually};
-use super::peer::{Provider, host_of};
+use super::lifetime::{TestDir, eventually, eventually_opens};
+use super::peer::{Commands, Provider, host_of};
 use testkit::peer::{Peer, can_start_by, public_program};
+use testkit::seccomp::forbid_in;
 use testkit::{Outcome, skip};
 
-/// Runs a command as another user, who has nothing anywhere.
+/// Runs a command as another user, who owns nothing.
 const AS_OTHER: &[&str] = &[
     "setpriv",
     "--reuid=65534",
@@ -29,7 +30,7 @@ const AS_OTHER: &[&str] = &[
 
 const OTHER: u32 = 65534;
 
-/// A peer with these variables and no others that say where services are.
+/// Starts a peer with these variables and no others that the default address depends on.
 fn peer_with(variables: &[(&str, &Path)]) -> Peer {
     let mut command = Peer::command();
     for name in [ShMemService::ENV, "XDG_RUNTIME_DIR", "TMPDIR", "HOME"] {
@@ -41,77 +42,88 @@ fn peer_with(variables: &[(&str, &Path)]) -> Peer {
     Peer::started(&mut command)
 }
 
-/// Whether programs of this user meet in /run/user, whatever `TMPDIR` says.
+/// Skips the test if this user has a directory in `/run/user`, which has precedence over `TMPDIR`.
+fn requires_no_session() -> Outcome {
+    if has_session() {
+        return skip("there is a directory in /run/user, which has precedence over TMPDIR");
+    }
+    Ok(())
+}
+
 fn has_session() -> bool {
     Path::new(&format!("/run/user/{}", geteuid().as_raw())).exists()
 }
 
-/// The directory of temporary files in which other users may make files, but remove only their own.
-fn shared_folder() -> Result<TempDir, std::io::Error> {
-    let folder = tempfile::tempdir()?;
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o1777))?;
-    Ok(folder)
+/// Creates a directory like `/tmp`: other users may create files in it, and remove only their own.
+fn shared_directory() -> Result<TempDir, std::io::Error> {
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o1777))?;
+    Ok(directory)
 }
 
-/// A directory with two files that have the names of those of a service, and are not.
+/// Creates a directory with two unrelated files that have the names of a service's socket and lock.
 fn bystanders(name: &str) -> Result<TempDir, std::io::Error> {
-    let folder = tempfile::tempdir()?;
-    fs::write(folder.path().join(name), "unrelated")?;
-    fs::write(folder.path().join(format!("{name}.lock")), "unrelated")?;
-    Ok(folder)
+    let directory = tempfile::tempdir()?;
+    fs::write(directory.path().join(name), "unrelated")?;
+    fs::write(directory.path().join(format!("{name}.lock")), "unrelated")?;
+    Ok(directory)
 }
 
 #[track_caller]
-fn assert_untouched(folder: &TempDir, name: &str) {
+fn assert_untouched(directory: &TempDir, name: &str) {
     for name in [name.to_owned(), format!("{name}.lock")] {
-        let content = fs::read_to_string(folder.path().join(&name));
+        let content = fs::read_to_string(directory.path().join(&name));
         assert_eq!(content.ok().as_deref(), Some("unrelated"), "{name}");
     }
     assert_eq!(
-        fs::read_dir(folder.path()).map(Iterator::count).ok(),
+        fs::read_dir(directory.path()).map(Iterator::count).ok(),
         Some(2)
     );
 }
 
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("it is ours");
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("it is ours");
     entries.flatten().map(|entry| entry.path()).collect()
 }
 
 #[track_caller]
-fn assert_empty(folder: &Path) {
-    assert_eq!(entries(folder), Vec::<PathBuf>::new());
+fn assert_empty(directory: &Path) {
+    assert_eq!(entries(directory), Vec::<PathBuf>::new());
 }
 
-/// Until it is so.
+/// Waits until a condition holds. `what` describes it.
 #[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(40);
-    while !is_so() {
-        assert!(Instant::now() < end, "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(|| {
+        holds()
+            .then_some(())
+            .ok_or_else(|| format!("not so: {what}"))
+    });
+}
+
+fn directory_of(address: &Path) -> Result<&Path, &'static str> {
+    address.parent().ok_or("the address has no directory")
 }
 
 fn lock_of(address: &Path) -> PathBuf {
     PathBuf::from(format!("{}.lock", address.display()))
 }
 
-/// What a service removes in the end is what it has made, wherever its path leads by then.
-pub(crate) fn a_swapped_folder() -> Outcome {
+/// A service removes only files that it has created, whatever its path refers to when it stops.
+pub(crate) fn files_in_a_swapped_directory_are_left_alone() -> Outcome {
     for moment in ["at once", "later"] {
         let outer = tempfile::tempdir()?;
-        let (folder, moved) = (outer.path().join("folder"), outer.path().join("moved"));
-        fs::create_dir(&folder)?;
+        let (directory, moved) = (outer.path().join("directory"), outer.path().join("moved"));
+        fs::create_dir(&directory)?;
         let elsewhere = bystanders("service")?;
         let mut host = Peer::start();
-        host.ask(format!("host {}/service", folder.display()))?;
-        fs::rename(&folder, &moved)?;
-        symlink(elsewhere.path(), &folder)?;
+        host.serve_at(&directory.join("service"))?;
+        fs::rename(&directory, &moved)?;
+        symlink(elsewhere.path(), &directory)?;
         if moment == "later" {
             thread::sleep(Duration::from_millis(1500));
         }
-        host.ask("unhost")?;
+        host.stop_serving()?;
         drop(host);
         assert_untouched(&elsewhere, "service");
         assert_empty(&moved);
@@ -119,18 +131,18 @@ pub(crate) fn a_swapped_folder() -> Outcome {
     Ok(())
 }
 
-/// Root, with a variable that leads into a directory that another user may swap.
-pub(crate) fn a_folder_of_another_user() -> Outcome {
+/// Root, with a variable that names a directory which another user can swap.
+pub(crate) fn directory_of_another_user_is_refused() -> Outcome {
     if !geteuid().is_root() {
-        return skip("only root can make directories of other users");
+        return skip("only root can create directories of other users");
     }
-    let outer = shared_folder()?;
+    let outer = shared_directory()?;
     let theirs = outer.path().join("theirs");
     fs::create_dir(&theirs)?;
     fs::create_dir(theirs.join("inner"))?;
     chown(&theirs, Some(OTHER), Some(OTHER))?;
     for path in [theirs.join("service"), theirs.join("inner/service")] {
-        let error = ShMemService::start_at(&path).expect_err("it is not safe there");
+        let error = ShMemService::start_at(&path).expect_err("the directory is not safe");
         let text = error.to_string();
         assert!(text.contains(&*theirs.to_string_lossy()), "{text}");
         assert!(
@@ -138,8 +150,8 @@ pub(crate) fn a_folder_of_another_user() -> Outcome {
             "{text}"
         );
         let mut peer = peer_with(&[(ShMemService::ENV, &path)]);
-        for order in ["make 100", "host"] {
-            let text = peer.ask(order).expect_err("the same");
+        for command in ["make 100", "host"] {
+            let text = peer.ask(command).expect_err("the same");
             assert!(
                 text.contains("65534") && text.contains("SHMEM_SERVICE"),
                 "{text}"
@@ -148,13 +160,13 @@ pub(crate) fn a_folder_of_another_user() -> Outcome {
     }
     if !has_session() {
         let mut peer = peer_with(&[("TMPDIR", &theirs)]);
-        let text = peer.ask("make 100").expect_err("the same");
+        let text = peer.make(100).expect_err("the same");
         assert!(
             text.contains("TMPDIR") && text.contains("SHMEM_SERVICE"),
             "{text}"
         );
     }
-    // A link of another user may lead elsewhere tomorrow.
+    // Another user can change where a link of theirs leads.
     let ours = tempfile::tempdir()?;
     let link = outer.path().join("link");
     symlink(ours.path(), &link)?;
@@ -167,11 +179,11 @@ pub(crate) fn a_folder_of_another_user() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn parents_that_others_may_rename() -> Outcome {
+pub(crate) fn parents_that_others_may_rename_are_refused() -> Outcome {
     let outer = tempfile::tempdir()?;
-    let folder = outer.path().join("folder");
-    fs::DirBuilder::new().mode(0o700).create(&folder)?;
-    let address = folder.join("service");
+    let directory = outer.path().join("directory");
+    fs::DirBuilder::new().mode(0o700).create(&directory)?;
+    let address = directory.join("service");
     fs::set_permissions(outer.path(), Permissions::from_mode(0o777))?;
     let error = ShMemService::start_at(&address).expect_err("others may rename it");
     let made = Provider::at(&address).new_shmem(1).expect_err("the same");
@@ -182,29 +194,29 @@ pub(crate) fn parents_that_others_may_rename() -> Outcome {
             "{text}"
         );
     }
-    assert_empty(&folder);
+    assert_empty(&directory);
     fs::set_permissions(outer.path(), Permissions::from_mode(0o1777))?;
     ShMemService::start_at(&address)?;
     fs::set_permissions(outer.path(), Permissions::from_mode(0o755))?;
     ShMemService::start_at(&address)?;
-    assert_empty(&folder);
+    assert_empty(&directory);
     Ok(())
 }
 
-pub(crate) fn a_relative_address_and_another_working_directory() -> Outcome {
-    let folder = tempfile::tempdir()?;
+pub(crate) fn relative_address_does_not_follow_the_working_directory() -> Outcome {
+    let directory = tempfile::tempdir()?;
     let elsewhere = bystanders("svc")?;
-    let address = folder.path().join("svc");
+    let address = directory.path().join("svc");
     let from_argument = || -> Result<Peer, String> {
         let mut peer = Peer::start();
-        peer.ask(format!("cd {}", folder.path().display()))?;
-        peer.ask("host svc")?;
+        peer.change_directory(directory.path())?;
+        peer.serve_at(Path::new("svc"))?;
         Ok(peer)
     };
     let from_variable = || -> Result<Peer, String> {
         let mut peer = peer_with(&[(ShMemService::ENV, Path::new("svc"))]);
-        peer.ask(format!("cd {}", folder.path().display()))?;
-        peer.ask("host")?;
+        peer.change_directory(directory.path())?;
+        peer.execute("host")?;
         Ok(peer)
     };
     for start in [
@@ -212,99 +224,97 @@ pub(crate) fn a_relative_address_and_another_working_directory() -> Outcome {
         &from_variable,
     ] {
         let mut host = start()?;
-        host.ask(format!("cd {}", elsewhere.path().display()))?;
+        host.change_directory(elsewhere.path())?;
         let mut client = Peer::start();
-        client.ask(format!("cd {}", folder.path().display()))?;
-        client.ask("at svc")?;
-        client.ask(format!("cd {}", elsewhere.path().display()))?;
-        let id = client.ask("make 100")?;
-        assert_eq!(client.ask("address")?, address.display().to_string());
+        client.change_directory(directory.path())?;
+        client.use_address(Path::new("svc"))?;
+        client.change_directory(elsewhere.path())?;
+        let id = client.make(100)?;
+        assert_eq!(client.address()?, address.display().to_string());
         Provider::at(&address).shmem_from_id(shmem_providers::ShMemId::from_string(&id))?;
-        host.ask("unhost")?;
-        // The client serves now, and clears up in the end.
-        client.ask(format!("try {id}"))?;
+        host.stop_serving()?;
+        // The client is the host now, and removes the files in the end.
+        client.try_open(&id)?;
         drop((host, client));
         assert_untouched(&elsewhere, "svc");
-        assert_empty(folder.path());
+        assert_empty(directory.path());
     }
     Ok(())
 }
 
-/// As `/run/user/UID` is emptied while somebody still runs, or files of a certain age are removed.
-pub(crate) fn an_emptied_folder() -> Outcome {
+/// `/run/user/UID` is emptied on log-out while programs still run, and old files in `/tmp` are removed.
+pub(crate) fn host_recreates_its_removed_files() -> Outcome {
     for gone in ["both", "socket", "lock"] {
-        let place = Place::new()?;
-        let host = place.host();
-        let mut holder = place.peer();
-        let id = holder.ask("make 100")?;
+        let dir = TestDir::new()?;
+        let host = dir.host();
+        let mut holder = dir.peer();
+        let id = holder.make(100)?;
         if gone != "lock" {
-            fs::remove_file(&place.address)?;
+            fs::remove_file(&dir.address)?;
         }
         if gone != "socket" {
-            fs::remove_file(lock_of(&place.address))?;
+            fs::remove_file(lock_of(&dir.address))?;
         }
-        // Longer than it may take.
+        // The host checks its files at least once a second.
         thread::sleep(Duration::from_secs(1));
         wait_until("the host serves", || {
-            host_of(&place.address) == Some(host.pid()) && place.address.exists()
+            host_of(&dir.address) == Some(host.pid()) && dir.address.exists()
         });
-        let mut other = place.peer();
-        other.ask(format!("open {id}"))?;
-        let made = other.ask("make 100")?;
-        holder.ask(format!("try {made}"))?;
-        assert_eq!(place.files(), ["service", "service.lock"]);
+        let mut other = dir.peer();
+        other.open(&id)?;
+        let made = other.make(100)?;
+        holder.try_open(&made)?;
+        assert_eq!(dir.files(), ["service", "service.lock"]);
         drop((other, holder, host));
-        place.assert_nothing_left();
+        dir.assert_nothing_left();
     }
     Ok(())
 }
 
-/// New programs come at once, and some of them become the host before the old one has noticed.
-pub(crate) fn an_emptied_folder_again_and_again() -> Outcome {
-    let place = Place::new()?;
+/// New programs start at once, and some become the host before the old one has noticed the removal.
+pub(crate) fn clients_survive_repeated_removal_of_the_files() -> Outcome {
+    let dir = TestDir::new()?;
     let mut holders = Vec::new();
     for _ in 0..3 {
-        let mut holder = place.peer();
-        let id = holder.ask("make 100")?;
+        let mut holder = dir.peer();
+        let id = holder.make(100)?;
         holders.push((holder, id));
     }
     for round in 0..24 {
-        // Somebody else may have done so, or nobody has it yet.
+        // They may not exist at this moment.
         if round % 3 != 1 {
-            let _ = fs::remove_file(lock_of(&place.address));
+            let _ = fs::remove_file(lock_of(&dir.address));
         }
         if round % 3 != 0 {
-            let _ = fs::remove_file(&place.address);
+            let _ = fs::remove_file(&dir.address);
         }
         thread::sleep(Duration::from_millis(round * 37 % 300));
-        let mut fresh = place.peer();
+        let mut fresh = dir.peer();
         for (_, id) in &holders {
-            eventually(&mut fresh, &format!("try {id}"), "");
+            eventually_opens(&mut fresh, id);
         }
-        let id = fresh.ask("make 100")?;
+        let id = fresh.make(100)?;
         for (holder, _) in &mut holders {
-            eventually(holder, &format!("try {id}"), "");
+            eventually_opens(holder, &id);
         }
         let oldest = holders.remove(0);
         drop(oldest);
         holders.push((fresh, id));
     }
     drop(holders);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// Nobody waits until the host has noticed.
-pub(crate) fn a_removed_folder() -> Outcome {
-    if has_session() {
-        return skip("there is a folder in /run/user, which comes before that of temporary files");
-    }
+/// Clients do not wait until the host has noticed the removal.
+pub(crate) fn clients_survive_removal_of_the_directory() -> Outcome {
+    requires_no_session()?;
     let temporary = tempfile::tempdir()?;
     let start = || peer_with(&[("TMPDIR", temporary.path())]);
     let mut host = start();
-    let kept = host.ask("make 100")?;
+    let kept = host.make(100)?;
     let mut holder = start();
-    let id = holder.ask("make 100")?;
+    let id = holder.make(100)?;
     for round in 0..3 {
         for entry in entries(temporary.path()) {
             fs::remove_dir_all(entry)?;
@@ -313,145 +323,143 @@ pub(crate) fn a_removed_folder() -> Outcome {
             thread::sleep(Duration::from_millis(600 * round));
         }
         let mut other = start();
-        eventually(&mut other, &format!("try {id}"), "");
-        eventually(&mut other, &format!("try {kept}"), "");
-        let made = other.ask("make 100")?;
-        eventually(&mut holder, &format!("try {made}"), "");
-        eventually(&mut host, &format!("try {made}"), "");
+        eventually_opens(&mut other, &id);
+        eventually_opens(&mut other, &kept);
+        let made = other.make(100)?;
+        eventually_opens(&mut holder, &made);
+        eventually_opens(&mut host, &made);
     }
     drop((holder, host));
-    let folder = temporary
+    let directory = temporary
         .path()
         .join(format!("shmem_providers-{}", geteuid().as_raw()));
-    assert_empty(&folder);
+    assert_empty(&directory);
     Ok(())
 }
 
-pub(crate) fn a_missing_lock_unseats_nobody() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut holder = place.peer();
-    let id = holder.ask("make 100")?;
-    let socket = fs::metadata(&place.address)?.ino();
+pub(crate) fn host_without_a_lock_is_not_replaced() -> Outcome {
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut holder = dir.peer();
+    let id = holder.make(100)?;
+    let socket = fs::metadata(&dir.address)?.ino();
     for _ in 0..20 {
-        fs::remove_file(lock_of(&place.address))?;
-        let error = ShMemService::start_at(&place.address).expect_err("it is taken");
+        fs::remove_file(lock_of(&dir.address))?;
+        let error = ShMemService::start_at(&dir.address).expect_err("it is taken");
         assert!(error.to_string().contains("another service"), "{error}");
         wait_until("the lock is there", || {
-            host_of(&place.address) == Some(host.pid())
+            host_of(&dir.address) == Some(host.pid())
         });
     }
-    assert_eq!(fs::metadata(&place.address)?.ino(), socket);
-    place.peer().ask(format!("try {id}"))?;
-    host.ask("unhost")?;
+    assert_eq!(fs::metadata(&dir.address)?.ino(), socket);
+    dir.peer().try_open(&id)?;
+    host.stop_serving()?;
     drop((holder, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_missing_lock_of_a_stopped_host() -> Outcome {
-    let place = Place::new()?;
-    let host = place.host();
-    let mut holder = place.peer();
-    let id = holder.ask("make 100")?;
+pub(crate) fn stopped_host_without_a_lock_is_not_replaced() -> Outcome {
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut holder = dir.peer();
+    let id = holder.make(100)?;
     kill_process(host.process(), Signal::STOP)?;
-    fs::remove_file(lock_of(&place.address))?;
+    fs::remove_file(lock_of(&dir.address))?;
     for _ in 0..3 {
-        let started = ShMemService::start_at(&place.address);
+        let started = ShMemService::start_at(&dir.address);
         if started.is_ok() {
             kill_process(host.process(), Signal::CONT)?;
         }
         let error = started.expect_err("it is taken");
         assert!(error.to_string().contains("another service"), "{error}");
     }
-    assert_eq!(place.files(), ["service"]);
+    assert_eq!(dir.files(), ["service"]);
     kill_process(host.process(), Signal::CONT)?;
-    place.peer().ask(format!("try {id}"))?;
+    dir.peer().try_open(&id)?;
     drop((holder, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// Nobody can tell that there is an old one when the new one starts.
-pub(crate) fn an_old_host_beside_a_new_one() -> Outcome {
-    let place = Place::new()?;
-    let mut old = place.host();
-    let mut holder = place.peer();
-    let id = holder.ask("make 100")?;
+/// The new host cannot know of the old one when it starts.
+pub(crate) fn segments_move_from_an_old_host_to_a_new_one() -> Outcome {
+    let dir = TestDir::new()?;
+    let mut old = dir.host();
+    let mut holder = dir.peer();
+    let id = holder.make(100)?;
     kill_process(old.process(), Signal::STOP)?;
-    fs::remove_file(&place.address)?;
-    fs::remove_file(lock_of(&place.address))?;
-    let mut new = place.host();
+    fs::remove_file(&dir.address)?;
+    fs::remove_file(lock_of(&dir.address))?;
+    let mut new = dir.host();
     kill_process(old.process(), Signal::CONT)?;
-    // What the old one's clients hold comes to the new one.
-    let mut other = place.peer();
-    eventually(&mut other, &format!("try {id}"), "");
-    old.ask("unhost")?;
-    assert_eq!(host_of(&place.address), Some(new.pid()));
-    place.peer().ask(format!("try {id}"))?;
-    new.ask("unhost")?;
+    // The clients of the old host register their segments with the new one.
+    let mut other = dir.peer();
+    eventually_opens(&mut other, &id);
+    old.stop_serving()?;
+    assert_eq!(host_of(&dir.address), Some(new.pid()));
+    dir.peer().try_open(&id)?;
+    new.stop_serving()?;
     drop((other, holder, old, new));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
 
-    // Stopped before it has noticed.
-    let place = Place::new()?;
-    let mut old = place.host();
+    // The old host is stopped before it has noticed the new one.
+    let dir = TestDir::new()?;
+    let mut old = dir.host();
     kill_process(old.process(), Signal::STOP)?;
-    fs::remove_file(&place.address)?;
-    fs::remove_file(lock_of(&place.address))?;
-    let new = place.host();
-    old.tell("unhost");
+    fs::remove_file(&dir.address)?;
+    fs::remove_file(lock_of(&dir.address))?;
+    let new = dir.host();
+    old.send("unhost");
     kill_process(old.process(), Signal::CONT)?;
     drop(old);
-    assert_eq!(place.files(), ["service", "service.lock"]);
-    place.peer().ask("make 100")?;
+    assert_eq!(dir.files(), ["service", "service.lock"]);
+    dir.peer().make(100)?;
     drop(new);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// The home directory is the second place.
+/// Creates directories for `HOME`, the second choice, and `TMPDIR`, the first.
 fn home_and_temporary() -> Result<(TempDir, TempDir), std::io::Error> {
-    Ok((tempfile::tempdir()?, shared_folder()?))
+    Ok((tempfile::tempdir()?, shared_directory()?))
 }
 
-pub(crate) fn a_squatted_folder() -> Outcome {
-    if has_session() {
-        return skip("there is a folder in /run/user, which comes before that of temporary files");
-    }
+pub(crate) fn home_is_used_if_the_directory_is_squatted() -> Outcome {
+    requires_no_session()?;
     let (home, temporary) = home_and_temporary()?;
-    let folder = temporary
+    let directory = temporary
         .path()
         .join(format!("shmem_providers-{}", geteuid().as_raw()));
     if geteuid().is_root() && can_start_by(AS_OTHER).is_ok() {
         let mut mkdir = Command::new(AS_OTHER[0]);
-        mkdir.args(&AS_OTHER[1..]).arg("mkdir").arg(&folder);
+        mkdir.args(&AS_OTHER[1..]).arg("mkdir").arg(&directory);
         assert!(mkdir.status()?.success());
     } else {
-        // Of another user or not, it cannot be used.
-        fs::write(&folder, "")?;
+        // A file of this user is unusable as well.
+        fs::write(&directory, "")?;
     }
     let start = || peer_with(&[("TMPDIR", temporary.path()), ("HOME", home.path())]);
     let (mut a, mut b) = (start(), start());
-    let id = a.ask("make 100")?;
-    b.ask(format!("open {id}"))?;
-    let address = a.ask("address")?;
+    let id = a.make(100)?;
+    b.open(&id)?;
+    let address = a.address()?;
     assert!(
         address.starts_with(&*home.path().to_string_lossy()),
         "{address}"
     );
-    assert_eq!(b.ask("address")?, address);
+    assert_eq!(b.address()?, address);
     drop((a, b));
-    let own = Path::new(&address).parent().ok_or("a directory")?;
+    let own = directory_of(Path::new(&address))?;
     assert_empty(own);
     assert_eq!(fs::metadata(own)?.permissions().mode() & 0o777, 0o700);
     fs::remove_dir(own)?;
     assert_empty(home.path());
 
-    // Neither works.
+    // Neither directory is safe.
     fs::set_permissions(home.path(), Permissions::from_mode(0o777))?;
-    let text = start().ask("make 100").expect_err("no place is safe");
-    let (first, second) = (folder.to_string_lossy(), home.path().to_string_lossy());
+    let text = start().make(100).expect_err("neither is safe");
+    let (first, second) = (directory.to_string_lossy(), home.path().to_string_lossy());
     for part in [&*first, &*second, "TMPDIR", "HOME", "SHMEM_SERVICE"] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -459,135 +467,131 @@ pub(crate) fn a_squatted_folder() -> Outcome {
     Ok(())
 }
 
-/// Programs that start later meet in the first place again, and so do those from before.
-pub(crate) fn back_in_the_first_folder() -> Outcome {
-    if has_session() {
-        return skip("there is a folder in /run/user, which comes before that of temporary files");
-    }
+/// Programs that start later use the first directory again, and programs from before follow.
+pub(crate) fn first_directory_is_used_again_once_it_is_usable() -> Outcome {
+    requires_no_session()?;
     let (home, temporary) = home_and_temporary()?;
-    let folder = temporary
+    let directory = temporary
         .path()
         .join(format!("shmem_providers-{}", geteuid().as_raw()));
-    fs::write(&folder, "")?;
+    fs::write(&directory, "")?;
     let start = || peer_with(&[("TMPDIR", temporary.path()), ("HOME", home.path())]);
     let mut before = start();
-    let id = before.ask("make 100")?;
-    let address = before.ask("address")?;
-    fs::remove_file(&folder)?;
+    let id = before.make(100)?;
+    let address = before.address()?;
+    fs::remove_file(&directory)?;
     let mut after = start();
-    eventually(&mut after, &format!("try {id}"), "");
-    let made = after.ask("make 100")?;
-    eventually(&mut before, &format!("try {made}"), "");
-    assert_eq!(before.ask("address")?, after.ask("address")?);
-    assert_ne!(before.ask("address")?, address);
-    // Who was told the address from before finds it, and even when it was removed in between.
+    eventually_opens(&mut after, &id);
+    let made = after.make(100)?;
+    eventually_opens(&mut before, &made);
+    assert_eq!(before.address()?, after.address()?);
+    assert_ne!(before.address()?, address);
+    // Programs that were given the previous address find it, also after it was removed in between.
     let host = host_of(Path::new(&address));
     for _ in 0..3 {
-        let mut told = peer_with(&[(ShMemService::ENV, Path::new(&address))]);
+        let mut informed = peer_with(&[(ShMemService::ENV, Path::new(&address))]);
         if host.is_some() {
-            told.ask(format!("try {id}"))?;
+            informed.try_open(&id)?;
         }
-        drop(told);
-        // There and back, each at one moment: a host makes a folder that is missing.
+        drop(informed);
+        // Both exchanges are atomic, because a host creates a directory that is missing.
         let aside = temporary.path().join("aside");
-        let exchange = || renameat_with(CWD, &folder, CWD, &aside, RenameFlags::EXCHANGE);
+        let exchange = || renameat_with(CWD, &directory, CWD, &aside, RenameFlags::EXCHANGE);
         fs::write(&aside, "")?;
         exchange()?;
-        eventually(&mut start(), &format!("try {id}"), "");
+        eventually_opens(&mut start(), &id);
         exchange()?;
         fs::remove_file(&aside)?;
-        eventually(&mut start(), &format!("try {id}"), "");
+        eventually_opens(&mut start(), &id);
     }
     drop((before, after));
-    assert_empty(&folder);
+    assert_empty(&directory);
     for left in entries(home.path()) {
         assert_empty(&left);
     }
     Ok(())
 }
 
-/// Programs outside go on finding a service whose process has changed its root directory.
-pub(crate) fn another_root_directory() -> Outcome {
+/// Programs outside still find a service whose process has changed its root directory.
+pub(crate) fn host_serves_its_old_address_after_chroot() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can change the root directory");
     }
-    if has_session() {
-        return skip("there is a folder in /run/user, which comes before that of temporary files");
-    }
-    let (root, temporary) = (tempfile::tempdir()?, shared_folder()?);
-    // The same path inside, and nothing in it.
+    requires_no_session()?;
+    let (root, temporary) = (tempfile::tempdir()?, shared_directory()?);
+    // The same path inside the new root is an empty directory.
     let below = |path: &Path| root.path().join(path.strip_prefix("/").unwrap_or(path));
     let inside = below(temporary.path());
     fs::create_dir_all(&inside)?;
     let start = || peer_with(&[("TMPDIR", temporary.path())]);
     let mut host = start();
-    host.ask("host")?;
-    let address = host.ask("address")?;
+    host.execute("host")?;
+    let address = host.address()?;
     let mut holder = start();
-    let id = holder.ask("make 100")?;
-    host.ask(format!("root {}", root.path().display()))?;
+    let id = holder.make(100)?;
+    host.execute(format!("root {}", root.path().display()))?;
     let moved = below(Path::new(&address));
-    wait_until("it serves inside as well", || moved.exists());
+    wait_until("the host serves inside as well", || moved.exists());
     assert_eq!(host_of(Path::new(&address)), Some(host.pid()));
     let mut other = start();
-    other.ask(format!("open {id}"))?;
+    other.open(&id)?;
     drop((other, holder, host));
     for address in [&moved, Path::new(&address)] {
-        assert_empty(address.parent().ok_or("a directory")?);
+        assert_empty(directory_of(address)?);
     }
     Ok(())
 }
 
-/// A host that acts for another user makes room for a service of its clients' user.
-pub(crate) fn another_user_by_now() -> Outcome {
+/// A host that has become another user gives way to a service of its clients' user.
+pub(crate) fn host_that_changes_its_user_is_replaced() -> Outcome {
     if !geteuid().is_root() {
         return skip("only root can become another user");
     }
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut holder = place.peer();
-    let id = holder.ask("make 100")?;
-    host.ask(format!("user {OTHER}"))?;
-    eventually(&mut place.peer(), &format!("try {id}"), "");
-    assert_ne!(host_of(&place.address), Some(host.pid()));
-    host.ask("unhost")?;
-    place.peer().ask(format!("try {id}"))?;
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut holder = dir.peer();
+    let id = holder.make(100)?;
+    host.execute(format!("user {OTHER}"))?;
+    eventually_opens(&mut dir.peer(), &id);
+    assert_ne!(host_of(&dir.address), Some(host.pid()));
+    host.stop_serving()?;
+    dir.peer().try_open(&id)?;
     drop((holder, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// Other users show under the same number as this one, which is nobody then.
-pub(crate) fn a_user_that_is_not_mapped() -> Outcome {
+/// A user that a namespace does not map has the same number there as all other such users.
+pub(crate) fn unmapped_user_is_refused() -> Outcome {
     let wrapper = ["unshare", "--user", "--"];
     can_start_by(&wrapper)?;
-    let place = Place::new()?;
-    let host = place.host();
-    let mut honest = place.peer();
-    let id = honest.ask("make 100")?;
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut honest = dir.peer();
+    let id = honest.make(100)?;
     let mut unmapped = Peer::start_by(&wrapper);
-    unmapped.ask(format!("at {}", place.address.display()))?;
-    for order in [format!("try {id}"), "make 100".into(), "host".into()] {
-        let text = unmapped.ask(&order).expect_err("it is nobody");
-        assert!(text.contains("no user of its own"), "{order}: {text}");
+    unmapped.use_address(&dir.address)?;
+    for command in [format!("try {id}"), "make 100".into(), "host".into()] {
+        let text = unmapped.ask(&command).expect_err("its user is not mapped");
+        assert!(text.contains("no user of its own"), "{command}: {text}");
     }
-    honest.ask(format!("try {id}"))?;
+    honest.try_open(&id)?;
     drop((unmapped, honest, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// A copy of this program that runs as another user than the one who starts it.
-pub(crate) fn more_rights_than_the_user() -> Outcome {
+/// A set-user-ID copy of this program.
+pub(crate) fn variables_are_ignored_in_setuid_programs() -> Outcome {
     if !geteuid().is_root() {
-        return skip("only root can make a program that runs as another user");
+        return skip("only root can create a program that runs as another user");
     }
-    let folder = shared_folder()?;
-    let program = folder.path().join("program");
+    let directory = shared_directory()?;
+    let program = directory.path().join("program");
     fs::copy(public_program(), &program)?;
     chown(&program, Some(OTHER), Some(OTHER))?;
     fs::set_permissions(&program, Permissions::from_mode(0o4755))?;
-    let trap = folder.path().join("trap");
+    let trap = directory.path().join("trap");
     fs::DirBuilder::new().mode(0o700).create(&trap)?;
     chown(&trap, Some(OTHER), Some(OTHER))?;
     let usual = Path::new("/tmp").join(format!("shmem_providers-{OTHER}"));
@@ -604,182 +608,175 @@ pub(crate) fn more_rights_than_the_user() -> Outcome {
         }
         let mut peer = Peer::started(&mut command);
         if peer.ask("secure")? != "1" {
-            outcome =
-                skip("programs that run as their owner do not work in the temporary directory");
+            outcome = skip("set-user-ID programs do not work in the temporary directory");
             break;
         }
-        let address = peer.ask("address")?;
+        let address = peer.address()?;
         assert!(
-            !address.starts_with(&*folder.path().to_string_lossy()),
+            !address.starts_with(&*directory.path().to_string_lossy()),
             "{name}: {address}"
         );
     }
     if !was_there {
-        // Somebody else may use it by now.
+        // It is not empty if another program uses it.
         let _ = fs::remove_dir(&usual);
     }
     outcome
 }
 
-/// There are not enough descriptors for a service, each time one more.
+/// A service fails for lack of descriptors, with one more of them each time; or because of other files.
 pub(crate) fn nothing_is_left_after_errors() -> Outcome {
-    let place = Place::new()?;
+    let dir = TestDir::new()?;
     let mut failed = 0;
     for limit in 3..16 {
-        let mut peer = place.peer();
-        peer.ask(format!("limit {limit}"))?;
-        if peer
-            .ask(format!("host {}", place.address.display()))
-            .is_err()
-        {
+        let mut peer = dir.peer();
+        peer.execute(format!("limit {limit}"))?;
+        if peer.serve_at(&dir.address).is_err() {
             failed += 1;
-            place.assert_nothing_left();
+            dir.assert_nothing_left();
         }
-        peer.ask("unhost")?;
-        // It may host a service that it cannot connect to.
-        let _ = peer.ask("make 100");
+        peer.stop_serving()?;
+        // It may start a service that it cannot connect to.
+        let _ = peer.make(100);
         drop(peer);
-        place.assert_nothing_left();
+        dir.assert_nothing_left();
     }
     assert!(failed > 0);
-    // What stands there is not ours.
-    let folder = place.address.parent().ok_or("a directory")?;
-    fs::write(&place.address, "unrelated")?;
-    assert!(ShMemService::start_at(&place.address).is_err());
-    assert_eq!(place.files(), ["service"]);
-    fs::write(lock_of(&place.address), "unrelated")?;
-    assert!(ShMemService::start_at(&place.address).is_err());
-    assert!(Provider::at(&place.address).new_shmem(1).is_err());
-    assert_eq!(place.files(), ["service", "service.lock"]);
-    assert_eq!(fs::read_to_string(lock_of(&place.address))?, "unrelated");
-    fs::remove_file(&place.address)?;
-    fs::remove_file(lock_of(&place.address))?;
-    // A lock that is none.
-    fs::create_dir(lock_of(&place.address))?;
-    assert!(ShMemService::start_at(&place.address).is_err());
-    assert_eq!(place.files(), ["service.lock"]);
-    fs::remove_dir(lock_of(&place.address))?;
-    symlink(folder.join("target"), lock_of(&place.address))?;
-    assert!(ShMemService::start_at(&place.address).is_err());
-    assert_eq!(place.files(), ["service.lock"]);
-    fs::remove_file(lock_of(&place.address))?;
-    place.assert_nothing_left();
+    // Unrelated files with these names stay.
+    let directory = directory_of(&dir.address)?;
+    fs::write(&dir.address, "unrelated")?;
+    assert!(ShMemService::start_at(&dir.address).is_err());
+    assert_eq!(dir.files(), ["service"]);
+    fs::write(lock_of(&dir.address), "unrelated")?;
+    assert!(ShMemService::start_at(&dir.address).is_err());
+    assert!(Provider::at(&dir.address).new_shmem(1).is_err());
+    assert_eq!(dir.files(), ["service", "service.lock"]);
+    assert_eq!(fs::read_to_string(lock_of(&dir.address))?, "unrelated");
+    fs::remove_file(&dir.address)?;
+    fs::remove_file(lock_of(&dir.address))?;
+    // A directory, and a link, in the place of the lock.
+    fs::create_dir(lock_of(&dir.address))?;
+    assert!(ShMemService::start_at(&dir.address).is_err());
+    assert_eq!(dir.files(), ["service.lock"]);
+    fs::remove_dir(lock_of(&dir.address))?;
+    symlink(directory.join("target"), lock_of(&dir.address))?;
+    assert!(ShMemService::start_at(&dir.address).is_err());
+    assert_eq!(dir.files(), ["service.lock"]);
+    fs::remove_file(lock_of(&dir.address))?;
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn what_a_killed_host_has_left() -> Outcome {
-    let place = Place::new()?;
-    place.host().kill();
-    assert_eq!(place.files(), ["service", "service.lock"]);
-    ShMemService::start_at(&place.address)?.stop();
-    place.assert_nothing_left();
-    place.host().kill();
-    drop(Provider::at(&place.address).new_shmem(100)?);
-    place.assert_nothing_left();
-    // Its lock was removed by somebody.
-    place.host().kill();
-    fs::remove_file(lock_of(&place.address))?;
-    ShMemService::start_at(&place.address)?.stop();
-    place.assert_nothing_left();
+pub(crate) fn files_of_a_killed_host_are_removed() -> Outcome {
+    let dir = TestDir::new()?;
+    dir.host().kill();
+    assert_eq!(dir.files(), ["service", "service.lock"]);
+    ShMemService::start_at(&dir.address)?.stop();
+    dir.assert_nothing_left();
+    dir.host().kill();
+    drop(Provider::at(&dir.address).new_shmem(100)?);
+    dir.assert_nothing_left();
+    // The lock was removed.
+    dir.host().kill();
+    fs::remove_file(lock_of(&dir.address))?;
+    ShMemService::start_at(&dir.address)?.stop();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn what_exit_has_left() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    host.tell("exit");
+pub(crate) fn files_left_by_exit_are_removed() -> Outcome {
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    host.send("exit");
     drop(host);
-    // No destructor has run.
-    assert_eq!(place.files(), ["service", "service.lock"]);
-    drop(Provider::at(&place.address).new_shmem(100)?);
-    place.assert_nothing_left();
+    // `exit` runs no destructor of the service.
+    assert_eq!(dir.files(), ["service", "service.lock"]);
+    drop(Provider::at(&dir.address).new_shmem(100)?);
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// A record lock is lost when its process closes any descriptor of the file.
-pub(crate) fn other_spellings_in_one_process() -> Outcome {
-    let place = Place::new()?;
-    let folder = place.address.parent().ok_or("a directory")?;
+/// A process loses a record lock when it closes any descriptor of the file.
+pub(crate) fn other_spellings_of_the_address_keep_the_lock() -> Outcome {
+    let dir = TestDir::new()?;
+    let directory = directory_of(&dir.address)?;
     let links = tempfile::tempdir()?;
     let link = links.path().join("link");
-    symlink(folder, &link)?;
+    symlink(directory, &link)?;
     let mut host = Peer::start();
-    if let Err(why) = host.ask("forbid ENOSYS close_range") {
-        return skip(format!("no seccomp filter here: {why}"));
-    }
-    host.ask(format!("host {}", place.address.display()))?;
-    let id = host
-        .ask(format!("at {}", place.address.display()))
-        .and_then(|_| host.ask("make 100"))?;
-    let name = folder
+    forbid_in(&mut host, "ENOSYS", "close_range")?;
+    host.serve_at(&dir.address)?;
+    host.use_address(&dir.address)?;
+    let id = host.make(100)?;
+    let name = directory
         .file_name()
-        .ok_or("a name")?
+        .ok_or("the directory has no name")?
         .to_string_lossy()
         .into_owned();
     for path in [
         link.join("service"),
-        folder.join(".").join("service"),
-        folder.join("..").join(&name).join("service"),
+        directory.join(".").join("service"),
+        directory.join("..").join(&name).join("service"),
     ] {
         let text = host
-            .ask(format!("host {}", path.display()))
-            .expect_err("it serves there itself");
+            .serve_at(&path)
+            .expect_err("it serves at this address already");
         assert!(text.contains("another service"), "{text}");
         assert_eq!(
-            host_of(&place.address),
+            host_of(&dir.address),
             Some(host.pid()),
             "{}",
             path.display()
         );
         let mut other = Peer::start();
-        other.ask(format!("at {}", path.display()))?;
-        other.ask(format!("try {id}"))?;
+        other.use_address(&path)?;
+        other.try_open(&id)?;
     }
     drop(host);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// Which are neither ours nor dead.
-pub(crate) fn sockets_of_other_programs() -> Outcome {
-    let place = Place::new()?;
-    let listener = UnixListener::bind(&place.address)?;
-    let inode = fs::metadata(&place.address)?.ino();
-    assert!(ShMemService::start_at(&place.address).is_err());
-    assert!(Provider::at(&place.address).new_shmem(1).is_err());
-    assert_eq!(fs::metadata(&place.address)?.ino(), inode);
-    assert_eq!(place.files(), ["service"]);
+/// Sockets that are neither a service's nor dead.
+pub(crate) fn sockets_of_other_programs_are_left_alone() -> Outcome {
+    let dir = TestDir::new()?;
+    let listener = UnixListener::bind(&dir.address)?;
+    let inode = fs::metadata(&dir.address)?.ino();
+    assert!(ShMemService::start_at(&dir.address).is_err());
+    assert!(Provider::at(&dir.address).new_shmem(1).is_err());
+    assert_eq!(fs::metadata(&dir.address)?.ino(), inode);
+    assert_eq!(dir.files(), ["service"]);
     drop(listener);
-    fs::remove_file(&place.address)?;
-    let datagrams = UnixDatagram::bind(&place.address)?;
-    let inode = fs::metadata(&place.address)?.ino();
-    assert!(ShMemService::start_at(&place.address).is_err());
-    let error = Provider::at(&place.address)
+    fs::remove_file(&dir.address)?;
+    let datagrams = UnixDatagram::bind(&dir.address)?;
+    let inode = fs::metadata(&dir.address)?.ino();
+    assert!(ShMemService::start_at(&dir.address).is_err());
+    let error = Provider::at(&dir.address)
         .new_shmem(1)
-        .expect_err("it is no service");
+        .expect_err("it is not a service");
     assert!(error.to_string().contains("SHMEM_SERVICE"), "{error}");
-    assert_eq!(fs::metadata(&place.address)?.ino(), inode);
-    assert_eq!(place.files(), ["service"]);
+    assert_eq!(fs::metadata(&dir.address)?.ino(), inode);
+    assert_eq!(dir.files(), ["service"]);
     drop(datagrams);
-    drop(Provider::at(&place.address).new_shmem(1)?);
-    place.assert_nothing_left();
+    drop(Provider::at(&dir.address).new_shmem(1)?);
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// Each of them names the path, where it comes from, and what cures it.
-pub(crate) fn errors_about_addresses() -> Outcome {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("a\nfile");
+/// Each error names the path, the variable that it comes from, and the cure.
+pub(crate) fn address_errors_name_path_source_and_cure() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("a\nfile");
     fs::write(&file, "")?;
     let links = tempfile::tempdir()?;
-    symlink(folder.path().join("service"), links.path().join("link"))?;
+    symlink(directory.path().join("service"), links.path().join("link"))?;
     let paths = [
         file.clone(),
         links.path().join("link"),
-        folder.path().join("x".repeat(104)),
-        folder.path().join("x".repeat(300)),
-        folder.path().join("missing/folder"),
-        folder.path().to_owned(),
+        directory.path().join("x".repeat(104)),
+        directory.path().join("x".repeat(300)),
+        directory.path().join("missing/directory"),
+        directory.path().to_owned(),
         file.join("service"),
         PathBuf::from("/"),
         PathBuf::from(".."),
@@ -787,9 +784,9 @@ pub(crate) fn errors_about_addresses() -> Outcome {
     for path in &paths {
         let mut peer = peer_with(&[(ShMemService::ENV, path)]);
         let shown = format!("{:?}", path.as_os_str());
-        for order in ["make 100", "host"] {
-            let text = peer.ask(order).expect_err("it is no address");
-            // Relative ones are named as they were understood.
+        for command in ["make 100", "host"] {
+            let text = peer.ask(command).expect_err("it is not an address");
+            // The errors name relative paths as absolute ones.
             assert!(
                 path.is_relative() || text.contains(&shown[1..shown.len() - 1]),
                 "{text}"
@@ -797,21 +794,21 @@ pub(crate) fn errors_about_addresses() -> Outcome {
             assert!(text.contains("SHMEM_SERVICE"), "{text}");
         }
         let text = match Provider::at(path).new_shmem(1) {
-            Ok(_) => return Err(format!("{shown} is no address").into()),
+            Ok(_) => return Err(format!("{shown} is used as an address").into()),
             Err(error) => error.to_string(),
         };
         assert!(text.contains("SHMEM_SERVICE"), "{text}");
     }
-    assert_eq!(entries(folder.path()), [file]);
+    assert_eq!(entries(directory.path()), [file]);
     if !has_session() {
-        // A relative directory is no place to meet, and neither is what is missing.
-        let own = |name: &str| folder.path().join(name);
+        // Neither a relative directory nor a missing one can have the default address.
+        let own = |name: &str| directory.path().join(name);
         let mut peer = peer_with(&[
             ("XDG_RUNTIME_DIR", Path::new("relative")),
             ("TMPDIR", &own("missing")),
             ("HOME", &own("nowhere")),
         ]);
-        let text = peer.ask("make 100").expect_err("there is no place");
+        let text = peer.make(100).expect_err("there is no usable directory");
         for part in [
             "XDG_RUNTIME_DIR",
             "TMPDIR",
@@ -826,31 +823,31 @@ pub(crate) fn errors_about_addresses() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn errors_about_permissions() -> Outcome {
+pub(crate) fn permission_errors_name_path_and_cause() -> Outcome {
     can_start_by(AS_OTHER)?;
-    let place = Place::new()?;
-    let folder = place.address.parent().ok_or("a directory")?;
-    let host = place.host();
+    let dir = TestDir::new()?;
+    let directory = directory_of(&dir.address)?;
+    let host = dir.host();
     let mut other = Peer::start_by(AS_OTHER);
-    other.ask(format!("at {}", place.address.display()))?;
+    other.use_address(&dir.address)?;
     for mode in [0o700, 0o755] {
-        fs::set_permissions(folder, Permissions::from_mode(mode))?;
-        let text = other.ask("make 100").expect_err("another user's");
-        assert!(text.contains(&*place.address.to_string_lossy()), "{text}");
+        fs::set_permissions(directory, Permissions::from_mode(mode))?;
+        let text = other.make(100).expect_err("it is another user's");
+        assert!(text.contains(&*dir.address.to_string_lossy()), "{text}");
         assert!(
             text.contains("SHMEM_SERVICE") && text.contains("another user"),
             "{text}"
         );
         assert!(!text.contains("the id"), "{text}");
     }
-    // What cannot be seen is not said to be missing.
-    let inner = folder.join("inner");
+    // The error does not claim that an inaccessible directory is missing.
+    let inner = directory.join("inner");
     fs::create_dir(&inner)?;
-    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    for order in ["at", "host"] {
-        let order = format!("{order} {}/service", inner.display());
-        let text = match other.ask(order) {
-            Ok(_) => other.ask("make 100").expect_err("another user's"),
+    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    for command in ["at", "host"] {
+        let command = format!("{command} {}/service", inner.display());
+        let text = match other.ask(command) {
+            Ok(_) => other.make(100).expect_err("it is another user's"),
             Err(text) => text,
         };
         assert!(
@@ -858,20 +855,20 @@ pub(crate) fn errors_about_permissions() -> Outcome {
             "{text}"
         );
     }
-    other.ask(format!("at {}", place.address.display()))?;
+    other.use_address(&dir.address)?;
     fs::remove_dir(&inner)?;
-    fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     drop(host);
-    // Its own, and still denied.
+    // A service of the same user to which nobody may connect.
     let own = tempfile::tempdir()?;
     chown(own.path(), Some(OTHER), Some(OTHER))?;
     let address = own.path().join("service");
     let mut host = Peer::start_by(AS_OTHER);
-    host.ask(format!("host {}", address.display()))?;
+    host.serve_at(&address)?;
     fs::set_permissions(&address, Permissions::from_mode(0o000))?;
     let mut client = Peer::start_by(AS_OTHER);
-    client.ask(format!("at {}", address.display()))?;
-    let text = client.ask("make 100").expect_err("nobody may connect");
+    client.use_address(&address)?;
+    let text = client.make(100).expect_err("nobody may connect");
     for part in [
         &*address.to_string_lossy(),
         "connect",
@@ -883,62 +880,59 @@ pub(crate) fn errors_about_permissions() -> Outcome {
     assert!(!text.contains("another user"), "{text}");
     drop((client, host));
     let text = other
-        .ask(format!("host {}", place.address.display()))
-        .expect_err("it may not make a lock there");
-    assert!(text.contains(&*place.address.to_string_lossy()), "{text}");
+        .serve_at(&dir.address)
+        .expect_err("it may not create a lock there");
+    assert!(text.contains(&*dir.address.to_string_lossy()), "{text}");
     assert!(
         text.contains("SHMEM_SERVICE") && text.contains("ermission denied"),
         "{text}"
     );
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// By closing another descriptor of the file, where the service shares its descriptors.
-pub(crate) fn a_lock_that_its_own_process_loses() -> Outcome {
-    let place = Place::new()?;
+/// The process loses the lock when it closes another descriptor of the file, where the service shares its
+/// descriptor table.
+pub(crate) fn host_takes_its_lost_lock_again() -> Outcome {
+    let dir = TestDir::new()?;
     let mut host = Peer::start();
-    if let Err(why) = host.ask("forbid ENOSYS close_range") {
-        return skip(format!("no seccomp filter here: {why}"));
-    }
-    host.ask(format!("host {}", place.address.display()))?;
-    let mut holder = place.peer();
-    let id = holder.ask("make 100")?;
+    forbid_in(&mut host, "ENOSYS", "close_range")?;
+    host.serve_at(&dir.address)?;
+    let mut holder = dir.peer();
+    let id = holder.make(100)?;
     for _ in 0..20 {
-        host.ask(format!("read {}", lock_of(&place.address).display()))?;
-        assert!(ShMemService::start_at(&place.address).is_err());
-        wait_until("it has the lock", || {
-            host_of(&place.address) == Some(host.pid())
+        host.ask(format!("read {}", lock_of(&dir.address).display()))?;
+        assert!(ShMemService::start_at(&dir.address).is_err());
+        wait_until("the host has the lock", || {
+            host_of(&dir.address) == Some(host.pid())
         });
     }
-    place.peer().ask(format!("try {id}"))?;
-    assert_eq!(place.files(), ["service", "service.lock"]);
+    dir.peer().try_open(&id)?;
+    assert_eq!(dir.files(), ["service", "service.lock"]);
     drop((holder, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_read_only_folder() -> Outcome {
-    if has_session() {
-        return skip("there is a folder in /run/user, which comes before that of temporary files");
-    }
+pub(crate) fn read_only_directory_is_an_error_that_names_it() -> Outcome {
+    requires_no_session()?;
     let root = geteuid().is_root();
     let mut wrapper: Vec<&str> = vec!["unshare"];
     if !root {
         wrapper.push("--map-root-user");
     }
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     let script = format!(
         "set -e; mount -t tmpfs -o ro none '{0}'; unset HOME XDG_RUNTIME_DIR SHMEM_SERVICE; \
          export TMPDIR='{0}'; exec \"$@\"",
-        folder.path().display()
+        directory.path().display()
     );
     wrapper.extend(["--mount", "sh", "-c", &script, "sh"]);
     can_start_by(&wrapper)?;
     let mut peer = Peer::start_by(&wrapper);
-    let text = peer.ask("make 100").expect_err("nothing can be made there");
+    let text = peer.make(100).expect_err("nothing can be created there");
     for part in [
-        &*folder.path().to_string_lossy(),
+        &*directory.path().to_string_lossy(),
         "TMPDIR",
         "SHMEM_SERVICE",
         "Read-only",
@@ -946,10 +940,10 @@ pub(crate) fn a_read_only_folder() -> Outcome {
         assert!(text.contains(part), "{part} in {text}");
     }
     let text = peer
-        .ask(format!("host {}/service", folder.path().display()))
+        .serve_at(&directory.path().join("service"))
         .expect_err("the same");
     for part in [
-        &*folder.path().to_string_lossy(),
+        &*directory.path().to_string_lossy(),
         "SHMEM_SERVICE",
         "Read-only",
     ] {

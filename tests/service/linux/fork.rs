@@ -1,4 +1,4 @@
-//! `fork()` without `exec`, by a peer that has threads: the keeper of its connection, and perhaps the
+//! `fork()` without `exec`, in a peer that has threads: the monitor of its connection, and perhaps the
 //! service.
 #![allow(unsafe_code)]
 
@@ -14,250 +14,247 @@ use shmem_providers::{
     RcShMem, RcShMemProvider, ShMem, ShMemProvider, ShMemService, StdShMemProvider,
 };
 
-use super::lifetime::{Place, eventually};
-use super::peer::{Answer, State};
+use super::lifetime::{TestDir, eventually_gone, eventually_has_files, eventually_opens};
+use super::peer::{Answer, Commands, State};
 use testkit::peer::Peer;
-use testkit::{Outcome, fork, natively};
+use testkit::{Outcome, natively};
 
-/// What qemu 7.2 cannot do, unless the child does next to nothing.
+/// What qemu 7.2 cannot do, unless the child does almost nothing.
 pub(crate) const WITH_THREADS: &str = "which ends by itself when a process with threads forks";
 
 pub(crate) fn a_child_holds_what_its_parent_held() -> Outcome {
     natively(WITH_THREADS)?;
     for hosted_by_parent in [true, false] {
-        let place = Place::new()?;
-        let host = (!hosted_by_parent).then(|| place.host());
-        let mut parent = place.peer();
-        let id = parent.ask("make 100")?;
-        parent.ask("put 0 5")?;
-        let told = parent.ask("fork stay")?;
-        let (child, made) = told.split_once(' ').ok_or("two words")?;
-        let mut other = place.peer();
-        assert_eq!(other.ask(format!("open {made}"))?, "200");
-        // Its connection is its own: what the parent lets go, the child still has.
-        parent.ask("drop")?;
-        other.ask(format!("try {id}"))?;
+        let dir = TestDir::new()?;
+        let host = (!hosted_by_parent).then(|| dir.host());
+        let mut parent = dir.peer();
+        let id = parent.make(100)?;
+        parent.put(0, 5)?;
+        let (child, made) = fork(&mut parent, "stay")?;
+        let mut other = dir.peer();
+        assert_eq!(other.open(&made)?, 200);
+        // The child has a connection of its own, and keeps what the parent releases.
+        parent.drop_newest()?;
+        other.try_open(&id)?;
         parent.kill();
-        other.ask(format!("open {id}"))?;
-        assert_eq!(other.ask("get 0")?, "5");
-        other.ask("drop")?;
-        the_child_was_the_last(&mut other, child, &id)?;
+        other.open(&id)?;
+        assert_eq!(other.get(0)?, 5);
+        other.drop_newest()?;
+        assert_last_holder(child, &mut other, &id)?;
         drop((other, host));
-        place.assert_nothing_left();
+        dir.assert_nothing_left();
     }
     Ok(())
 }
 
-pub(crate) fn a_child_that_was_not_announced() -> Outcome {
+pub(crate) fn unannounced_child_registers_what_it_inherited() -> Outcome {
     natively(WITH_THREADS)?;
-    let place = Place::new()?;
-    let mut parent = place.peer();
-    let id = parent.ask("make 100")?;
-    let told = parent.ask("fork plain")?;
-    let (child, made) = told.split_once(' ').ok_or("two words")?;
-    let mut other = place.peer();
-    assert_eq!(other.ask(format!("open {made}"))?, "200");
+    let dir = TestDir::new()?;
+    let mut parent = dir.peer();
+    let id = parent.make(100)?;
+    let (child, made) = fork(&mut parent, "plain")?;
+    let mut other = dir.peer();
+    assert_eq!(other.open(&made)?, 200);
     parent.kill();
-    // It has handed in what it inherited, with its first request.
-    other.ask(format!("try {id}"))?;
-    the_child_was_the_last(&mut other, child, &id)?;
+    // The child has registered what it inherited with its first request.
+    other.try_open(&id)?;
+    assert_last_holder(child, &mut other, &id)?;
     drop(other);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_parent_that_dies_before_its_child_speaks() -> Outcome {
+pub(crate) fn child_keeps_segments_if_its_parent_dies_first() -> Outcome {
     natively(WITH_THREADS)?;
-    let place = Place::new()?;
-    let host = place.host();
-    let mut parent = place.peer();
-    let id = parent.ask("make 100")?;
-    parent.ask("put 0 5")?;
-    // The child waits until its parent is dead.
-    let child = parent.ask("fork orphan")?;
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut parent = dir.peer();
+    let id = parent.make(100)?;
+    parent.put(0, 5)?;
+    // The child waits until its parent has ended.
+    let child = parent.ask_for("fork orphan")?;
     parent.kill();
-    let mut other = place.peer();
-    other.ask(format!("open {id}"))?;
-    assert_eq!(other.ask("get 0")?, "5");
-    other.ask("drop")?;
+    let mut other = dir.peer();
+    other.open(&id)?;
+    assert_eq!(other.get(0)?, 5);
+    other.drop_newest()?;
     thread::sleep(Duration::from_millis(500));
-    other.ask(format!("try {id}"))?;
-    the_child_was_the_last(&mut other, &child, &id)?;
+    other.try_open(&id)?;
+    assert_last_holder(child, &mut other, &id)?;
     drop((other, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_service_that_dies_between() -> Outcome {
+pub(crate) fn child_keeps_segments_after_host_dies_during_fork() -> Outcome {
     natively(WITH_THREADS)?;
-    let place = Place::new()?;
-    let host = place.host();
-    let mut parent = place.peer();
-    let id = parent.ask("make 100")?;
-    // The child waits until its parent is dead, and so is the service.
-    let child = parent.ask("fork orphan")?;
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut parent = dir.peer();
+    let id = parent.make(100)?;
+    // The child waits until its parent has ended, when the service has ended as well.
+    let child = parent.ask_for("fork orphan")?;
     host.kill();
     parent.kill();
     thread::sleep(Duration::from_millis(300));
-    let mut other = place.peer();
-    eventually(&mut other, &format!("try {id}"), "");
-    the_child_was_the_last(&mut other, &child, &id)?;
+    let mut other = dir.peer();
+    eventually_opens(&mut other, &id);
+    assert_last_holder(child, &mut other, &id)?;
     drop(other);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_service_that_dies_afterwards() -> Outcome {
+pub(crate) fn idle_child_keeps_segments_after_host_dies() -> Outcome {
     natively(WITH_THREADS)?;
-    let place = Place::new()?;
-    let host = place.host();
-    let mut parent = place.peer();
-    let id = parent.ask("make 100")?;
-    // The child asks for nothing of its own.
-    let told = parent.ask("fork idle")?;
-    let child = told.split(' ').next().ok_or("a number")?;
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut parent = dir.peer();
+    let id = parent.make(100)?;
+    // The child makes no request.
+    let (child, _) = fork(&mut parent, "idle")?;
     parent.kill();
     host.kill();
     thread::sleep(Duration::from_millis(300));
-    let mut other = place.peer();
-    other.ask(format!("try {id}"))?;
-    the_child_was_the_last(&mut other, child, &id)?;
+    let mut other = dir.peer();
+    other.try_open(&id)?;
+    assert_last_holder(child, &mut other, &id)?;
     drop(other);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_child_that_never_speaks() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut parent = place.peer();
-    let id = parent.ask("make 100")?;
-    let before = host.ask("files")?;
-    parent.ask("fork die")?;
-    parent.ask("make 100")?;
-    parent.ask("drop")?;
-    parent.ask(format!("try {id}"))?;
-    // What is let go is closed by another thread.
-    eventually(&mut host, "files", &before);
+pub(crate) fn silent_child_leaks_no_descriptors() -> Outcome {
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut parent = dir.peer();
+    let id = parent.make(100)?;
+    let before = host.files()?;
+    parent.execute("fork die")?;
+    parent.make(100)?;
+    parent.drop_newest()?;
+    parent.try_open(&id)?;
+    // Another thread of the host closes what was released.
+    eventually_has_files(&mut host, before);
     drop((parent, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_fork_that_never_happens() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut parent = place.peer();
-    parent.ask("make 100")?;
-    let full = host.ask("files")?;
-    parent.ask("fork never")?;
-    // The lock is free for the thread that had it held, although it has not called `post_fork`.
-    parent.ask("drop")?;
-    assert_eq!(host.ask("files")?, full);
-    // What the fork would have held is let go after ten.
-    let one_less = (full.parse::<u32>()? - 1).to_string();
-    for _ in 0..200 {
-        if host.ask("files")? == one_less {
-            break;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    assert_eq!(host.ask("files")?, one_less);
+pub(crate) fn announced_fork_that_never_happens_expires() -> Outcome {
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut parent = dir.peer();
+    parent.make(100)?;
+    let full = host.files()?;
+    parent.execute("fork never")?;
+    // The thread that holds the lock for the fork can use the provider without calling `post_fork`.
+    parent.drop_newest()?;
+    assert_eq!(host.files()?, full);
+    // What the child would have held is released after ten seconds.
+    eventually_has_files(&mut host, full - 1);
     drop((parent, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn hundreds_of_forks() -> Outcome {
+pub(crate) fn hundreds_of_forks_leak_no_descriptors() -> Outcome {
     natively(WITH_THREADS)?;
     for hosted_by_parent in [true, false] {
-        let place = Place::new()?;
-        let host = (!hosted_by_parent).then(|| place.host());
-        let mut parent = place.peer();
-        let id = parent.ask("make 100")?;
+        let dir = TestDir::new()?;
+        let host = (!hosted_by_parent).then(|| dir.host());
+        let mut parent = dir.peer();
+        let id = parent.make(100)?;
         for _ in 0..10 {
-            parent.ask("fork die")?;
+            parent.execute("fork die")?;
         }
-        let files = parent.ask("files")?;
+        let files = parent.files()?;
         for turn in 0..300 {
-            parent.ask(if turn % 2 == 0 {
-                "fork die"
-            } else {
-                "fork leave"
-            })?;
+            let how = if turn % 2 == 0 { "die" } else { "leave" };
+            parent.execute(format!("fork {how}"))?;
         }
-        eventually(&mut parent, "files", &files);
-        parent.ask(format!("try {id}"))?;
+        eventually_has_files(&mut parent, files);
+        parent.try_open(&id)?;
         drop((parent, host));
-        place.assert_nothing_left();
+        dir.assert_nothing_left();
     }
     Ok(())
 }
 
-pub(crate) fn children_of_children() -> Outcome {
+pub(crate) fn generations_of_children_leak_no_descriptors() -> Outcome {
     natively(WITH_THREADS)?;
-    let place = Place::new()?;
-    let host = place.host();
-    let mut parent = place.peer();
-    let id = parent.ask("make 100")?;
-    let told = parent.ask("fork line")?;
-    let counts: Vec<_> = told.split(' ').collect();
-    // Each of twenty generations has one descriptor more, of the pipe that it answers through.
-    let first: usize = counts[0].parse()?;
-    let wanted: Vec<_> = (first..first + 20).map(|count| count.to_string()).collect();
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut parent = dir.peer();
+    let id = parent.make(100)?;
+    let answer = parent.ask("fork generations")?;
+    let counts: Vec<usize> = answer
+        .split(' ')
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    // Each of the twenty generations has one descriptor more: the pipe for its answer.
+    let wanted: Vec<_> = (counts[0]..counts[0] + 20).collect();
     assert_eq!(counts, wanted);
-    parent.ask(format!("try {id}"))?;
+    parent.try_open(&id)?;
     drop((parent, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn counted_providers_while_threads_use_them() -> Outcome {
+pub(crate) fn shared_providers_fork_while_threads_use_them() -> Outcome {
     natively(WITH_THREADS)?;
-    let place = Place::new()?;
-    let host = place.host();
-    let mut parent = place.peer();
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut parent = dir.peer();
     for kind in ["served", "announced", "plain"] {
-        parent.ask(format!("fork counted-{kind}"))?;
+        parent.execute(format!("fork shared-{kind}"))?;
     }
     drop(parent);
-    // By an address that is not chosen, but found in the environment.
-    let mut parent = Peer::started(Peer::command().env(ShMemService::ENV, &place.address));
-    parent.ask("fork counted-served")?;
+    // The same with an address in the environment.
+    let mut parent = Peer::started(Peer::command().env(ShMemService::ENV, &dir.address));
+    parent.execute("fork shared-served")?;
     drop((parent, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// Nobody gets the provider meanwhile, however long it takes.
-pub(crate) fn a_fork_that_takes_longer_than_a_second() -> Outcome {
+/// No other thread can use the provider before the fork is over, however long that takes.
+pub(crate) fn slow_fork_keeps_other_threads_out() -> Outcome {
     natively(WITH_THREADS)?;
-    let place = Place::new()?;
-    let host = place.host();
-    let mut parent = place.peer();
-    parent.ask("fork counted-slow")?;
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let mut parent = dir.peer();
+    parent.execute("fork shared-slow")?;
     drop((parent, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// Kills the child, with which its segment goes.
-fn the_child_was_the_last(
+/// Has a peer fork a child that waits to be killed. Returns the number of the child and what it reports.
+pub(crate) fn fork(
+    parent: &mut Peer,
+    how: &str,
+) -> Result<(libc::pid_t, String), Box<dyn std::error::Error>> {
+    let answer = parent.ask(format!("fork {how}"))?;
+    let (child, report) = answer.split_once(' ').ok_or("there is no number")?;
+    Ok((child.parse()?, report.to_owned()))
+}
+
+/// Kills the child, and checks that it was the last holder of the segment.
+fn assert_last_holder(
+    child: libc::pid_t,
     other: &mut Peer,
-    child: &str,
     id: &str,
 ) -> Result<(), Box<dyn std::error::Error>> {
     kill(child)?;
-    let gone = format!("knows no holder of segment {id}");
-    eventually(other, &format!("try {id}"), &gone);
+    eventually_gone(other, id);
     Ok(())
 }
 
-/// Ends a process by SIGKILL and waits until it has. It is a child of a peer, so it is looked up.
-pub(crate) fn kill(child: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let number: i32 = child.parse()?;
-    // SAFETY: no memory is involved. The child waits to be killed, so the number is its own.
-    unsafe { libc::kill(number, libc::SIGKILL) };
+/// Ends a child of a peer by SIGKILL and waits for its end.
+pub(crate) fn kill(child: libc::pid_t) -> Result<(), Box<dyn std::error::Error>> {
+    // SAFETY: the call accesses no memory. The child waits to be killed, so the number is its own.
+    unsafe { libc::kill(child, libc::SIGKILL) };
     let stat = format!("/proc/{child}/stat");
     for _ in 0..2000 {
         if std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")) {
@@ -268,31 +265,31 @@ pub(crate) fn kill(child: &str) -> Result<(), Box<dyn std::error::Error>> {
     Err(format!("process {child} does not end").into())
 }
 
-/// Children that wait to be killed when they have done what they are for.
+/// Children that report and then wait to be killed.
 const STAYING: [&str; 3] = ["stay", "plain", "idle"];
 
 /// What a peer does.
-pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
+pub(crate) fn execute(state: &mut State, what: &str) -> Answer {
     if what == "never" {
         state.provider.pre_fork()?;
         return Ok(String::new());
     }
     match what {
-        "counted-served" => {
+        "shared-served" => {
             let provider = RcShMemProvider::from(state.provider.clone());
-            return counted(provider, true, 50, Duration::ZERO);
+            return fork_beside_threads(provider, true, 50, Duration::ZERO);
         }
-        "counted-slow" => {
+        "shared-slow" => {
             let provider = RcShMemProvider::from(state.provider.clone());
-            return counted(provider, true, 3, Duration::from_millis(1500));
+            return fork_beside_threads(provider, true, 3, Duration::from_millis(1500));
         }
-        "counted-announced" => {
+        "shared-announced" => {
             let provider = RcShMemProvider::<StdShMemProvider>::new()?;
-            return counted(provider, true, 50, Duration::ZERO);
+            return fork_beside_threads(provider, true, 50, Duration::ZERO);
         }
-        "counted-plain" => {
+        "shared-plain" => {
             let provider = RcShMemProvider::<StdShMemProvider>::new()?;
-            return counted(provider, false, 50, Duration::ZERO);
+            return fork_beside_threads(provider, false, 50, Duration::ZERO);
         }
         _ => {}
     }
@@ -302,21 +299,21 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     if announced {
         state.provider.pre_fork()?;
     }
-    // SAFETY: the child uses nothing that another thread could have been changing, or the allocator,
-    // which looks after itself.
-    let child = unsafe { fork() };
+    // SAFETY: the child uses nothing that another thread may have been changing, except for the allocator,
+    // which supports that.
+    let child = unsafe { testkit::fork() };
     if child == 0 {
         pipe.close_read_end();
-        let told = as_child(state, what, parent, &mut pipe);
-        let _ = pipe.write_all(told.unwrap_or_else(|error| error.to_string()).as_bytes());
+        let report = as_child(state, what, parent, &mut pipe);
+        let _ = pipe.write_all(report.unwrap_or_else(|error| error.to_string()).as_bytes());
         pipe.close_write_end();
         if STAYING.contains(&what) || what == "orphan" {
             loop {
-                // SAFETY: no preconditions.
+                // SAFETY: the call has no preconditions.
                 unsafe { libc::pause() };
             }
         }
-        // SAFETY: no preconditions.
+        // SAFETY: the call has no preconditions.
         unsafe { libc::_exit(0) };
     }
     pipe.close_write_end();
@@ -326,22 +323,20 @@ pub(crate) fn obey(state: &mut State, what: &str) -> Answer {
     if what == "orphan" {
         return Ok(child.to_string());
     }
-    let mut told = String::new();
-    pipe.read_to_string(&mut told)?;
+    let mut report = String::new();
+    pipe.read_to_string(&mut report)?;
     if STAYING.contains(&what) {
-        return Ok(format!("{child} {told}"));
+        return Ok(format!("{child} {report}"));
     }
     let mut status = 0;
-    // SAFETY: the pointer is valid for the write of a status.
+    // SAFETY: the pointer is valid for writes of a status.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
-    Ok(told)
+    Ok(report)
 }
 
-/// Forks so many children while four threads use the provider and two more do nothing but what takes
-/// locks of the standard library. Each child uses the provider as well, and what its parent held.
-///
-/// The fork takes so long at least.
-fn counted<P>(
+/// Forks `count` children while four threads use the provider and two more take locks of the standard library.
+/// Each child uses the provider and what its parent held. Each fork takes `duration` at least.
+fn fork_beside_threads<P>(
     mut provider: RcShMemProvider<P>,
     announced: bool,
     count: u32,
@@ -367,7 +362,7 @@ where
         };
         let start_others = || {
             while !stop.load(Relaxed) {
-                // So many at once that the library's list of them has to grow, under its lock.
+                // So many that a list of the standard library has to grow, which happens under a lock.
                 let all_there = Arc::new(Barrier::new(20));
                 let many = (0..20).map(|_| {
                     let all_there = Arc::clone(&all_there);
@@ -382,7 +377,7 @@ where
         let change_environment = || {
             while !stop.load(Relaxed) {
                 for _ in 0..100 {
-                    // SAFETY: this program reads the environment by the standard library alone.
+                    // SAFETY: this program reads the environment by the standard library only.
                     unsafe { std::env::set_var("SHMEM_TEST_NOISE", "1") };
                 }
                 thread::sleep(Duration::from_micros(50));
@@ -412,9 +407,8 @@ fn fork_once<P: ShMemProvider>(
         provider.pre_fork()?;
     }
     thread::sleep(duration);
-    // SAFETY: the child uses the provider, which is made for that, and the allocator, which looks after
-    // itself.
-    let child = unsafe { fork() };
+    // SAFETY: the child uses the provider and the allocator only, which both support that.
+    let child = unsafe { testkit::fork() };
     if child == 0 {
         let mut uses_it = || -> Result<bool, shmem_providers::Error> {
             if announced {
@@ -427,20 +421,20 @@ fn fork_once<P: ShMemProvider>(
         };
         let outcome = uses_it();
         if outcome.is_err() {
-            // Without the locks of the standard library.
+            // `eprintln!` would take a lock of the standard library.
             let text = format!("in a child: {outcome:?}\n");
-            // SAFETY: the pointer is valid for reads of so many bytes.
+            // SAFETY: the pointer is valid for reads of `text.len()` bytes.
             unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
         }
         let code = i32::from(!outcome.is_ok_and(|right| right));
-        // SAFETY: no preconditions.
+        // SAFETY: the call has no preconditions.
         unsafe { libc::_exit(code) };
     }
     if announced {
         provider.post_fork(false)?;
     }
     let mut status = 0;
-    // SAFETY: the pointer is valid for the write of a status.
+    // SAFETY: the pointer is valid for writes of a status.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     if status != 0 {
         return Err(format!("a child ended with status {status:#x}").into());
@@ -470,38 +464,38 @@ fn as_child(state: &mut State, what: &str, parent: u32, pipe: &mut Pipe) -> Answ
             state.provider.post_fork(true)?;
             return Ok(String::new());
         }
-        "line" => return line(state, 20),
+        "generations" => return generations(state, 20),
         _ => state.provider.post_fork(true)?,
     }
     state.make(200)
 }
 
-/// Each of so many generations forks the next, and says how many descriptors it has.
-fn line(state: &mut State, generations: u32) -> Answer {
+/// Each generation forks the next one. Returns the number of descriptors of each.
+fn generations(state: &mut State, left: u32) -> Answer {
     state.provider.post_fork(true)?;
     state.make(10)?;
     state.segments.pop();
     let files = std::fs::read_dir("/proc/self/fd")?.count().to_string();
-    if generations == 1 {
+    if left == 1 {
         return Ok(files);
     }
     let mut pipe = Pipe::new()?;
     state.provider.pre_fork()?;
-    // SAFETY: as above.
-    let child = unsafe { fork() };
+    // SAFETY: as in `execute`.
+    let child = unsafe { testkit::fork() };
     if child == 0 {
         pipe.close_read_end();
-        let told = line(state, generations - 1).unwrap_or_else(|error| error.to_string());
-        let _ = pipe.write_all(told.as_bytes());
-        // SAFETY: no preconditions.
+        let report = generations(state, left - 1).unwrap_or_else(|error| error.to_string());
+        let _ = pipe.write_all(report.as_bytes());
+        // SAFETY: the call has no preconditions.
         unsafe { libc::_exit(0) };
     }
     pipe.close_write_end();
     state.provider.post_fork(false)?;
-    let mut told = String::new();
-    pipe.read_to_string(&mut told)?;
+    let mut report = String::new();
+    pipe.read_to_string(&mut report)?;
     let mut status = 0;
-    // SAFETY: the pointer is valid for the write of a status.
+    // SAFETY: the pointer is valid for writes of a status.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
-    Ok(format!("{files} {told}"))
+    Ok(format!("{files} {report}"))
 }

@@ -7,42 +7,42 @@ use std::{fs, thread};
 use shmem_providers::{ShMem, ShMemId, ShMemProvider};
 use tempfile::TempDir;
 
-use super::peer::Provider;
+use super::peer::{Commands, Provider};
 use testkit::Outcome;
 use testkit::peer::Peer;
 
-/// A folder with an address in it.
-pub(crate) struct Place {
-    folder: TempDir,
+/// A directory for an address, which must be empty in the end.
+pub(crate) struct TestDir {
+    directory: TempDir,
     pub(crate) address: PathBuf,
 }
 
-impl Place {
+impl TestDir {
     pub(crate) fn new() -> Result<Self, std::io::Error> {
-        let folder = tempfile::tempdir()?;
-        let address = folder.path().join("service");
-        Ok(Self { folder, address })
+        let directory = tempfile::tempdir()?;
+        let address = directory.path().join("service");
+        Ok(Self { directory, address })
     }
 
-    /// A client here.
+    /// Starts a client of this address.
     pub(crate) fn peer(&self) -> Peer {
         let mut peer = Peer::start();
-        let order = format!("at {}", self.address.display());
-        peer.ask(order).expect("a provider needs nothing");
+        peer.use_address(&self.address)
+            .expect("creating a provider cannot fail");
         peer
     }
 
-    /// A program that serves here.
+    /// Starts a program that serves at this address.
     pub(crate) fn host(&self) -> Peer {
         let mut peer = Peer::start();
-        let order = format!("host {}", self.address.display());
-        peer.ask(order).expect("nobody else serves here");
+        peer.serve_at(&self.address)
+            .expect("no other process serves here");
         peer
     }
 
-    /// What is in the folder.
+    /// Returns the names in the directory, sorted.
     pub(crate) fn files(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).expect("it is ours");
+        let entries = fs::read_dir(self.directory.path()).expect("it is ours");
         let names = entries.flatten().map(|entry| entry.file_name());
         let mut names: Vec<_> = names
             .map(|name| name.to_string_lossy().into_owned())
@@ -57,147 +57,164 @@ impl Place {
     }
 }
 
-/// Asks until the answer is this one.
+/// Repeats an attempt until it succeeds.
 #[track_caller]
-pub(crate) fn eventually(peer: &mut Peer, order: &str, wanted: &str) {
-    // Nothing takes longer than an awaited fork, which is given up after ten.
+pub(crate) fn eventually(mut attempt: impl FnMut() -> Result<(), String>) {
+    // The longest deadline of the service is that of an announced fork, 10 seconds.
     let end = Instant::now() + Duration::from_secs(40);
-    loop {
-        let answer = peer.ask(order).unwrap_or_else(|error| error);
-        // Of an error, which has several words, a part is enough.
-        if answer == wanted || wanted.contains(' ') && answer.contains(wanted) {
-            return;
-        }
-        assert!(Instant::now() < end, "{order}: {answer}, not {wanted}");
+    while let Err(reason) = attempt() {
+        assert!(Instant::now() < end, "after 40 seconds: {reason}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
+/// Waits until the peer can open the segment.
+#[track_caller]
+pub(crate) fn eventually_opens(peer: &mut Peer, id: &str) {
+    eventually(|| peer.try_open(id));
+}
+
+/// Waits until the segment has no holder.
+#[track_caller]
+pub(crate) fn eventually_gone(peer: &mut Peer, id: &str) {
+    let gone = format!("knows no holder of segment {id}");
+    eventually(|| match peer.try_open(id) {
+        Ok(()) => Err(format!("{id} can still be opened")),
+        Err(error) if error.contains(&gone) => Ok(()),
+        Err(error) => Err(error),
+    });
+}
+
+/// Waits until the peer has this number of open descriptors.
+#[track_caller]
+pub(crate) fn eventually_has_files(peer: &mut Peer, wanted: usize) {
+    eventually(|| match peer.files()? {
+        count if count == wanted => Ok(()),
+        count => Err(format!("{count} descriptors are open, not {wanted}")),
+    });
+}
+
 pub(crate) fn ids_outlive_their_creator() -> Outcome {
-    let place = Place::new()?;
-    let host = place.host();
-    let (mut a, mut b) = (place.peer(), place.peer());
-    let id = a.ask("make 70000")?;
+    let dir = TestDir::new()?;
+    let host = dir.host();
+    let (mut a, mut b) = (dir.peer(), dir.peer());
+    let id = a.make(70000)?;
     assert_eq!((id.len(), &id[..1]), (19, "s"));
-    a.ask("put 69999 1")?;
-    assert_eq!(b.ask(format!("open {id}"))?, "70000");
-    b.ask("put 0 2")?;
+    a.put(69999, 1)?;
+    assert_eq!(b.open(&id)?, 70000);
+    b.put(0, 2)?;
     a.kill();
-    let mut c = place.peer();
-    assert_eq!(c.ask(format!("open {id}"))?, "70000");
-    assert_eq!(
-        (c.ask("get 69999")?, c.ask("get 0")?),
-        ("1".into(), "2".into())
-    );
+    let mut c = dir.peer();
+    assert_eq!(c.open(&id)?, 70000);
+    assert_eq!((c.get(69999)?, c.get(0)?), (1, 2));
     b.kill();
     c.kill();
-    let mut d = place.peer();
-    let gone = format!("knows no holder of segment {id}");
-    eventually(&mut d, &format!("try {id}"), &gone);
+    let mut d = dir.peer();
+    eventually_gone(&mut d, &id);
     drop((d, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn what_only_a_dead_client_held_is_let_go() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut other = place.peer();
-    let kept = other.ask("make 100")?;
-    let files = host.ask("files")?;
+pub(crate) fn segments_of_dead_clients_are_released() -> Outcome {
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut other = dir.peer();
+    let kept = other.make(100)?;
+    let files = host.files()?;
     for _ in 0..5 {
-        let mut peer = place.peer();
+        let mut peer = dir.peer();
         let mut ids = Vec::new();
         for _ in 0..20 {
-            ids.push(peer.ask("make 1000")?);
+            ids.push(peer.make(1000)?);
         }
-        peer.ask(format!("open {kept}"))?;
-        assert_ne!(host.ask("files")?, files);
+        peer.open(&kept)?;
+        assert_ne!(host.files()?, files);
         peer.kill();
-        eventually(&mut host, "files", &files);
+        eventually_has_files(&mut host, files);
         for id in ids {
-            assert!(other.ask(format!("try {id}")).is_err());
+            assert!(other.try_open(&id).is_err());
         }
-        other.ask(format!("try {kept}"))?;
+        other.try_open(&kept)?;
     }
-    other.ask("drop")?;
-    assert!(other.ask(format!("try {kept}")).is_err());
+    other.drop_newest()?;
+    assert!(other.try_open(&kept).is_err());
     drop((other, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
 pub(crate) fn everything_is_close_on_exec() -> Outcome {
-    let place = Place::new()?;
-    // The first one is host as well.
-    let (mut a, mut b) = (place.peer(), place.peer());
-    // What they have themselves inherited from who runs the tests.
+    let dir = TestDir::new()?;
+    // The first one is also the host.
+    let (mut a, mut b) = (dir.peer(), dir.peer());
+    // What they have inherited from the program that runs the tests.
     let inherited = [a.ask("inherited")?, b.ask("inherited")?];
-    let id = a.ask("make 100")?;
-    b.ask(format!("open {id}"))?;
-    b.ask("make 100")?;
+    let id = a.make(100)?;
+    b.open(&id)?;
+    b.make(100)?;
     assert_eq!([a.ask("inherited")?, b.ask("inherited")?], inherited);
     drop(b);
     drop(a);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
 pub(crate) fn the_service_maps_nothing() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut peer = place.peer();
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut peer = dir.peer();
     for _ in 0..10 {
-        peer.ask("make 100000")?;
+        peer.make(100_000)?;
     }
     assert_eq!(
         (peer.ask("mappings")?, host.ask("mappings")?),
         ("10".into(), "0".into())
     );
     drop((peer, host));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
 pub(crate) fn a_stopped_service_leaves_no_file() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut provider = Provider::at(&place.address);
-    // It is connected, and holds nothing any more.
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut provider = Provider::at(&dir.address);
+    // The provider is connected and holds nothing any more.
     drop(provider.new_shmem(100)?);
-    assert_eq!(place.files(), ["service", "service.lock"]);
-    let before = host.ask("files")?;
-    host.ask("unhost")?;
-    assert_ne!(host.ask("files")?, before);
-    place.assert_nothing_left();
-    // The provider serves itself now.
+    assert_eq!(dir.files(), ["service", "service.lock"]);
+    let before = host.files()?;
+    host.stop_serving()?;
+    assert_ne!(host.files()?, before);
+    dir.assert_nothing_left();
+    // Now the provider hosts a service.
     drop(provider.new_shmem(100)?);
-    assert_eq!(place.files(), ["service", "service.lock"]);
+    assert_eq!(dir.files(), ["service", "service.lock"]);
     drop(provider);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
 pub(crate) fn clients_survive_a_stop() -> Outcome {
-    let place = Place::new()?;
-    let mut host = place.host();
-    let mut provider = Provider::at(&place.address);
-    let mut other = place.peer();
+    let dir = TestDir::new()?;
+    let mut host = dir.host();
+    let mut provider = Provider::at(&dir.address);
+    let mut other = dir.peer();
     let ours = provider.new_shmem(100)?;
-    let theirs = other.ask("make 100")?;
+    let theirs = other.make(100)?;
     for round in 0..10 {
-        host.ask("unhost")?;
-        let mut fresh = place.peer();
-        fresh.ask(format!("open {theirs}"))?;
-        fresh.ask(format!("open {}", ours.id()))?;
+        host.stop_serving()?;
+        let mut fresh = dir.peer();
+        fresh.open(&theirs)?;
+        fresh.open(&ours.id())?;
         assert_eq!(
             provider.shmem_from_id(ShMemId::from_string(&theirs))?.len(),
             100
         );
-        other.ask(format!("try {}", ours.id()))?;
+        other.try_open(&ours.id())?;
         drop(fresh);
-        // Whoever has become the host may be any of us, so there is none to start.
-        let again = host.ask(format!("host {}", place.address.display()));
+        // One of the clients is the host now, so that no service can be started.
+        let again = host.serve_at(&dir.address);
         assert!(again.is_err(), "round {round}");
     }
     drop((other, host));
@@ -211,6 +228,6 @@ pub(crate) fn clients_survive_a_stop() -> Outcome {
     }
     assert_eq!(provider.shmem_from_id(ours.id())?.len(), 100);
     drop((ours, provider));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }

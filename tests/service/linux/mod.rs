@@ -1,17 +1,17 @@
 //! The tests of this program.
 
 mod attack;
+mod discovery;
 mod election;
 mod files;
 mod fork;
 mod lifetime;
-mod meeting;
 mod peer;
 mod raw;
 mod start;
 mod threads;
 
-use attack::{crowds, descriptors, exhaustion, frames, slow, stopped, strangers};
+use attack::{addresses, crowds, descriptors, exhaustion, frames, slow, stopped};
 use libtest_mimic::Arguments;
 
 #[allow(clippy::too_many_lines, reason = "a list")]
@@ -22,131 +22,131 @@ pub(crate) fn main() {
     let trials = testkit::trials! {
         lifetime: [
             ids_outlive_their_creator,
-            what_only_a_dead_client_held_is_let_go,
+            segments_of_dead_clients_are_released,
             everything_is_close_on_exec,
             the_service_maps_nothing,
             a_stopped_service_leaves_no_file,
             clients_survive_a_stop,
         ]
-        meeting: [
-            programs_of_a_user_meet_by_themselves,
-            an_address_in_the_environment,
-            programs_in_different_pid_namespaces,
-            two_addresses_are_two_worlds,
-            addresses_that_cannot_be,
+        discovery: [
+            programs_of_a_user_share_the_default_address,
+            address_in_the_environment_is_used,
+            programs_in_different_pid_namespaces_share_segments,
+            ids_of_one_address_are_unknown_at_another,
+            impossible_addresses_are_errors,
             only_one_serves_at_an_address,
         ]
         election: [
-            the_host_is_killed_a_hundred_times,
-            a_segment_that_only_a_silent_client_holds,
-            everybody_is_killed,
-            a_host_that_shares_its_descriptors,
+            clients_survive_a_hundred_killed_hosts,
+            segment_of_an_idle_client_survives_its_host,
+            nothing_is_left_after_all_are_killed,
+            inherited_sockets_of_a_dead_host_block_nobody,
         ]
         files: [
-            a_swapped_folder,
-            a_folder_of_another_user,
-            parents_that_others_may_rename,
-            a_relative_address_and_another_working_directory,
-            an_emptied_folder,
-            an_emptied_folder_again_and_again,
-            a_removed_folder,
-            a_missing_lock_unseats_nobody,
-            a_missing_lock_of_a_stopped_host,
-            an_old_host_beside_a_new_one,
-            a_squatted_folder,
-            back_in_the_first_folder,
-            another_root_directory,
-            another_user_by_now,
-            a_user_that_is_not_mapped,
-            more_rights_than_the_user,
+            files_in_a_swapped_directory_are_left_alone,
+            directory_of_another_user_is_refused,
+            parents_that_others_may_rename_are_refused,
+            relative_address_does_not_follow_the_working_directory,
+            host_recreates_its_removed_files,
+            clients_survive_repeated_removal_of_the_files,
+            clients_survive_removal_of_the_directory,
+            host_without_a_lock_is_not_replaced,
+            stopped_host_without_a_lock_is_not_replaced,
+            segments_move_from_an_old_host_to_a_new_one,
+            home_is_used_if_the_directory_is_squatted,
+            first_directory_is_used_again_once_it_is_usable,
+            host_serves_its_old_address_after_chroot,
+            host_that_changes_its_user_is_replaced,
+            unmapped_user_is_refused,
+            variables_are_ignored_in_setuid_programs,
             nothing_is_left_after_errors,
-            what_a_killed_host_has_left,
-            what_exit_has_left,
-            other_spellings_in_one_process,
-            sockets_of_other_programs,
-            errors_about_addresses,
-            errors_about_permissions,
-            a_lock_that_its_own_process_loses,
-            a_read_only_folder,
+            files_of_a_killed_host_are_removed,
+            files_left_by_exit_are_removed,
+            other_spellings_of_the_address_keep_the_lock,
+            sockets_of_other_programs_are_left_alone,
+            address_errors_name_path_source_and_cure,
+            permission_errors_name_path_and_cause,
+            host_takes_its_lost_lock_again,
+            read_only_directory_is_an_error_that_names_it,
         ]
         fork: [
             a_child_holds_what_its_parent_held,
-            a_child_that_was_not_announced,
-            a_parent_that_dies_before_its_child_speaks,
-            a_service_that_dies_between,
-            a_service_that_dies_afterwards,
-            a_child_that_never_speaks,
-            a_fork_that_never_happens,
-            a_fork_that_takes_longer_than_a_second,
-            hundreds_of_forks,
-            children_of_children,
-            counted_providers_while_threads_use_them,
+            unannounced_child_registers_what_it_inherited,
+            child_keeps_segments_if_its_parent_dies_first,
+            child_keeps_segments_after_host_dies_during_fork,
+            idle_child_keeps_segments_after_host_dies,
+            silent_child_leaks_no_descriptors,
+            announced_fork_that_never_happens_expires,
+            slow_fork_keeps_other_threads_out,
+            hundreds_of_forks_leak_no_descriptors,
+            generations_of_children_leak_no_descriptors,
+            shared_providers_fork_while_threads_use_them,
         ]
         threads: [
             many_threads_share_a_provider,
-            counted_providers_of_every_kind,
+            shared_providers_work_over_every_mechanism,
             segments_are_released_once,
-            drops_with_a_dead_service,
+            segments_drop_without_a_service,
         ]
         frames: [
-            nothing_is_said,
-            one_byte_and_then_nothing,
-            one_byte_a_second,
-            random_bytes,
-            lies_about_form,
-            lies_about_ids,
+            silent_connections_are_closed,
+            incomplete_frames_end_the_connection,
+            slow_frames_end_the_connection,
+            random_bytes_harm_nobody,
+            malformed_frames_end_the_connection,
+            ids_of_others_cannot_be_taken_or_released,
         ]
         descriptors: [
-            with_every_frame,
-            of_what_is_no_memory,
-            of_memory_that_can_shrink,
-            that_are_never_taken,
-            a_segment_of_2_to_the_60_bytes,
+            unexpected_descriptors_end_the_connection,
+            descriptors_of_other_objects_are_refused,
+            memory_that_can_shrink_is_refused,
+            unread_replies_are_bounded,
+            segment_of_2_to_the_60_bytes_is_refused,
         ]
         crowds: [
-            a_thousand_connections,
-            a_thousand_holders,
-            a_million_segments,
-            a_thousand_forks,
-            no_descriptors_left_in_the_host,
+            a_thousand_connections_block_nobody,
+            a_thousand_holders_block_nobody,
+            segments_of_a_client_are_bounded,
+            announced_forks_are_bounded,
+            host_without_descriptors_still_hands_out_segments,
         ]
         exhaustion: [
-            one_that_sends_what_takes_long_to_close,
-            ten_that_send_what_takes_long_to_close,
-            ten_that_put_it_where_nobody_looks_at_it,
-            one_that_connects_all_the_time,
-            ten_that_connect_all_the_time,
-            one_that_takes_what_there_is,
-            ten_that_take_what_there_is,
-            ten_from_another_pid_namespace,
-            ten_that_announce_forks,
+            one_sender_of_slow_descriptors_blocks_nobody,
+            ten_senders_of_slow_descriptors_block_nobody,
+            slow_descriptors_in_the_backlog_block_nobody,
+            one_constant_connector_blocks_nobody,
+            ten_constant_connectors_block_nobody,
+            one_hoarder_blocks_nobody,
+            ten_hoarders_block_nobody,
+            ten_hoarders_of_another_pid_namespace_block_nobody,
+            announced_forks_use_little_memory,
             memory_is_freed_by_another_thread,
         ]
         slow: [
-            a_service_that_is_silent,
-            a_service_that_is_slow,
-            a_service_that_says_one_byte_at_a_time,
-            a_service_that_sends_what_takes_long_to_close,
-            letting_go_does_not_wait,
-            many_threads_and_a_host_that_is_stopped,
-            a_client_without_room_for_a_descriptor,
+            silent_service_blocks_no_client,
+            slow_service_blocks_no_client,
+            service_that_sends_single_bytes_blocks_no_client,
+            service_that_sends_slow_descriptors_blocks_no_client,
+            release_does_not_wait,
+            deadlines_of_threads_do_not_add_up,
+            client_without_descriptors_gets_an_error_that_names_the_limit,
         ]
         start: [
             notifications_of_message_queues_stay,
             record_locks_stay,
-            a_file_that_does_not_get_closed,
-            a_folder_that_does_not_answer,
+            start_does_not_wait_for_a_silent_file,
+            start_in_a_silent_directory_is_an_error,
         ]
         stopped: [
-            clients_that_are_stopped,
-            clients_that_are_killed_at_any_moment,
-            a_host_that_is_stopped,
+            stopped_clients_keep_their_segments_and_block_nobody,
+            clients_killed_at_any_moment_harm_nobody,
+            stopped_host_is_an_error,
         ]
-        strangers: [
-            files_of_dead_services,
+        addresses: [
+            files_of_dead_services_are_replaced,
             another_user_is_turned_away,
-            another_user_takes_the_address_first,
-            folders_that_are_not_ours,
+            address_taken_by_another_user_is_refused,
+            directories_that_are_not_ours_are_refused,
         ]
     };
     testkit::peer::make_public_program();

@@ -1,31 +1,34 @@
-//! What the second process does.
+//! The second process: a client or a host that executes commands, line by line.
 //!
 //! ```text
-//! at PATH                   ok               the address from now on
-//! make SIZE                 ok ID            the segment becomes the newest
-//! open ID                   ok SIZE          the segment becomes the newest
-//! put OFFSET BYTE           ok               of the newest
-//! get OFFSET                ok BYTE          of the newest
-//! drop                      ok               the newest
-//! host PATH                 ok               serves there
-//! unhost                    ok               stops
+//! at PATH                   ok               uses this address from now on
+//! make SIZE                 ok ID            creates a segment, which becomes the newest
+//! open ID                   ok SIZE          attaches to a segment, which becomes the newest
+//! try ID                    ok               attaches to a segment and drops it
+//! put OFFSET BYTE           ok               writes to the newest
+//! get OFFSET                ok BYTE          reads from the newest
+//! drop                      ok               drops the newest
+//! host PATH                 ok               starts a service at this address
+//! unhost                    ok               stops it
 //! cd PATH                   ok               changes the working directory
-//! secure                    ok 0 or 1        whether the kernel says that it has more rights than its user
+//! secure                    ok 0 or 1        `AT_SECURE`: whether it has more privileges than its caller
 //! user UID                  ok               becomes another user
-//! read PATH                 ok TEXT          opens and closes a file
+//! read PATH                 ok TEXT          opens, reads and closes a file
 //! root PATH                 ok               changes the root directory
-//! exit                                       as `exit(0)` does, while a service is running
-//! limit COUNT               ok               descriptors that it may have from now on
-//! files                     ok COUNT         descriptors of all threads together
+//! exit                                       calls `exit(0)`, without dropping anything
+//! limit COUNT               ok               limits its descriptors
+//! files                     ok COUNT         counts the descriptors of all its threads
 //! …
 //! ```
+//!
+//! [`Commands`] has the common commands as methods.
 #![allow(unsafe_code)]
 
 use std::error::Error;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::time::Duration;
 use std::{fs, thread};
 
 use rustix::fs::OFlags;
@@ -35,18 +38,120 @@ use shmem_providers::{
 };
 
 use super::attack::attackers::attack;
-use super::attack::knock;
+use super::attack::probe;
 use super::attack::slow::pretend;
 use super::{fork, start};
+use testkit::peer::{self, Peer};
 use testkit::seccomp::forbid;
 
-/// What a command comes to.
+/// The result of a command in the peer.
 pub(crate) type Answer = Result<String, Box<dyn Error>>;
+
+/// The common commands. Rare ones are sent as text.
+pub(crate) trait Commands {
+    /// Uses the service at this address from now on.
+    fn use_address(&mut self, address: &Path) -> Result<(), String>;
+
+    /// Returns the address that is used.
+    fn address(&mut self) -> Result<String, String>;
+
+    /// Creates a segment and returns its id.
+    fn make(&mut self, size: usize) -> Result<String, String>;
+
+    /// Attaches to a segment and returns its size.
+    fn open(&mut self, id: &(impl Display + ?Sized)) -> Result<usize, String>;
+
+    /// Attaches to a segment and drops it.
+    fn try_open(&mut self, id: &(impl Display + ?Sized)) -> Result<(), String>;
+
+    /// Writes a byte of the newest segment.
+    fn put(&mut self, offset: usize, byte: u8) -> Result<(), String>;
+
+    /// Reads a byte of the newest segment.
+    fn get(&mut self, offset: usize) -> Result<u8, String>;
+
+    /// Drops the newest segment.
+    fn drop_newest(&mut self) -> Result<(), String>;
+
+    /// Starts a service at this address.
+    fn serve_at(&mut self, address: &Path) -> Result<(), String>;
+
+    /// Stops the service.
+    fn stop_serving(&mut self) -> Result<(), String>;
+
+    /// Changes the working directory.
+    fn change_directory(&mut self, directory: &Path) -> Result<(), String>;
+
+    /// Counts the open descriptors of the peer.
+    fn files(&mut self) -> Result<usize, String>;
+}
+
+impl Commands for Peer {
+    #[track_caller]
+    fn use_address(&mut self, address: &Path) -> Result<(), String> {
+        self.execute(format!("at {}", address.display()))
+    }
+
+    #[track_caller]
+    fn address(&mut self) -> Result<String, String> {
+        self.ask("address")
+    }
+
+    #[track_caller]
+    fn make(&mut self, size: usize) -> Result<String, String> {
+        self.ask(format!("make {size}"))
+    }
+
+    #[track_caller]
+    fn open(&mut self, id: &(impl Display + ?Sized)) -> Result<usize, String> {
+        self.ask_for(format!("open {id}"))
+    }
+
+    #[track_caller]
+    fn try_open(&mut self, id: &(impl Display + ?Sized)) -> Result<(), String> {
+        self.execute(format!("try {id}"))
+    }
+
+    #[track_caller]
+    fn put(&mut self, offset: usize, byte: u8) -> Result<(), String> {
+        self.execute(format!("put {offset} {byte}"))
+    }
+
+    #[track_caller]
+    fn get(&mut self, offset: usize) -> Result<u8, String> {
+        self.ask_for(format!("get {offset}"))
+    }
+
+    #[track_caller]
+    fn drop_newest(&mut self) -> Result<(), String> {
+        self.execute("drop")
+    }
+
+    #[track_caller]
+    fn serve_at(&mut self, address: &Path) -> Result<(), String> {
+        self.execute(format!("host {}", address.display()))
+    }
+
+    #[track_caller]
+    fn stop_serving(&mut self) -> Result<(), String> {
+        self.execute("unhost")
+    }
+
+    #[track_caller]
+    fn change_directory(&mut self, directory: &Path) -> Result<(), String> {
+        self.execute(format!("cd {}", directory.display()))
+    }
+
+    #[track_caller]
+    fn files(&mut self) -> Result<usize, String> {
+        self.ask_for("files")
+    }
+}
 
 pub(crate) type Provider = ServedShMemProvider<MemfdBackend>;
 pub(crate) type Segment = ServedShMem<MemfdBackend>;
 
-/// What a peer has.
+/// The state of a peer.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) segments: Vec<Segment>,
@@ -54,21 +159,15 @@ pub(crate) struct State {
     service: Option<ShMemService>,
 }
 
-/// What the second process does until its orders end.
+/// Executes commands until there are no more.
 pub(crate) fn serve() {
     let mut state = State::default();
-    for order in io::stdin().lines().map_while(Result::ok) {
-        let words: Vec<_> = order.split(' ').collect();
-        match state.obey(&words) {
-            Ok(text) => println!("ok {text}"),
-            Err(error) => println!("err {error}"),
-        }
-    }
+    peer::serve(|command| state.execute(command));
 }
 
 impl State {
-    fn obey(&mut self, order: &[&str]) -> Answer {
-        match *order {
+    fn execute(&mut self, command: &[&str]) -> Answer {
+        match *command {
             ["at", path] => self.provider = Provider::at(path),
             ["make", size] => return self.make(size.parse()?),
             ["open", id] => {
@@ -102,7 +201,7 @@ impl State {
             ["unhost"] => self.service = None,
             ["cd", path] => std::env::set_current_dir(path)?,
             ["user", user] => {
-                // SAFETY: no memory is involved.
+                // SAFETY: the call accesses no memory.
                 if unsafe { libc::setuid(user.parse()?) } != 0 {
                     return Err(io::Error::last_os_error().into());
                 }
@@ -113,7 +212,7 @@ impl State {
                 std::env::set_current_dir("/")?;
             }
             ["secure"] => {
-                // SAFETY: no preconditions.
+                // SAFETY: the call has no preconditions.
                 return Ok(unsafe { libc::getauxval(libc::AT_SECURE) }.to_string());
             }
             ["exit"] => std::process::exit(0),
@@ -129,7 +228,7 @@ impl State {
                 let of_segments = maps.lines().filter(|line| line.contains("/memfd:shmem-"));
                 return Ok(of_segments.count().to_string());
             }
-            // Until killed: makes, opens and drops segments, and says so if something is wrong.
+            // Creates, opens and drops segments until it is killed. Panics if a segment is wrong.
             ["churn", path] => loop {
                 let other = &mut Provider::at(path);
                 for _ in 0..100 {
@@ -139,7 +238,7 @@ impl State {
                 }
             },
             ["forbid", ref calls @ ..] => return forbid(calls),
-            ["fork", what] => return fork::obey(self, what),
+            ["fork", what] => return fork::execute(self, what),
             ["attack", how, path] => return attack(how, Path::new(path)),
             ["pretend", how, path] => return pretend(how, Path::new(path)),
             ["crowd", count] => return self.crowd(count.parse()?),
@@ -151,12 +250,11 @@ impl State {
             ["lock", path] => lock(path)?,
             ["notified", path] => return start::notified(Path::new(path)),
             ["beside-silent", path] => return start::beside_silent_file(Path::new(path)),
-            ["in-silent"] => return start::in_silent_folder(),
+            ["in-silent"] => return start::in_silent_directory(),
             ["threads"] => return threads(),
             ["memory"] => return memory(),
-            ["knock", path] => return knock(path),
-            ["wait"] => thread::sleep(Duration::from_millis(100)),
-            _ => return Err(format!("unknown order {order:?}").into()),
+            ["probe", path] => return probe(Path::new(path)),
+            _ => return Err(format!("unknown command {command:?}").into()),
         }
         Ok(String::new())
     }
@@ -168,7 +266,7 @@ impl State {
         Ok(id)
     }
 
-    /// So many threads make a segment at once.
+    /// Creates a segment on each of `count` threads at the same time. Returns how many of them failed.
     fn crowd(&mut self, count: usize) -> Answer {
         let threads: Vec<_> = (0..count)
             .map(|_| {
@@ -180,7 +278,7 @@ impl State {
         for thread in threads {
             failed += usize::from(thread.join().map_err(|_| "a panic")?);
         }
-        Ok(format!("{failed} failed"))
+        Ok(failed.to_string())
     }
 
     fn newest(&mut self) -> Result<&mut Segment, &'static str> {
@@ -188,18 +286,18 @@ impl State {
     }
 }
 
-/// The names of the threads of this process.
+/// Returns the names of the threads of this process.
 fn threads() -> Answer {
     let mut names = Vec::new();
     for task in fs::read_dir("/proc/self/task")?.flatten() {
-        // It may have ended meanwhile.
+        // The thread may have ended.
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         names.push(name.trim().to_owned());
     }
     Ok(names.join(" "))
 }
 
-/// How much memory this process has, in KiB.
+/// Returns the resident memory of this process in KiB.
 fn memory() -> Answer {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status
@@ -214,15 +312,15 @@ struct OpenFile {
     close_on_exec: bool,
 }
 
-/// The descriptors of this process, those of threads that have a table of their own included, but not
-/// what the standard streams lead to.
+/// Returns the descriptors of this process, including those of threads that have a table of their own, but
+/// not the standard streams.
 fn files() -> Result<Vec<OpenFile>, Box<dyn Error>> {
     let mut tables: Vec<Vec<(String, String)>> = Vec::new();
-    // Threads end and descriptors are closed while this looks: what is gone is passed over.
+    // Threads end and descriptors are closed at the same time, so what does not exist any more is skipped.
     for task in fs::read_dir("/proc/self/task")?.flatten() {
         let mut table = Vec::new();
-        let folder = task.path();
-        let Ok(entries) = fs::read_dir(folder.join("fd")) else {
+        let directory = task.path();
+        let Ok(entries) = fs::read_dir(directory.join("fd")) else {
             continue;
         };
         for entry in entries.flatten() {
@@ -234,14 +332,14 @@ fn files() -> Result<Vec<OpenFile>, Box<dyn Error>> {
             if number.len() == 1 && "012".contains(&number) || link.starts_with("/proc/") {
                 continue;
             }
-            let Ok(info) = fs::read_to_string(folder.join("fdinfo").join(&number)) else {
+            let Ok(info) = fs::read_to_string(directory.join("fdinfo").join(&number)) else {
                 continue;
             };
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
             table.push((link, flags.unwrap_or_default().trim().to_owned()));
         }
         table.sort();
-        // Threads that share a table show the same.
+        // Threads that share a table list the same descriptors.
         if !tables.contains(&table) {
             tables.push(table);
         }
@@ -265,14 +363,14 @@ fn lock(path: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The process that serves at this address, as the lock tells.
+/// Returns the number of the process that serves at this address: the owner of the lock.
 pub(crate) fn host_of(address: &Path) -> Option<u32> {
     let lock = fs::File::open(format!("{}.lock", address.display())).ok()?;
     // rustix has no `F_GETLK`.
-    // SAFETY: all zeros are a value of it.
+    // SAFETY: all zeros are a valid value of this type.
     let mut found: libc::flock = unsafe { std::mem::zeroed() };
     found.l_type = libc::c_short::try_from(libc::F_WRLCK).ok()?;
-    // SAFETY: the pointer is valid for reads and writes of a lock.
-    let asked = unsafe { libc::fcntl(lock.as_raw_fd(), libc::F_GETLK, &raw mut found) };
-    (asked == 0 && found.l_pid > 0).then(|| found.l_pid.unsigned_abs())
+    // SAFETY: the pointer is valid for reads and writes of a `flock`.
+    let done = unsafe { libc::fcntl(lock.as_raw_fd(), libc::F_GETLK, &raw mut found) };
+    (done == 0 && found.l_pid > 0).then(|| found.l_pid.unsigned_abs())
 }

@@ -1,4 +1,4 @@
-//! A client that keeps to no rules: sockets and frames made by hand, from the table in
+//! A client that follows no rules: it builds sockets and frames by hand, from the table in
 //! `src/service/protocol.rs`.
 
 use std::io::{IoSlice, IoSliceMut};
@@ -28,10 +28,10 @@ pub(crate) const FULL: u8 = 3;
 pub(crate) const BAD_DESCRIPTOR: u8 = 4;
 pub(crate) const BUSY: u8 = 5;
 
-/// Whether frames follow each other without borders, as by Apple's rules.
+/// Frames have no boundaries, as with Apple's rules.
 pub(crate) const IS_STREAM: bool = cfg!(shmem_apple_rules);
 
-/// The bytes of a request.
+/// Returns the bytes of a request.
 pub(crate) fn frame(opcode: u8, size: u64, id: &str) -> [u8; 40] {
     let mut frame = [0; 40];
     frame[..8].copy_from_slice(&[1, opcode, 0, 0, 7, 0, 0, 0]);
@@ -40,7 +40,7 @@ pub(crate) fn frame(opcode: u8, size: u64, id: &str) -> [u8; 40] {
     frame
 }
 
-/// An id of a served segment, with this number in it.
+/// Returns an id of a served segment that contains this number.
 pub(crate) fn id(number: u32) -> String {
     format!("sattack{number:012}")
 }
@@ -51,15 +51,15 @@ pub(crate) struct Raw {
     socket: OwnedFd,
 }
 
-/// What has come.
+/// A packet and its descriptors.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) bytes: Vec<u8>,
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 impl Raw {
-    /// Connects, and says nothing.
+    /// Connects and sends nothing.
     pub(crate) fn connect(address: &Path) -> io::Result<Self> {
         let socket = net::socket_with(
             AddressFamily::UNIX,
@@ -77,22 +77,22 @@ impl Raw {
         Ok(Self { socket })
     }
 
-    /// One that was accepted.
+    /// Takes a connection that was accepted.
     pub(crate) fn of(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
-    /// Connects, and is taken for an honest client.
+    /// Connects and introduces itself, as an honest client does.
     pub(crate) fn introduced(address: &Path) -> io::Result<Self> {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             let raw = Self::connect(address)?;
-            let verdict = raw.ask(&frame(HELLO, 0, ""), &[]);
-            if verdict == Ok(Some(DONE)) {
+            let status = raw.ask(&frame(HELLO, 0, ""), &[]);
+            if status == Ok(Some(DONE)) {
                 return Ok(raw);
             }
-            // While much is still to be closed that this process has sent, it is turned away.
-            assert!(Instant::now() < end, "{verdict:?}");
+            // The service rejects this process while it is closing many descriptors of it.
+            assert!(Instant::now() < end, "{status:?}");
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -102,13 +102,13 @@ impl Raw {
         send_with(&self.socket, bytes, descriptors, SendFlags::NOSIGNAL)
     }
 
-    /// The same, if it can be done at once.
+    /// The same, if that does not block.
     pub(crate) fn send_now(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         send_over(&self.socket, bytes, descriptors)
     }
 
-    /// The next packet, or `None` if the service has let go of this connection.
-    pub(crate) fn receive(&self) -> io::Result<Option<Heard>> {
+    /// Returns the next packet, or `None` if the service has closed this connection.
+    pub(crate) fn receive(&self) -> io::Result<Option<Received>> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut bytes = vec![0; 40];
@@ -127,13 +127,13 @@ impl Raw {
         }
         assert!(
             !message.flags.contains(ReturnFlags::TRUNC),
-            "a longer reply"
+            "the reply is too long"
         );
         bytes.truncate(message.bytes);
-        Ok((message.bytes > 0).then_some(Heard { bytes, descriptors }))
+        Ok((message.bytes > 0).then_some(Received { bytes, descriptors }))
     }
 
-    /// Sends a request and returns the verdict, or `None` if the service has let go of this
+    /// Sends a request and returns the status of the reply, or `None` if the service has closed this
     /// connection.
     pub(crate) fn ask(
         &self,
@@ -145,21 +145,21 @@ impl Raw {
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(None),
             Err(errno) => return Err(errno),
         }
-        let heard = self.receive()?;
-        Ok(heard.map(|heard| {
-            assert_eq!(heard.bytes.len(), 40);
-            assert_eq!(heard.bytes[..2], [1, request[1] | 0x80]);
-            // Who is turned away has not been heard.
-            let turned_away = request[1] == HELLO && [FULL, BUSY].contains(&heard.bytes[2]);
-            assert!(heard.bytes[4..8] == request[4..8] || turned_away);
-            let is_due = request[1] == OPEN && heard.bytes[2] == DONE;
-            assert_eq!(heard.descriptors.len(), usize::from(is_due));
-            heard.bytes[2]
+        let reply = self.receive()?;
+        Ok(reply.map(|reply| {
+            assert_eq!(reply.bytes.len(), 40);
+            assert_eq!(reply.bytes[..2], [1, request[1] | 0x80]);
+            // The service rejects a client before it has read the request.
+            let is_rejected = request[1] == HELLO && [FULL, BUSY].contains(&reply.bytes[2]);
+            assert!(reply.bytes[4..8] == request[4..8] || is_rejected);
+            let is_due = request[1] == OPEN && reply.bytes[2] == DONE;
+            assert_eq!(reply.descriptors.len(), usize::from(is_due));
+            reply.bytes[2]
         }))
     }
 
-    /// Waits until the service lets go of this connection, and says nothing more.
-    pub(crate) fn is_let_go(&self) -> io::Result<bool> {
+    /// Returns `true` once the service has closed this connection, without another reply.
+    pub(crate) fn is_closed(&self) -> io::Result<bool> {
         match self.receive() {
             Ok(None) => Ok(true),
             Ok(Some(_)) | Err(Errno::AGAIN) => Ok(false),
@@ -168,7 +168,7 @@ impl Raw {
     }
 }
 
-/// Sends these bytes as one packet, if that can be done at once.
+/// Sends these bytes as one packet, if that does not block.
 pub(crate) fn send_over(
     socket: impl AsFd,
     bytes: &[u8],

@@ -1,4 +1,4 @@
-//! What starting a service does to the program that it is started in: nothing.
+//! Starting a service does not disturb the program that it is started in.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use shmem_providers::ShMemService;
 
-use super::lifetime::{Place, eventually};
-use super::peer::{Answer, host_of};
+use super::lifetime::{TestDir, eventually_has_files};
+use super::peer::{Answer, Commands, host_of};
 use testkit::peer::{Peer, can_start_by};
 use testkit::{Outcome, natively, skip};
 
-/// A message queue of this process, which nobody else can open.
+/// Creates a message queue of this process, whose name is removed.
 fn message_queue() -> Result<OwnedFd, Box<dyn std::error::Error>> {
     let name = CString::new(format!("/shmem-test-{}", std::process::id()))?;
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_CLOEXEC;
-    // SAFETY: the name ends with a zero; no attributes are the usual ones.
+    // SAFETY: the name ends with a zero, and the attributes may be null.
     let queue = unsafe {
         libc::mq_open(
             name.as_ptr(),
@@ -34,17 +34,17 @@ fn message_queue() -> Result<OwnedFd, Box<dyn std::error::Error>> {
     }
     // SAFETY: the name ends with a zero.
     unsafe { libc::mq_unlink(name.as_ptr()) };
-    // SAFETY: on Linux it is a descriptor, and ours.
+    // SAFETY: on Linux a queue is a descriptor, and this one is new and ours.
     Ok(unsafe { OwnedFd::from_raw_fd(queue) })
 }
 
-/// Asks to be notified. `false` if somebody is already.
+/// Registers for a notification. Returns `false` if there is a registration already.
 fn notify(queue: &OwnedFd) -> Result<bool, io::Error> {
-    // SAFETY: all zeros are a value of it.
+    // SAFETY: all zeros are a valid value of this type.
     let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
     event.sigev_notify = libc::SIGEV_NONE;
     // The crate libc does not have the function for every C library.
-    // SAFETY: the pointer is valid for reads of an event, which is the kernel's.
+    // SAFETY: the pointer is valid for reads of the kernel's `sigevent`.
     match unsafe { libc::syscall(libc::SYS_mq_notify, queue.as_raw_fd(), &raw const event) } {
         0 => Ok(true),
         _ => match io::Error::last_os_error() {
@@ -54,11 +54,11 @@ fn notify(queue: &OwnedFd) -> Result<bool, io::Error> {
     }
 }
 
-/// What a peer does: whether its notification is there while a service runs, and afterwards.
+/// What a peer does: returns whether its registration exists while a service runs, and afterwards.
 pub(crate) fn notified(address: &Path) -> Answer {
     let queue = message_queue()?;
     if !notify(&queue)? {
-        return Err("somebody else is notified".into());
+        return Err("the queue has a registration already".into());
     }
     let service = ShMemService::start_at(address)?;
     let during = !notify(&queue)?;
@@ -67,65 +67,64 @@ pub(crate) fn notified(address: &Path) -> Answer {
 }
 
 pub(crate) fn notifications_of_message_queues_stay() -> Outcome {
-    natively("there may be no message queues")?;
-    let place = Place::new()?;
+    natively("where there may be no message queues")?;
+    let dir = TestDir::new()?;
     let mut peer = Peer::start();
-    let told = peer.ask(format!("notified {}", place.address.display()));
-    match told {
-        Err(why) if why.contains("not implemented") => return skip(why),
-        told => assert_eq!(told, Ok("true true".into())),
+    match peer.ask(format!("notified {}", dir.address.display())) {
+        Err(reason) if reason.contains("not implemented") => return skip(reason),
+        answer => assert_eq!(answer, Ok("true true".into())),
     }
     drop(peer);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// `fcntl(2)`, `F_SETLK`: closing any descriptor of the file would release it.
+/// Closing any descriptor of the file would release the lock (`fcntl(2)`, `F_SETLK`).
 pub(crate) fn record_locks_stay() -> Outcome {
-    let place = Place::new()?;
+    let dir = TestDir::new()?;
     let mut peer = Peer::start();
-    // Another lock, of the kind by which a host is known, where nobody serves.
-    let folder = tempfile::tempdir()?;
-    let locked = folder.path().join("locked");
-    peer.ask(format!("lock {}.lock", locked.display()))?;
+    // A lock like that of a service, where there is no service.
+    let directory = tempfile::tempdir()?;
+    let locked = directory.path().join("locked");
+    peer.execute(format!("lock {}.lock", locked.display()))?;
     assert_eq!(host_of(&locked), Some(peer.pid()));
     for _ in 0..3 {
-        peer.ask(format!("host {}", place.address.display()))?;
+        peer.serve_at(&dir.address)?;
         assert_eq!(host_of(&locked), Some(peer.pid()));
-        peer.ask("unhost")?;
+        peer.stop_serving()?;
         assert_eq!(host_of(&locked), Some(peer.pid()));
     }
     drop(peer);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// How long the file system below does not answer at most.
+/// How long a silent file system delays an answer.
 const SILENCE: Duration = Duration::from_secs(12);
 
-/// A file system in user space that is served by a process of its own. It ends with that process, and so
-/// does the wait of everybody who waits for an answer, whatever becomes of this one.
+/// The server of a file system in user space. When this process ends, so do the file system and all calls
+/// that wait for it.
 struct Silent {
     server: libc::pid_t,
 }
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        // SAFETY: it is a child of this process, and was not waited for.
+        // SAFETY: the call accesses no memory. The number is that of our child, which was not waited for.
         unsafe { libc::kill(self.server, libc::SIGKILL) };
-        // SAFETY: the status is not asked for.
+        // SAFETY: the pointer to the status may be null.
         unsafe { libc::waitpid(self.server, std::ptr::null_mut(), 0) };
     }
 }
 
-/// Mounts a file system that answers when it is opened, and not soon when it is closed: a single file, or a
-/// folder in which nothing is found soon.
-fn mount_silent(place: &Path, is_folder: bool) -> Result<Silent, Box<dyn std::error::Error>> {
+/// Mounts a file system that delays most answers: a single file, which opens at once and takes long to
+/// close, or a directory, in which a lookup takes long.
+fn mount_silent(path: &Path, is_directory: bool) -> Result<Silent, Box<dyn std::error::Error>> {
     let device = File::options().read(true).write(true).open("/dev/fuse")?;
-    let mode = if is_folder { "40000" } else { "100000" };
+    let mode = if is_directory { "40000" } else { "100000" };
     let number = device.as_raw_fd();
     let options = CString::new(format!("fd={number},rootmode={mode},user_id=0,group_id=0"))?;
-    let target = CString::new(place.as_os_str().as_encoded_bytes())?;
+    let target = CString::new(path.as_os_str().as_encoded_bytes())?;
     // SAFETY: all strings end with a zero.
     let mounted = unsafe {
         libc::mount(
@@ -139,25 +138,25 @@ fn mount_silent(place: &Path, is_folder: bool) -> Result<Silent, Box<dyn std::er
     if mounted != 0 {
         return Err(io::Error::last_os_error().into());
     }
-    // SAFETY: the child uses nothing that another thread could have been changing: there is none that
-    // matters to it.
+    // SAFETY: the peer has no other thread that changes what the child uses.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error().into()),
         0 => {
-            // It ends with its parent, and after a minute at the latest.
-            // SAFETY: no memory is concerned.
+            // The server ends with its parent, and after a minute at the latest.
+            // SAFETY: the call accesses no memory.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            // SAFETY: as above.
+            // SAFETY: the call has no preconditions.
             unsafe { libc::alarm(60) };
-            let _ = serve_silently(device, is_folder);
-            // SAFETY: the process ends without looking back.
+            let _ = serve_silently(device, is_directory);
+            // SAFETY: the call has no preconditions.
             unsafe { libc::_exit(0) }
         }
         server => Ok(Silent { server }),
     }
 }
 
-fn serve_silently(mut device: File, is_folder: bool) -> io::Result<()> {
+/// Answers the requests of `fuse(4)`.
+fn serve_silently(mut device: File, is_directory: bool) -> io::Result<()> {
     const INIT: u32 = 26;
     const OPEN: u32 = 14;
     const GETATTR: u32 = 3;
@@ -165,7 +164,7 @@ fn serve_silently(mut device: File, is_folder: bool) -> io::Result<()> {
     loop {
         let len = device.read(&mut request)?;
         assert!(len >= 40);
-        let word = |place: usize| u32::from_ne_bytes(request[place..place + 4].try_into().unwrap());
+        let word = |at: usize| u32::from_ne_bytes(request[at..at + 4].try_into().unwrap());
         let opcode = word(4);
         let unique: [u8; 8] = request[8..16].try_into().unwrap();
         let (error, body) = match opcode {
@@ -179,7 +178,7 @@ fn serve_silently(mut device: File, is_folder: bool) -> io::Result<()> {
             OPEN => (0, vec![0; 16]),
             GETATTR => {
                 let mut attributes = vec![0; 104];
-                let mode: u32 = if is_folder { 0o40755 } else { 0o100_644 };
+                let mode: u32 = if is_directory { 0o40755 } else { 0o100_644 };
                 attributes[76..80].copy_from_slice(&mode.to_ne_bytes());
                 attributes[80..84].copy_from_slice(&1_u32.to_ne_bytes());
                 (0, attributes)
@@ -191,18 +190,19 @@ fn serve_silently(mut device: File, is_folder: bool) -> io::Result<()> {
         };
         let len = u32::try_from(16 + body.len()).unwrap();
         let head = [&len.to_ne_bytes()[..], &error.to_ne_bytes(), &unique].concat();
-        // It is not asked any more, if that fails.
+        // This fails once the file system is gone.
         device.write_all(&[head, body].concat())?;
     }
 }
 
-/// What a peer does: starts a service while it has a file open that does not get closed soon.
+/// What a peer does: starts a service while it has a file open that takes long to close. Returns the time that
+/// start and stop take, in milliseconds.
 pub(crate) fn beside_silent_file(address: &Path) -> Answer {
-    let place = std::env::temp_dir().join(format!("shmem-silent-{}", std::process::id()));
-    File::create(&place)?;
-    let mounted = mount_silent(&place, false);
-    let told = mounted.and_then(|silent| {
-        let file = File::open(&place)?;
+    let path = std::env::temp_dir().join(format!("shmem-silent-{}", std::process::id()));
+    File::create(&path)?;
+    let mounted = mount_silent(&path, false);
+    let answer = mounted.and_then(|silent| {
+        let file = File::open(&path)?;
         let start = Instant::now();
         let service = ShMemService::start_at(address)?;
         drop(service);
@@ -211,45 +211,46 @@ pub(crate) fn beside_silent_file(address: &Path) -> Answer {
         drop(file);
         Ok(time.as_millis().to_string())
     });
-    detach(&place)?;
-    fs::remove_file(&place)?;
-    told
+    detach(&path)?;
+    fs::remove_file(&path)?;
+    answer
 }
 
-/// What a peer does: starts a service in a folder that does not answer.
-pub(crate) fn in_silent_folder() -> Answer {
-    let place = std::env::temp_dir().join(format!("shmem-silent-{}", std::process::id()));
-    fs::create_dir(&place)?;
-    let mounted = mount_silent(&place, true);
-    let told = mounted.and_then(|_silent| {
+/// What a peer does: starts a service in a silent directory. Returns the time until the error, in milliseconds,
+/// and the error.
+pub(crate) fn in_silent_directory() -> Answer {
+    let path = std::env::temp_dir().join(format!("shmem-silent-{}", std::process::id()));
+    fs::create_dir(&path)?;
+    let mounted = mount_silent(&path, true);
+    let answer = mounted.and_then(|_silent| {
         let start = Instant::now();
-        let error = ShMemService::start_at(place.join("service")).err();
+        let error = ShMemService::start_at(path.join("service")).err();
         let time = start.elapsed();
-        let error = error.ok_or("it serves there")?;
+        let error = error.ok_or("a service has started there")?;
         Ok(format!("{} {error}", time.as_millis()))
     });
-    detach(&place)?;
-    // A thread that gets through only now may have looked for its place there.
+    detach(&path)?;
+    // The service's thread, which may get its answer only now, uses the directory until it ends.
     let end = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = fs::remove_dir(&place) {
+    while let Err(error) = fs::remove_dir(&path) {
         if Instant::now() > end {
             return Err(error.into());
         }
         thread::sleep(Duration::from_millis(1));
     }
-    told
+    answer
 }
 
-fn detach(place: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let target = CString::new(place.as_os_str().as_encoded_bytes())?;
+fn detach(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let target = CString::new(path.as_os_str().as_encoded_bytes())?;
     // SAFETY: the string ends with a zero.
     unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
     Ok(())
 }
 
-/// A peer that can mount what nobody else sees.
+/// Starts a peer in a mount namespace of its own.
 fn peer_that_mounts() -> Outcome<Peer> {
-    natively("there are no namespaces")?;
+    natively("which has no namespaces")?;
     let wrapper = ["unshare", "--mount"];
     can_start_by(&wrapper)?;
     if let Err(error) = File::open("/dev/fuse") {
@@ -258,32 +259,30 @@ fn peer_that_mounts() -> Outcome<Peer> {
     Ok(Peer::start_by(&wrapper))
 }
 
-pub(crate) fn a_file_that_does_not_get_closed() -> Outcome {
+pub(crate) fn start_does_not_wait_for_a_silent_file() -> Outcome {
     let mut peer = peer_that_mounts()?;
-    let place = Place::new()?;
-    let told = peer.ask(format!("beside-silent {}", place.address.display()))?;
-    let time: u128 = told.parse()?;
+    let dir = TestDir::new()?;
+    let time: u128 = peer.ask_for(format!("beside-silent {}", dir.address.display()))?;
     assert!(time < 6000, "{time} ms");
     drop(peer);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_folder_that_does_not_answer() -> Outcome {
+pub(crate) fn start_in_a_silent_directory_is_an_error() -> Outcome {
     let mut peer = peer_that_mounts()?;
-    let place = Place::new()?;
-    let before = peer.ask("files")?;
-    let told = peer.ask("in-silent")?;
-    let (time, error) = told.split_once(' ').ok_or("two words")?;
-    assert!(time.parse::<u128>()? < 8000, "{told}");
-    assert!(error.contains("in time"), "{told}");
-    // When the thread gets through after all, it ends, and nothing of it is left.
+    let dir = TestDir::new()?;
+    let before = peer.files()?;
+    let answer = peer.ask("in-silent")?;
+    let (time, error) = answer.split_once(' ').ok_or("there is no error")?;
+    assert!(time.parse::<u128>()? < 8000, "{answer}");
+    assert!(error.contains("in time"), "{answer}");
+    // When the thread gets an answer after all, it ends and leaves nothing.
     thread::sleep(SILENCE);
-    let order = format!("host {}", place.address.display());
-    peer.ask(order)?;
-    peer.ask("unhost")?;
-    eventually(&mut peer, "files", &before);
+    peer.serve_at(&dir.address)?;
+    peer.stop_serving()?;
+    eventually_has_files(&mut peer, before);
     drop(peer);
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Threads, and providers that are counted.
+//! Threads, and `RcShMemProvider`.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,11 +10,11 @@ use shmem_providers::{
     ShMemProvider, ShMemService, StdServedShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
-use super::lifetime::Place;
-use super::peer::Provider;
+use super::lifetime::TestDir;
+use super::peer::{Commands, Provider};
 use testkit::{Outcome, lacking};
 
-/// These hold for every program that is compiled.
+/// The compiler checks these.
 const fn may_go_to_other_threads<T: Send + Sync>() {}
 const _: () = {
     may_go_to_other_threads::<RcShMemProvider<StdShMemProvider>>();
@@ -27,7 +27,7 @@ const _: () = {
     may_go_to_other_threads::<ShMemService>();
 };
 
-/// Eight threads make, open, clone and drop at once, and see no other's bytes.
+/// Eight threads create, open, clone and drop segments at the same time. None sees bytes of another segment.
 fn use_from_threads<P>(provider: &P) -> Result<(), Error>
 where
     P: ShMemProvider + Send + Sync,
@@ -41,15 +41,18 @@ where
             move || -> Result<(), Error> {
                 let mut kept = provider.new_shmem(64)?;
                 kept[63] = number;
-                known.lock().expect("no panic").push((kept.id(), number));
+                known
+                    .lock()
+                    .expect("no thread has panicked")
+                    .push((kept.id(), number));
                 for round in 0..100 {
                     let mut made = provider.new_shmem(100)?;
                     made.fill(number);
                     let clone = provider.clone_ref(&made)?;
                     assert!(clone.iter().all(|&byte| byte == number));
-                    let all = known.lock().expect("no panic").clone();
+                    let all = known.lock().expect("no thread has panicked").clone();
                     let (id, byte) = all[round % all.len()];
-                    // It may have been dropped by now.
+                    // The segment may have been dropped.
                     if let Ok(mut other) = provider.shmem_from_id(id) {
                         let mut seen = [0];
                         let access: Access<'_> = other.access();
@@ -63,19 +66,19 @@ where
         let threads: Vec<_> = (1..=8).map(|number| scope.spawn(work(number))).collect();
         threads
             .into_iter()
-            .try_for_each(|thread| thread.join().expect("no panic"))
+            .try_for_each(|thread| thread.join().expect("no thread has panicked"))
     })
 }
 
 pub(crate) fn many_threads_share_a_provider() -> Outcome {
-    let place = Place::new()?;
-    use_from_threads(&Provider::at(&place.address))?;
-    use_from_threads(&RcShMemProvider::from(Provider::at(&place.address)))?;
-    place.assert_nothing_left();
+    let dir = TestDir::new()?;
+    use_from_threads(&Provider::at(&dir.address))?;
+    use_from_threads(&RcShMemProvider::from(Provider::at(&dir.address)))?;
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn counted_providers_of_every_kind() -> Outcome {
+pub(crate) fn shared_providers_work_over_every_mechanism() -> Outcome {
     fn check<P: ShMemProvider + Send>(provider: P) -> Result<(), Error>
     where
         P::ShMem: Send + Sync,
@@ -83,7 +86,7 @@ pub(crate) fn counted_providers_of_every_kind() -> Outcome {
         let mut provider = RcShMemProvider::from(provider);
         let mut made = match provider.new_shmem(100) {
             Ok(made) => made,
-            // The host does not have the mechanism.
+            // The host lacks the mechanism.
             Err(error) if lacking(&error).is_some() => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -99,19 +102,19 @@ pub(crate) fn counted_providers_of_every_kind() -> Outcome {
         assert_eq!(clone[99], 1);
         Ok(())
     }
-    let place = Place::new()?;
+    let dir = TestDir::new()?;
     check(StdShMemProvider::new()?)?;
     check(MemfdShMemProvider::new()?)?;
     check(UnixShMemProvider::new()?)?;
     check(MmapShMemProvider::new()?)?;
-    check(Provider::at(&place.address))?;
-    check(ServedShMemProvider::<PosixBackend>::at(&place.address))?;
+    check(Provider::at(&dir.address))?;
+    check(ServedShMemProvider::<PosixBackend>::at(&dir.address))?;
     check(RcShMemProvider::<StdShMemProvider>::new()?)?;
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-/// A provider whose segments do not release themselves, and that counts.
+/// A provider that counts released segments and forks.
 #[derive(Clone, Debug, Default)]
 struct Counting(NopShMemProvider);
 
@@ -159,7 +162,7 @@ pub(crate) fn segments_are_released_once() -> Outcome {
     for _ in 0..10 {
         segments.push(provider.new_shmem(10)?);
     }
-    let mut last = segments.pop().ok_or("ten")?;
+    let mut last = segments.pop().ok_or("there are ten")?;
     provider.release_shmem(&mut last);
     provider.release_shmem(&mut last);
     assert_eq!((last.len(), RELEASED.load(Ordering::Relaxed)), (0, 1));
@@ -173,23 +176,23 @@ pub(crate) fn segments_are_released_once() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn drops_with_a_dead_service() -> Outcome {
-    let place = Place::new()?;
+pub(crate) fn segments_drop_without_a_service() -> Outcome {
+    let dir = TestDir::new()?;
     for kill in [true, false] {
-        let mut host = place.host();
-        let mut provider = RcShMemProvider::from(Provider::at(&place.address));
+        let mut host = dir.host();
+        let mut provider = RcShMemProvider::from(Provider::at(&dir.address));
         let (first, second) = (provider.new_shmem(10)?, provider.new_shmem(10)?);
         if kill {
             host.kill();
         } else {
-            host.ask("unhost")?;
+            host.stop_serving()?;
         }
         drop(first);
         drop(provider);
         drop(second);
-        place.assert_nothing_left();
+        dir.assert_nothing_left();
     }
-    // Even where there can be no service any more: its folder is gone.
+    // The same where no service can start any more, because the directory was removed.
     let gone = tempfile::tempdir()?;
     let address = gone.path().join("service");
     let service = ShMemService::start_at(&address)?;

@@ -1,4 +1,4 @@
-//! What attackers do, each of them a process of its own, until they are killed.
+//! What attackers do until they are killed, each in a process of its own.
 #![allow(unsafe_code)]
 
 use std::error::Error;
@@ -13,11 +13,11 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io;
 use rustix::net::sockopt;
 
-use super::super::peer::Answer;
 use super::descriptors::memory;
+use super::peer::Answer;
 use super::raw::{self, FORK, HELLO, OPEN, REGISTER, RELEASE, Raw, frame};
 
-/// How long it takes to close what [`lingering`] makes.
+/// How long it takes to close what [`lingering`] creates.
 const LINGER: Duration = Duration::from_secs(1);
 
 pub(crate) fn attack(how: &str, address: &Path) -> Answer {
@@ -33,7 +33,7 @@ pub(crate) fn attack(how: &str, address: &Path) -> Answer {
     }
 }
 
-/// A TCP socket that takes [`LINGER`] to be closed, for as long as the other one is open.
+/// Creates a TCP socket that takes [`LINGER`] to close while the other one is open.
 fn unread() -> Result<(TcpStream, TcpStream), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut stream = TcpStream::connect(listener.local_addr()?)?;
@@ -45,10 +45,10 @@ fn unread() -> Result<(TcpStream, TcpStream), Box<dyn Error>> {
     Ok((stream, other))
 }
 
-/// A Unix socket with such a socket in it, and its other side.
+/// Creates a Unix socket that contains such sockets in flight.
 pub(crate) fn lingering() -> Result<OwnedFd, Box<dyn Error>> {
     let (here, there) = UnixStream::pair()?;
-    // The kernel may begin with the first or with the last. One of these has its other side then.
+    // The kernel closes them from the first or from the last. The other side of one is then still open.
     let ((first, its_other), (last, the_other)) = (unread()?, unread()?);
     for fd in [its_other, first, last, the_other] {
         raw::send_over(&here, b"x", &[fd.as_fd()])?;
@@ -56,7 +56,7 @@ pub(crate) fn lingering() -> Result<OwnedFd, Box<dyn Error>> {
     Ok(there.into())
 }
 
-/// Sends what takes long to close, in every way that there is.
+/// Sends what takes long to close, in every possible way.
 fn linger(address: &Path) -> Result<(), Box<dyn Error>> {
     let mut crowd = Vec::new();
     for round in 0..32 {
@@ -66,7 +66,7 @@ fn linger(address: &Path) -> Result<(), Box<dyn Error>> {
         let slow = lingering()?;
         let several: Vec<BorrowedFd<'_>> = vec![slow.as_fd(); 253];
         let register = frame(REGISTER, 100, &raw::id(round));
-        // Whatever of this fails, fails.
+        // Some of this fails, by limits of the kernel or of the service.
         if round % 4 == 0 {
             let _ = client.send_now(&frame(HELLO, 0, ""), &several);
         } else if matches!(client.ask(&frame(HELLO, 0, ""), &[]), Ok(Some(raw::DONE))) {
@@ -74,7 +74,7 @@ fn linger(address: &Path) -> Result<(), Box<dyn Error>> {
                 1 => client.send_now(&register, &several),
                 2 => client.send_now(&[7; 40], &[slow.as_fd()]),
                 _ => {
-                    // One after the other, as long as they are accepted.
+                    // One after the other, until one is refused.
                     let mut sent = Ok(());
                     for _ in 0..20 {
                         let slow = lingering()?;
@@ -93,14 +93,14 @@ fn linger(address: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Sends it before anybody accepts the connection, and leaves.
+/// Sends what takes long to close before the connection is accepted, and closes the connection.
 fn backlog(address: &Path) -> Result<(), Box<dyn Error>> {
     let slow = lingering()?;
     for _ in 0..16 {
         let Ok(client) = Raw::connect(address) else {
             break;
         };
-        // Behind a packet that looks like the end.
+        // An empty packet looks like the end of the connection.
         let _ = client.send_now(&[], &[]);
         let _ = client.send_now(&frame(HELLO, 0, ""), &[slow.as_fd()]);
         let _ = client.send_now(&[], &[slow.as_fd()]);
@@ -108,12 +108,12 @@ fn backlog(address: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Connects ten thousand times, in every state a connection can be left in.
+/// Connects ten thousand times, and leaves connections in every possible state.
 fn connect(address: &Path) {
     let mut kept = Vec::new();
     for round in 0..10_000 {
         let Ok(client) = Raw::connect(address) else {
-            // The backlog is full: make room in it.
+            // The backlog is full: free its entries.
             kept.clear();
             continue;
         };
@@ -131,10 +131,10 @@ fn connect(address: &Path) {
     }
 }
 
-/// Takes as many connections and segments as there are, and keeps them.
+/// Takes as many connections and segments as possible, and keeps them.
 fn hoard(address: &Path) -> Result<(), Box<dyn Error>> {
     let memory = memory(100)?;
-    // One of half of all bytes that there may be.
+    // Half of all bytes that the service may have.
     let large = super::descriptors::memory(1 << 46).ok();
     let mut crowd = Vec::new();
     let mut number = std::process::id() * 10_000;
@@ -142,8 +142,8 @@ fn hoard(address: &Path) -> Result<(), Box<dyn Error>> {
         let Ok(client) = Raw::connect(address) else {
             break;
         };
-        let mut told = client.ask(&frame(HELLO, 0, ""), &[]);
-        while matches!(told, Ok(Some(raw::DONE))) && number % 10_000 < 9_000 {
+        let mut status = client.ask(&frame(HELLO, 0, ""), &[]);
+        while matches!(status, Ok(Some(raw::DONE))) && number % 10_000 < 9_000 {
             number += 1;
             if let Some(large) = &large {
                 let register = frame(REGISTER, 1 << 46, &raw::id(number));
@@ -151,7 +151,7 @@ fn hoard(address: &Path) -> Result<(), Box<dyn Error>> {
                 number += 1;
             }
             let register = frame(REGISTER, 100, &raw::id(number));
-            told = client.ask(&register, &[memory.as_fd()]);
+            status = client.ask(&register, &[memory.as_fd()]);
             if crowd.len() % 8 != 0 {
                 break;
             }
@@ -162,7 +162,7 @@ fn hoard(address: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Holds much, announces many forks, and changes what it holds between them.
+/// Holds many segments, announces many forks, and changes what it holds between them.
 fn forks(address: &Path) -> Result<(), Box<dyn Error>> {
     let memory = memory(100)?;
     let client = match Raw::connect(address) {
@@ -170,13 +170,13 @@ fn forks(address: &Path) -> Result<(), Box<dyn Error>> {
         Err(io::Errno::AGAIN) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     };
-    let mut told = client.ask(&frame(HELLO, 0, ""), &[]);
+    let mut status = client.ask(&frame(HELLO, 0, ""), &[]);
     let first = std::process::id() * 10_000;
     let mut number = first;
-    while matches!(told, Ok(Some(raw::DONE))) && number < first + 5_000 {
+    while matches!(status, Ok(Some(raw::DONE))) && number < first + 5_000 {
         number += 1;
         let register = frame(REGISTER, 100, &raw::id(number));
-        told = client.ask(&register, &[memory.as_fd()]);
+        status = client.ask(&register, &[memory.as_fd()]);
     }
     for round in 0..1000 {
         let token = frame(FORK, 0, &raw::id(first + 5_000 + round));

@@ -1,4 +1,4 @@
-//! How much: connections, segments, forks, descriptors, beyond every limit.
+//! Many connections, segments and forks, beyond every limit, and few descriptors.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, prlimit, setrlimit};
 use super::super::fork::WITH_THREADS;
 use super::Scene;
 use super::descriptors::memory;
+use super::lifetime::eventually;
+use super::peer::Commands;
 use super::raw::{self, FORK, HELLO, REGISTER, Raw, frame};
 use testkit::{Outcome, natively, skip};
 
-/// Lets this process have as many descriptors, if it may.
-fn need_descriptors(count: u64) -> Outcome {
+/// Raises the limit on this process's descriptors, or skips the test.
+fn requires_descriptors(count: u64) -> Outcome {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= count) {
         return Ok(());
@@ -32,15 +34,15 @@ fn need_descriptors(count: u64) -> Outcome {
     skip(format!("RLIMIT_NOFILE cannot be raised to {count}"))
 }
 
-pub(crate) fn a_thousand_connections() -> Outcome {
-    need_descriptors(1500)?;
+pub(crate) fn a_thousand_connections_block_nobody() -> Outcome {
+    requires_descriptors(1500)?;
     for introduced in [false, true] {
         let mut scene = Scene::new()?;
         let mut crowd = Vec::new();
         for number in 0..1000 {
             let client = Raw::connect(scene.address())?;
             if introduced {
-                // Who is turned away or let go again is told, or hung up on.
+                // A client that is rejected or evicted gets a reply, or its connection is closed.
                 let _ = client.ask(&frame(HELLO, 0, ""), &[]);
             }
             crowd.push(client);
@@ -55,9 +57,9 @@ pub(crate) fn a_thousand_connections() -> Outcome {
     Ok(())
 }
 
-/// Each of them holds a segment, so that none is idle.
-pub(crate) fn a_thousand_holders() -> Outcome {
-    need_descriptors(1500)?;
+/// Each connection holds a segment, so that none is idle.
+pub(crate) fn a_thousand_holders_block_nobody() -> Outcome {
+    requires_descriptors(1500)?;
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
     let mut crowd = Vec::new();
@@ -68,7 +70,7 @@ pub(crate) fn a_thousand_holders() -> Outcome {
         let register = frame(REGISTER, 100, &raw::id(number));
         let kept = match introduced {
             Ok(Some(raw::DONE)) => client.ask(&register, &[memory.as_fd()]),
-            told => told,
+            status => status,
         };
         refused += u32::from(!matches!(kept, Ok(Some(raw::DONE))));
         crowd.push(client);
@@ -80,17 +82,17 @@ pub(crate) fn a_thousand_holders() -> Outcome {
     Ok(())
 }
 
-/// Or as many as can be asked for in twenty seconds, where a tool slows this down.
-pub(crate) fn a_million_segments() -> Outcome {
-    const ASKED: u32 = 1_000_000;
-    /// As many as there is room for in the sockets.
+/// A million requests, or as many as are possible in twenty seconds.
+pub(crate) fn segments_of_a_client_are_bounded() -> Outcome {
+    const REQUESTS: u32 = 1_000_000;
+    /// As many as fit into the buffers of the sockets.
     const BURST: u32 = 4;
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
     let client = Raw::introduced(scene.address())?;
     let mut kept = 0;
     let end = Instant::now() + Duration::from_secs(20);
-    for first in (0..ASKED).step_by(BURST as usize) {
+    for first in (0..REQUESTS).step_by(BURST as usize) {
         if Instant::now() > end {
             break;
         }
@@ -102,50 +104,50 @@ pub(crate) fn a_million_segments() -> Outcome {
         for _ in burst {
             match client.receive()?.ok_or("hung up")?.bytes[2] {
                 raw::DONE => kept += 1,
-                told => assert_eq!(told, raw::FULL),
+                status => assert_eq!(status, raw::FULL),
             }
         }
-        if first % (ASKED / 4) == 0 {
+        if first % (REQUESTS / 4) == 0 {
             scene.assert_served();
         }
     }
-    assert!(0 < kept && kept < ASKED, "{kept} were kept");
+    assert!(0 < kept && kept < REQUESTS, "{kept} were accepted");
     scene.assert_served();
     drop(client);
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn a_thousand_forks() -> Outcome {
+pub(crate) fn announced_forks_are_bounded() -> Outcome {
     natively(WITH_THREADS)?;
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
     let client = Raw::introduced(scene.address())?;
     for number in 0..100 {
         let register = frame(REGISTER, 100, &raw::id(number));
-        let told = client.ask(&register, &[memory.as_fd()])?;
-        assert_eq!(told, Some(raw::DONE));
+        let status = client.ask(&register, &[memory.as_fd()])?;
+        assert_eq!(status, Some(raw::DONE));
     }
     for number in 1000..2000 {
-        let told = client.ask(&frame(FORK, 0, &raw::id(number)), &[])?;
-        assert_eq!(told, Some(raw::DONE));
+        let status = client.ask(&frame(FORK, 0, &raw::id(number)), &[])?;
+        assert_eq!(status, Some(raw::DONE));
     }
-    // An honest one is another matter, whether or not there is room to await it.
-    scene.ask_honest("fork leave")?;
+    // The forks of honest clients still work.
+    scene.honest.execute("fork leave")?;
     scene.assert_served();
-    // The latest are awaited, the first ones were given up for them.
-    for (number, verdict) in [(1000, raw::UNKNOWN), (1999, raw::DONE)] {
+    // The service waits for the latest forks, and has given up the first ones for them.
+    for (number, expected) in [(1000, raw::UNKNOWN), (1999, raw::DONE)] {
         let child = Raw::connect(scene.address())?;
-        let told = child.ask(&frame(HELLO, 0, &raw::id(number)), &[])?;
-        assert_eq!(told, Some(verdict), "{number}");
+        let status = child.ask(&frame(HELLO, 0, &raw::id(number)), &[])?;
+        assert_eq!(status, Some(expected), "{number}");
     }
     drop(client);
-    // Until the last of them is given up.
+    // This waits until the service has given up the last one.
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn no_descriptors_left_in_the_host() -> Outcome {
+pub(crate) fn host_without_descriptors_still_hands_out_segments() -> Outcome {
     let mut scene = Scene::new()?;
     let host = scene.host.process();
     let before = getrlimit(Resource::Nofile);
@@ -153,7 +155,7 @@ pub(crate) fn no_descriptors_left_in_the_host() -> Outcome {
         current: Some(current),
         maximum: before.maximum,
     };
-    // The thread's table is nearly empty. It can take in a few more connections, and no crowd.
+    // The service can accept a few more connections, but not a hundred.
     prlimit(Some(host), Resource::Nofile, tight(16))?;
     let mut crowd = Vec::new();
     let memory = memory(100)?;
@@ -170,23 +172,14 @@ pub(crate) fn no_descriptors_left_in_the_host() -> Outcome {
         }
     }
     assert!(crowd.len() < 100, "the limit has no effect");
-    // It cannot take anything in. It says so, and what it has it still hands out.
-    let error = scene.ask_honest("make 100").expect_err("no room");
+    // The service can accept no segment, which its error says, but it still hands out those that it has.
+    let error = scene.honest.make(100).expect_err("no descriptor is left");
     assert!(error.contains("RLIMIT_NOFILE"), "{error}");
-    scene.ask_honest(&format!("try {}", scene.id.clone()))?;
+    scene.honest.try_open(&scene.id)?;
     drop(crowd);
-    eventually_ok(&mut scene, "make 100");
-    scene.ask_honest("drop")?;
+    eventually(|| scene.honest.make(100).map(drop));
+    scene.honest.drop_newest()?;
     prlimit(Some(host), Resource::Nofile, before)?;
     scene.assert_unharmed();
     Ok(())
-}
-
-/// Asks until it is done.
-#[track_caller]
-fn eventually_ok(scene: &mut Scene, request: &str) {
-    let end = Instant::now() + Duration::from_secs(40);
-    while let Err(error) = scene.ask_honest(request) {
-        assert!(Instant::now() < end, "{request}: {error}");
-    }
 }

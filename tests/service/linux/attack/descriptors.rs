@@ -1,4 +1,4 @@
-//! What is passed: descriptors where none is due, none where one is, and such as are no memory.
+//! Passed descriptors: where none belongs, none where one does, and those of other objects than memory.
 
 use std::fs::File;
 use std::io;
@@ -10,11 +10,12 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use super::Scene;
-use super::lifetime::eventually;
+use super::lifetime::eventually_has_files;
+use super::peer::Commands;
 use super::raw::{self, FORK, HELLO, OPEN, REGISTER, RELEASE, Raw, frame};
 use testkit::Outcome;
 
-/// Memory of this size, sealed against resizing, as an honest client's.
+/// Creates memory of this size, sealed against resizing, like an honest client's.
 pub(crate) fn memory(size: u64) -> io::Result<OwnedFd> {
     let memory = unsealed(size)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW;
@@ -22,7 +23,7 @@ pub(crate) fn memory(size: u64) -> io::Result<OwnedFd> {
     Ok(memory)
 }
 
-/// Memory of this size, which may still be resized.
+/// Creates memory of this size, which can be resized.
 pub(crate) fn unsealed(size: u64) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = rustix::fs::memfd_create("attack", flags)?;
@@ -30,15 +31,15 @@ pub(crate) fn unsealed(size: u64) -> io::Result<OwnedFd> {
     Ok(memory)
 }
 
-pub(crate) fn with_every_frame() -> Outcome {
+pub(crate) fn unexpected_descriptors_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     let memory = memory(100)?;
     for count in [1, 2, 253] {
         let passed = vec![memory.as_fd(); count];
         let client = Raw::connect(scene.address())?;
         match client.send(&frame(HELLO, 0, ""), &passed) {
-            Ok(()) => assert!(client.is_let_go()?, "{count}"),
-            // The kernel refuses it for the service, since Linux 6.16.
+            Ok(()) => assert!(client.is_closed()?, "{count}"),
+            // Since Linux 6.16 the kernel refuses it for the service.
             Err(errno) => assert_eq!(errno, Errno::PERM, "{count}"),
         }
         for request in [
@@ -48,28 +49,28 @@ pub(crate) fn with_every_frame() -> Outcome {
         ] {
             let client = Raw::introduced(scene.address())?;
             client.send(&request, &passed)?;
-            assert!(client.is_let_go()?, "{count}");
+            assert!(client.is_closed()?, "{count}");
         }
-        // With what is no frame, and with nothing but them.
-        for rubbish in [&[9; 40][..], &[9; 3], &[9; 300]] {
+        // With bytes that are no frame, of the right length or not.
+        for malformed in [&[9; 40][..], &[9; 3], &[9; 300]] {
             let client = Raw::introduced(scene.address())?;
-            client.send(rubbish, &passed)?;
-            assert!(client.is_let_go()?, "{count}");
+            client.send(malformed, &passed)?;
+            assert!(client.is_closed()?, "{count}");
         }
         let client = Raw::introduced(scene.address())?;
         let register = frame(REGISTER, 100, &raw::id(1));
-        let verdict = (count == 1).then_some(raw::DONE);
-        assert_eq!(client.ask(&register, &passed)?, verdict, "{count}");
+        let expected = (count == 1).then_some(raw::DONE);
+        assert_eq!(client.ask(&register, &passed)?, expected, "{count}");
         scene.assert_served();
     }
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn of_what_is_no_memory() -> Outcome {
+pub(crate) fn descriptors_of_other_objects_are_refused() -> Outcome {
     let scene = Scene::new()?;
-    let folder = tempfile::tempdir()?;
-    let file = File::create(folder.path().join("file"))?;
+    let directory = tempfile::tempdir()?;
+    let file = File::create(directory.path().join("file"))?;
     file.set_len(100)?;
     let (reader, writer) = rustix::pipe::pipe()?;
     let (socket, _other) = UnixStream::pair()?;
@@ -77,10 +78,10 @@ pub(crate) fn of_what_is_no_memory() -> Outcome {
     let null = File::open("/dev/null")?;
     let zero = File::open("/dev/zero")?;
     let process = File::open("/proc/self/mem")?;
-    let itself = File::open(folder.path())?;
+    let itself = File::open(directory.path())?;
     let too_small = memory(99)?;
     let too_large = memory(101)?;
-    let mut not_it: Vec<BorrowedFd<'_>> = vec![
+    let mut others: Vec<BorrowedFd<'_>> = vec![
         reader.as_fd(),
         writer.as_fd(),
         socket.as_fd(),
@@ -90,80 +91,79 @@ pub(crate) fn of_what_is_no_memory() -> Outcome {
         process.as_fd(),
         too_small.as_fd(),
     ];
-    // By Apple's rules memory looks like a file, and may have been made larger than was asked for.
+    // With Apple's rules memory looks like a file, and may be larger than requested.
     if !cfg!(shmem_apple_rules) {
-        not_it.extend([file.as_fd(), itself.as_fd(), too_large.as_fd()]);
+        others.extend([file.as_fd(), itself.as_fd(), too_large.as_fd()]);
     }
     let client = Raw::introduced(scene.address())?;
     let register = frame(REGISTER, 100, &raw::id(1));
-    for (place, fd) in not_it.into_iter().enumerate() {
-        let verdict = client.ask(&register, &[fd])?;
-        assert_eq!(verdict, Some(raw::BAD_DESCRIPTOR), "number {place}");
+    for (index, fd) in others.into_iter().enumerate() {
+        let status = client.ask(&register, &[fd])?;
+        assert_eq!(status, Some(raw::BAD_DESCRIPTOR), "number {index}");
     }
-    // None where one is due.
+    // No descriptor.
     assert_eq!(client.ask(&register, &[])?, Some(raw::BAD_DESCRIPTOR));
     drop(client);
     scene.assert_unharmed();
     Ok(())
 }
 
-/// What the service cannot know, who opens it finds out.
-pub(crate) fn of_memory_that_can_shrink() -> Outcome {
+/// The service accepts it, and clients that open it refuse it.
+pub(crate) fn memory_that_can_shrink_is_refused() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
     let memory = unsealed(100_000)?;
     let id = raw::id(1);
     let register = frame(REGISTER, 100_000, &id);
     assert_eq!(client.ask(&register, &[memory.as_fd()])?, Some(raw::DONE));
-    let error = scene.ask_honest(&format!("open {id}"));
+    let error = scene.honest.open(&id);
     assert!(
         error
             .as_ref()
             .is_err_and(|error| error.contains("cannot be mapped safely")),
         "{error:?}"
     );
-    // It has shrunk since the service looked.
+    // The memory has shrunk since the service has checked it.
     rustix::fs::ftruncate(&memory, 10)?;
-    assert!(scene.ask_honest(&format!("open {id}")).is_err());
+    assert!(scene.honest.open(&id).is_err());
     drop(client);
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn a_segment_of_2_to_the_60_bytes() -> Outcome {
+pub(crate) fn segment_of_2_to_the_60_bytes_is_refused() -> Outcome {
     const SIZE: u64 = 1 << 60;
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
     let register = frame(REGISTER, SIZE, &raw::id(1));
     let lie = memory(100)?;
-    let told = client.ask(&register, &[lie.as_fd()])?;
-    assert_eq!(told, Some(raw::BAD_DESCRIPTOR));
-    // The kernel makes such memory, as long as nobody writes to it.
+    let status = client.ask(&register, &[lie.as_fd()])?;
+    assert_eq!(status, Some(raw::BAD_DESCRIPTOR));
+    // The kernel creates such memory, which has no pages until it is written.
     if let Ok(memory) = memory(SIZE) {
-        let told = client.ask(&register, &[memory.as_fd()])?;
-        assert_eq!(told, Some(raw::FULL));
+        let status = client.ask(&register, &[memory.as_fd()])?;
+        assert_eq!(status, Some(raw::FULL));
     }
-    let error = scene.ask_honest(&format!("make {SIZE}"));
+    let error = scene.honest.ask(format!("make {SIZE}"));
     assert!(error.is_err(), "{error:?}");
     drop(client);
     scene.assert_unharmed();
     Ok(())
 }
 
-/// Replies with descriptors that are never read.
-pub(crate) fn that_are_never_taken() -> Outcome {
+/// The client never reads the replies, which have descriptors.
+pub(crate) fn unread_replies_are_bounded() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
     let open = frame(OPEN, 0, &scene.id);
-    let mut asked = 0;
-    while asked < 100_000 && client.send(&open, &[]).is_ok() {
-        asked += 1;
+    let mut sent = 0;
+    while sent < 100_000 && client.send(&open, &[]).is_ok() {
+        sent += 1;
     }
-    assert!(asked < 100_000, "unread replies were kept");
+    assert!(sent < 100_000, "the service keeps all unread replies");
     scene.assert_served();
     drop(client);
-    let files = scene.files.clone();
-    eventually(&mut scene.host, "files", &files);
+    eventually_has_files(&mut scene.host, scene.files);
     scene.assert_unharmed();
     Ok(())
 }

@@ -1,17 +1,16 @@
-//! What is said: nothing, rubbish, lies.
+//! Frames: none, incomplete, random and false ones.
 
 use std::thread;
 use std::time::Duration;
 
 use rustix::fd::AsFd;
 
+use super::descriptors::memory;
 use super::raw::{self, FORK, HELLO, OPEN, REGISTER, RELEASE, Raw, frame};
 use super::{Dice, Scene};
 use testkit::Outcome;
 
-use super::descriptors::memory;
-
-pub(crate) fn nothing_is_said() -> Outcome {
+pub(crate) fn silent_connections_are_closed() -> Outcome {
     let mut scene = Scene::new()?;
     let mut silent = Vec::new();
     for _ in 0..20 {
@@ -19,13 +18,13 @@ pub(crate) fn nothing_is_said() -> Outcome {
     }
     scene.assert_served();
     for client in silent {
-        assert!(client.is_let_go()?);
+        assert!(client.is_closed()?);
     }
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn one_byte_and_then_nothing() -> Outcome {
+pub(crate) fn incomplete_frames_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     for introduced in [false, true] {
         let client = if introduced {
@@ -35,13 +34,13 @@ pub(crate) fn one_byte_and_then_nothing() -> Outcome {
         };
         client.send(&[1], &[])?;
         scene.assert_served();
-        assert!(client.is_let_go()?);
+        assert!(client.is_closed()?);
     }
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn one_byte_a_second() -> Outcome {
+pub(crate) fn slow_frames_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::connect(scene.address())?;
     let hello = frame(HELLO, 0, "");
@@ -55,13 +54,13 @@ pub(crate) fn one_byte_a_second() -> Outcome {
         sent += 1;
         thread::sleep(Duration::from_secs(1));
     }
-    assert!(sent < 10, "{sent} bytes were awaited");
-    assert!(client.is_let_go()?);
+    assert!(sent < 10, "the service has waited for {sent} bytes");
+    assert!(client.is_closed()?);
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn random_bytes() -> Outcome {
+pub(crate) fn random_bytes_harm_nobody() -> Outcome {
     let mut scene = Scene::new()?;
     let mut dice = Dice::new();
     let valid = [
@@ -78,9 +77,9 @@ pub(crate) fn random_bytes() -> Outcome {
             Raw::connect(scene.address())?
         };
         let mut bytes = match round % 3 {
-            // All of it.
+            // Forty random bytes.
             0 => [0; 40].map(|_: u8| dice.roll().to_le_bytes()[0]),
-            // Behind the head of a request.
+            // The header of a request, and random bytes.
             1 => {
                 let mut bytes = [0; 40].map(|_: u8| dice.roll().to_le_bytes()[0]);
                 bytes[..4].copy_from_slice(&valid[round % valid.len()][..4]);
@@ -88,7 +87,7 @@ pub(crate) fn random_bytes() -> Outcome {
             }
             _ => valid[round % valid.len()],
         };
-        // Or a request with one bit changed.
+        // One bit is changed, also in a request that would be valid.
         let bit = dice.roll();
         bytes[(bit >> 8) as usize % 40] ^= 1 << (bit % 8);
         client.send(&bytes, &[])?;
@@ -100,18 +99,18 @@ pub(crate) fn random_bytes() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn lies_about_form() -> Outcome {
+pub(crate) fn malformed_frames_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     let open = frame(OPEN, 0, &raw::id(1));
-    let with = |place: usize, byte: u8| {
+    let with = |offset: usize, byte: u8| {
         let mut changed = open;
-        changed[place] = byte;
+        changed[offset] = byte;
         changed.to_vec()
     };
     let mut long_id = open;
     long_id[16..36].fill(b'a');
     let mut lies = vec![
-        // The version, the opcode, the two zeros behind it.
+        // A wrong version, opcode, or byte of the two zeros behind it.
         with(0, 0),
         with(0, 2),
         with(1, 0),
@@ -120,11 +119,11 @@ pub(crate) fn lies_about_form() -> Outcome {
         with(1, OPEN | 0x80),
         with(2, 1),
         with(3, 1),
-        // A size where none is due, and none where one is.
+        // A size where none belongs, and none where one does.
         frame(OPEN, 1, &raw::id(1)).to_vec(),
         frame(HELLO, 1, "").to_vec(),
         frame(REGISTER, 0, &raw::id(1)).to_vec(),
-        // Ids that are empty, not terminated, not UTF-8, or have something behind their end.
+        // Ids that are empty, not terminated, not UTF-8, or followed by other bytes than zeros.
         frame(OPEN, 0, "").to_vec(),
         frame(REGISTER, 100, "").to_vec(),
         frame(RELEASE, 0, "").to_vec(),
@@ -132,10 +131,10 @@ pub(crate) fn lies_about_form() -> Outcome {
         long_id.to_vec(),
         with(17, 0xff),
         with(17, 0),
-        // The zeros at the end.
+        // A wrong byte of the zeros at the end.
         with(36, 1),
         with(39, 1),
-        // The wrong length.
+        // A wrong length.
         open[..39].to_vec(),
         vec![0; 100_000],
         // A second introduction.
@@ -149,10 +148,10 @@ pub(crate) fn lies_about_form() -> Outcome {
         let client = Raw::introduced(scene.address())?;
         // A packet that is too long for the socket's buffer is refused by the kernel.
         if client.send(&lie, &[]).is_ok() {
-            assert!(client.is_let_go()?, "{lie:?}");
+            assert!(client.is_closed()?, "{lie:?}");
         }
     }
-    // None at all.
+    // No introduction.
     for request in [
         frame(REGISTER, 100, &raw::id(1)),
         open,
@@ -161,51 +160,51 @@ pub(crate) fn lies_about_form() -> Outcome {
     ] {
         let client = Raw::connect(scene.address())?;
         client.send(&request, &[])?;
-        assert!(client.is_let_go()?);
+        assert!(client.is_closed()?);
     }
     scene.assert_served();
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn lies_about_ids() -> Outcome {
+pub(crate) fn ids_of_others_cannot_be_taken_or_released() -> Outcome {
     let mut scene = Scene::new()?;
     let client = Raw::introduced(scene.address())?;
     let own = memory(100)?;
-    let told = |request: [u8; 40]| client.ask(&request, &[]);
+    let status = |request: [u8; 40]| client.ask(&request, &[]);
     for id in ["/../../etc/passwd", "1", "?too-long", &raw::id(1)] {
-        assert_eq!(told(frame(OPEN, 0, id))?, Some(raw::UNKNOWN), "{id}");
+        assert_eq!(status(frame(OPEN, 0, id))?, Some(raw::UNKNOWN), "{id}");
     }
-    // An honest client's segment is not replaced, and is not let go by who does not hold it.
+    // A client can neither replace a segment of another one nor release it.
     for size in [100, 200] {
         let register = frame(REGISTER, size, &scene.id);
         let memory = memory(size)?;
-        let told = client.ask(&register, &[memory.as_fd()])?;
-        assert_eq!(told, Some(raw::TAKEN), "{size}");
+        let status = client.ask(&register, &[memory.as_fd()])?;
+        assert_eq!(status, Some(raw::TAKEN), "{size}");
     }
     client.send(&frame(RELEASE, 0, &scene.id), &[])?;
     client.send(&frame(RELEASE, 0, &raw::id(1)), &[])?;
     scene.assert_served();
-    // Once it does hold it, it lets go of its own hold only, however often it says so.
-    assert_eq!(told(frame(OPEN, 0, &scene.id))?, Some(raw::DONE));
+    // A holder releases its own hold only, however often it sends the request.
+    assert_eq!(status(frame(OPEN, 0, &scene.id))?, Some(raw::DONE));
     for _ in 0..3 {
         client.send(&frame(RELEASE, 0, &scene.id), &[])?;
     }
     scene.assert_served();
-    // The child of a fork that nobody has announced gets nothing.
+    // The child of a fork that was not announced is refused.
     let child = Raw::connect(scene.address())?;
     let hello = frame(HELLO, 0, &raw::id(2));
     assert_eq!(child.ask(&hello, &[])?, Some(raw::UNKNOWN));
-    // A fork's token is good for one child.
+    // The token of a fork is valid for one child.
     let register = frame(REGISTER, 100, &raw::id(3));
     assert_eq!(client.ask(&register, &[own.as_fd()])?, Some(raw::DONE));
     let announce = frame(FORK, 0, &raw::id(4));
-    assert_eq!(told(announce)?, Some(raw::DONE));
-    assert_eq!(told(announce)?, Some(raw::FULL));
+    assert_eq!(status(announce)?, Some(raw::DONE));
+    assert_eq!(status(announce)?, Some(raw::FULL));
     let hello = frame(HELLO, 0, &raw::id(4));
-    for verdict in [raw::DONE, raw::UNKNOWN] {
+    for expected in [raw::DONE, raw::UNKNOWN] {
         let child = Raw::connect(scene.address())?;
-        assert_eq!(child.ask(&hello, &[])?, Some(verdict));
+        assert_eq!(child.ask(&hello, &[])?, Some(expected));
     }
     drop((client, child));
     scene.assert_unharmed();

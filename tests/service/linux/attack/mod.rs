@@ -1,6 +1,7 @@
-//! Attacks: by clients that keep to no rules, by crowds, by other users. Whatever they do, honest
-//! clients are served meanwhile, by a service that is none the worse afterwards.
+//! Attacks: by clients that follow no rules, by many clients, by other users. Whatever they do, the service
+//! serves honest clients at the same time, and has lost nothing afterwards.
 
+pub(crate) mod addresses;
 pub(crate) mod attackers;
 pub(crate) mod crowds;
 pub(crate) mod descriptors;
@@ -8,43 +9,42 @@ pub(crate) mod exhaustion;
 pub(crate) mod frames;
 pub(crate) mod slow;
 pub(crate) mod stopped;
-pub(crate) mod strangers;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{lifetime, peer, raw};
-use lifetime::{Place, eventually};
-use peer::Answer;
+use lifetime::{TestDir, eventually_has_files};
+use peer::{Answer, Commands};
 use raw::Raw;
 use testkit::peer::Peer;
 
-/// How many descriptors the service may have: as many as most systems allow at first.
+/// The limit on the descriptors of the host: the default of most systems.
 pub(crate) const FILES: u32 = 1024;
 
 /// A service, and an honest client that holds a segment.
 pub(crate) struct Scene {
-    place: Place,
+    dir: TestDir,
     pub(crate) host: Peer,
-    honest: Peer,
-    /// Of its segment, which has 100 bytes, the first one a 5.
+    pub(crate) honest: Peer,
+    /// The id of its segment, which has 100 bytes. The first byte is 5.
     pub(crate) id: String,
-    /// What the host has open before the attack.
-    files: String,
+    /// The number of open descriptors of the host before the attack.
+    files: usize,
 }
 
 impl Scene {
     pub(crate) fn new() -> Result<Self, Box<dyn std::error::Error>> {
-        let place = Place::new()?;
+        let dir = TestDir::new()?;
         let mut host = Peer::start();
-        host.ask(format!("limit {FILES}"))?;
-        host.ask(format!("host {}", place.address.display()))?;
-        let mut honest = place.peer();
-        let id = honest.ask("make 100")?;
-        honest.ask("put 0 5")?;
-        let files = host.ask("files")?;
+        host.execute(format!("limit {FILES}"))?;
+        host.serve_at(&dir.address)?;
+        let mut honest = dir.peer();
+        let id = honest.make(100)?;
+        honest.put(0, 5)?;
+        let files = host.files()?;
         Ok(Self {
-            place,
+            dir,
             host,
             honest,
             id,
@@ -53,100 +53,88 @@ impl Scene {
     }
 
     pub(crate) fn address(&self) -> &Path {
-        &self.place.address
+        &self.dir.address
     }
 
-    /// An honest client that was there before makes segments, and one that comes opens one.
+    /// Checks that an honest client can create segments, and that a new client can open them.
     ///
-    /// What they ask for fails if it is not answered within their own deadline.
+    /// A request fails if it is not answered within the client's own deadline.
     #[track_caller]
     pub(crate) fn assert_served(&mut self) {
-        let made = self.honest.ask("make 5000").expect("an honest request");
-        let mut other = self.place.peer();
-        other
-            .ask(format!("open {made}"))
-            .expect("an honest request");
-        self.honest.ask("drop").expect("it is there");
-        other
-            .ask(format!("open {}", self.id))
-            .expect("an honest request");
-        assert_eq!(other.ask("get 0"), Ok("5".into()));
+        let made = self.honest.make(5000).expect("an honest request");
+        let mut other = self.dir.peer();
+        other.open(&made).expect("an honest request");
+        self.honest.drop_newest().expect("it has a segment");
+        other.open(&self.id).expect("an honest request");
+        assert_eq!(other.get(0), Ok(5));
     }
 
-    /// A client that makes, opens and drops until it is killed.
+    /// Starts a client that creates, opens and drops segments until it is killed.
     pub(crate) fn churning(&self) -> Peer {
-        let mut peer = self.place.peer();
-        peer.tell(&format!("churn {}", self.address().display()));
+        let mut peer = self.dir.peer();
+        peer.send(&format!("churn {}", self.address().display()));
         peer
     }
 
-    /// A client that attacks until it is killed.
+    /// Starts a client that attacks until it is killed.
     pub(crate) fn attacker(&self, how: &str) -> Peer {
-        let mut peer = self.place.peer();
-        peer.tell(&format!("attack {how} {}", self.address().display()));
+        let mut peer = self.dir.peer();
+        peer.send(&format!("attack {how} {}", self.address().display()));
         peer
     }
 
-    /// Honest clients are served soon: one that was there before, and one that comes.
+    /// Checks that honest clients are served soon: an old one and a new one.
     #[track_caller]
     pub(crate) fn assert_served_soon(&mut self) {
         const ROUNDS: usize = 7;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
-            let mut other = self.place.peer();
+            let mut other = self.dir.peer();
             let start = Instant::now();
-            let made = self.honest.ask("make 5000").expect("an honest request");
-            other
-                .ask(format!("open {made}"))
-                .expect("an honest request");
-            other.ask("drop").expect("it is there");
-            self.honest.ask("drop").expect("it is there");
-            other.ask("make 100").expect("an honest request");
+            let made = self.honest.make(5000).expect("an honest request");
+            other.open(&made).expect("an honest request");
+            other.drop_newest().expect("it has a segment");
+            self.honest.drop_newest().expect("it has a segment");
+            other.make(100).expect("an honest request");
             times.push(start.elapsed());
         }
         times.sort();
-        // Three clients' requests, each of which is to be served within a second. Other programs may run
-        // on this machine as well, so that not every round counts.
-        let patience = match std::env::var_os("SHMEM_TEST_EMULATED") {
+        // Each round has three requests, each of which takes a second at most. The median counts, because
+        // other programs may run on this machine.
+        let limit = match std::env::var_os("SHMEM_TEST_EMULATED") {
             Some(_) => 30,
             None => 3,
         };
-        let typical = times[ROUNDS / 2];
-        assert!(typical < Duration::from_secs(patience), "{times:?}");
+        let median = times[ROUNDS / 2];
+        assert!(median < Duration::from_secs(limit), "{times:?}");
     }
 
-    /// Another client.
+    /// Starts another client.
     pub(crate) fn peer(&self) -> Peer {
-        self.place.peer()
+        self.dir.peer()
     }
 
-    /// What the honest client is told.
-    #[track_caller]
-    pub(crate) fn ask_honest(&mut self, request: &str) -> Result<String, String> {
-        self.honest.ask(request)
-    }
-
-    /// The attack is over, and its connections are closed.
+    /// Checks, when the attack is over, that its connections are closed and that nothing is left.
     #[track_caller]
     pub(crate) fn assert_unharmed(mut self) {
         self.assert_served();
-        eventually(&mut self.host, "files", &self.files);
+        eventually_has_files(&mut self.host, self.files);
         drop((self.honest, self.host));
-        self.place.assert_nothing_left();
+        self.dir.assert_nothing_left();
     }
 }
 
-/// What a peer does: knocks at a service, and says how it is received.
-pub(crate) fn knock(address: &str) -> Answer {
-    let client = Raw::connect(Path::new(address))?;
+/// What a peer does: introduces itself to a service, and returns the status of the reply, or `closed`.
+pub(crate) fn probe(address: &Path) -> Answer {
+    let client = Raw::connect(address)?;
     let hello = raw::frame(raw::HELLO, 0, "");
     Ok(match client.ask(&hello, &[])? {
-        Some(verdict) => format!("told {verdict}"),
-        None => "let go".into(),
+        Some(status) => status.to_string(),
+        None => "closed".into(),
     })
 }
 
-/// Numbers that look random, and are the same each time.
+/// Pseudo-random numbers, the same in each run.
 pub(crate) struct Dice(u64);
 
 impl Dice {

@@ -1,5 +1,4 @@
-//! Services that do not do what they should, and what becomes of operations of their clients: each of them
-//! ends within five seconds.
+//! Services that do not work as they should. Each operation of their clients ends within five seconds.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -9,33 +8,33 @@ use std::time::{Duration, Instant};
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Signal, kill_process};
 
-use super::super::peer::Answer;
-use super::lifetime::{Place, eventually};
+use super::lifetime::{TestDir, eventually_gone, eventually_opens};
+use super::peer::{Answer, Commands};
 use super::raw::{self, Raw};
 use super::stopped::stop;
 use super::{Scene, attackers};
 use testkit::Outcome;
 use testkit::peer::Peer;
 
-/// How long an operation may take, with a reserve for other programs on this machine.
-fn patience() -> Duration {
+/// Returns the time limit of an operation, with a reserve for other programs on this machine.
+fn limit() -> Duration {
     let emulated = std::env::var_os("SHMEM_TEST_EMULATED").is_some();
     Duration::from_secs(if emulated { 60 } else { 7 })
 }
 
-/// Asks, checks how long the answer takes, and returns it.
+/// Returns the result of an operation, and checks that it takes no longer than [`limit`].
 #[track_caller]
-fn asked_in_time(peer: &mut Peer, order: &str) -> Result<String, String> {
+fn in_time<T>(operation: impl FnOnce() -> T) -> T {
     let start = Instant::now();
-    let answer = peer.ask(order);
+    let result = operation();
     let time = start.elapsed();
-    assert!(time < patience(), "{order} took {time:?}: {answer:?}");
-    answer
+    assert!(time < limit(), "the operation took {time:?}");
+    result
 }
 
-/// What a peer does: serves falsely, until it is killed.
+/// What a peer does: pretends to be a service until it is killed.
 pub(crate) fn pretend(how: &str, address: &Path) -> Answer {
-    // What the last one has left.
+    // A previous service may have left its socket.
     let _ = std::fs::remove_file(address);
     let kind = if raw::IS_STREAM {
         SocketType::STREAM
@@ -46,11 +45,13 @@ pub(crate) fn pretend(how: &str, address: &Path) -> Answer {
     net::bind(&listener, &SocketAddrUnix::new(address)?)?;
     net::listen(&listener, 64)?;
     println!("ok ");
-    // Until the first client holds what it shall hold, it is honest to it.
+    // It serves the first client until that holds its segments.
     let first = Raw::of(net::accept(&listener)?);
     for _ in 0..=HELD {
-        let heard = first.receive()?.ok_or("no client")?;
-        first.send(&done(heard.bytes), &[])?;
+        let request = first
+            .receive()?
+            .ok_or("the client has closed its connection")?;
+        first.send(&done(request.bytes), &[])?;
     }
     first.receive()?;
     drop(first);
@@ -58,7 +59,7 @@ pub(crate) fn pretend(how: &str, address: &Path) -> Answer {
         let client = Raw::of(net::accept(&listener)?);
         let how = how.to_owned();
         thread::spawn(move || {
-            // It ends when the client does.
+            // An error ends this connection.
             let _ = answer(&client, &how);
         });
     }
@@ -67,7 +68,7 @@ pub(crate) fn pretend(how: &str, address: &Path) -> Answer {
 /// How many segments the client holds.
 const HELD: usize = 5;
 
-/// The reply to a request that was done.
+/// Returns the reply to a request that succeeds.
 fn done(mut request: Vec<u8>) -> Vec<u8> {
     request[1] |= 0x80;
     request[8..].fill(0);
@@ -75,9 +76,9 @@ fn done(mut request: Vec<u8>) -> Vec<u8> {
 }
 
 fn answer(client: &Raw, how: &str) -> Answer {
-    while let Some(heard) = client.receive()? {
-        let is_hello = heard.bytes[1] == raw::HELLO;
-        let reply = done(heard.bytes);
+    while let Some(request) = client.receive()? {
+        let is_hello = request.bytes[1] == raw::HELLO;
+        let reply = done(request.bytes);
         match how {
             "silent" => thread::sleep(Duration::from_secs(60)),
             "slow" if !is_hello => thread::sleep(Duration::from_millis(1500)),
@@ -100,117 +101,109 @@ fn answer(client: &Raw, how: &str) -> Answer {
     Ok(String::new())
 }
 
-/// Whatever the service does, operations end, and what is held is handed to the next service.
+/// Checks that operations end whatever the service does, and that the next service gets what clients hold.
 fn served_by(how: &str) -> Outcome {
-    let place = Place::new()?;
-    let mut false_one = Peer::start();
-    false_one.ask(format!("pretend {how} {}", place.address.display()))?;
-    let mut client = place.peer();
+    let dir = TestDir::new()?;
+    let mut false_service = Peer::start();
+    false_service.execute(format!("pretend {how} {}", dir.address.display()))?;
+    let mut client = dir.peer();
     let mut id = String::new();
     for _ in 0..HELD {
-        id = client.ask("make 100")?;
+        id = client.make(100)?;
     }
     for _ in 0..2 {
-        // Whether they fail is another matter.
-        let _ = asked_in_time(&mut client, "make 100");
-        let _ = asked_in_time(&mut client, "try s000000000000000000");
-        let _ = asked_in_time(&mut client, &format!("try {id}"));
+        // They may succeed or fail.
+        let _ = in_time(|| client.make(100));
+        let _ = in_time(|| client.try_open("s000000000000000000"));
+        let _ = in_time(|| client.try_open(&id));
     }
-    false_one.kill();
-    let mut other = place.peer();
-    eventually(&mut other, &format!("try {id}"), "");
-    // Until all is closed that a false service has sent, this process trusts none.
+    false_service.kill();
+    let mut other = dir.peer();
+    eventually_opens(&mut other, &id);
+    // The client trusts no service until it has closed all that a false one has sent.
     let end = Instant::now() + Duration::from_secs(40);
-    while let Err(why) = asked_in_time(&mut client, "make 100") {
-        assert!(Instant::now() < end, "{why}");
+    while let Err(reason) = in_time(|| client.make(100)) {
+        assert!(Instant::now() < end, "{reason}");
         thread::sleep(Duration::from_millis(10));
     }
-    asked_in_time(&mut client, "drop")?;
+    in_time(|| client.drop_newest())?;
     drop((other, client));
-    place.assert_nothing_left();
+    dir.assert_nothing_left();
     Ok(())
 }
 
-pub(crate) fn a_service_that_is_silent() -> Outcome {
+pub(crate) fn silent_service_blocks_no_client() -> Outcome {
     served_by("silent")
 }
 
-pub(crate) fn a_service_that_is_slow() -> Outcome {
+pub(crate) fn slow_service_blocks_no_client() -> Outcome {
     served_by("slow")
 }
 
-pub(crate) fn a_service_that_says_one_byte_at_a_time() -> Outcome {
+pub(crate) fn service_that_sends_single_bytes_blocks_no_client() -> Outcome {
     served_by("bytes")
 }
 
-pub(crate) fn a_service_that_sends_what_takes_long_to_close() -> Outcome {
+pub(crate) fn service_that_sends_slow_descriptors_blocks_no_client() -> Outcome {
     served_by("lingering")
 }
 
-/// Nobody reads what the service is told, and there is no room for all of it.
-pub(crate) fn letting_go_does_not_wait() -> Outcome {
+/// The service reads none of the requests, and the socket's buffer is too small for all of them.
+pub(crate) fn release_does_not_wait() -> Outcome {
     const MANY: usize = 400;
     let mut scene = Scene::new()?;
     let mut client = scene.peer();
     let mut last = String::new();
     for _ in 0..MANY {
-        match client.ask("make 100") {
+        match client.make(100) {
             Ok(id) => last = id,
-            // As many as it may.
+            // The client has reached its limit.
             Err(_) => break,
         }
     }
-    scene.ask_honest(&format!("try {last}"))?;
+    scene.honest.try_open(&last)?;
     stop(&scene.host)?;
     let start = Instant::now();
     for _ in 0..MANY {
-        client.ask("drop")?;
+        client.drop_newest()?;
     }
     let time = start.elapsed();
     assert!(time < Duration::from_millis(1900), "{time:?}");
     kill_process(scene.host.process(), Signal::CONT)?;
-    // It is told later.
-    let gone = format!("knows no holder of segment {last}");
-    let end = Instant::now() + Duration::from_secs(40);
-    loop {
-        let told = scene.ask_honest(&format!("try {last}"));
-        if told.as_ref().is_err_and(|error| error.contains(&gone)) {
-            break;
-        }
-        assert!(Instant::now() < end, "{told:?}");
-    }
-    client.ask("make 100")?;
+    // The service learns of it later.
+    eventually_gone(&mut scene.honest, &last);
+    client.make(100)?;
     drop(client);
     scene.assert_unharmed();
     Ok(())
 }
 
-/// Threads that wait for each other's requests do not wait for each other's deadlines.
-pub(crate) fn many_threads_and_a_host_that_is_stopped() -> Outcome {
+/// A thread that waits for the request of another one does not wait for its deadline as well.
+pub(crate) fn deadlines_of_threads_do_not_add_up() -> Outcome {
     let scene = Scene::new()?;
     let mut client = scene.peer();
-    client.ask("make 100")?;
+    client.make(100)?;
     stop(&scene.host)?;
-    let told = asked_in_time(&mut client, "crowd 8")?;
+    let failed: u32 = in_time(|| client.ask_for("crowd 8"))?;
     kill_process(scene.host.process(), Signal::CONT)?;
-    assert_eq!(told, "8 failed");
+    assert_eq!(failed, 8);
     drop(client);
     scene.assert_unharmed();
     Ok(())
 }
 
-pub(crate) fn a_client_without_room_for_a_descriptor() -> Outcome {
+pub(crate) fn client_without_descriptors_gets_an_error_that_names_the_limit() -> Outcome {
     let scene = Scene::new()?;
     let mut client = scene.peer();
-    client.ask("make 100")?;
-    client.ask("limit 64")?;
-    client.ask("full")?;
+    client.make(100)?;
+    client.execute("limit 64")?;
+    client.execute("full")?;
     let error = client
-        .ask(format!("try {}", scene.id))
-        .expect_err("there is no room");
+        .try_open(&scene.id)
+        .expect_err("no descriptor is left");
     assert!(error.contains("RLIMIT_NOFILE is 64"), "{error}");
-    client.ask("limit 256")?;
-    client.ask(format!("try {}", scene.id))?;
+    client.execute("limit 256")?;
+    client.try_open(&scene.id)?;
     drop(client);
     scene.assert_unharmed();
     Ok(())

@@ -1,24 +1,25 @@
-//! Who does not go on: stopped by a signal, or killed, at any moment.
+//! Processes that are stopped by a signal, or killed, at any moment.
 
 use std::time::Duration;
 use std::{fs, io, thread};
 
 use rustix::process::{Signal, kill_process};
 
+use super::peer::Commands;
 use super::{Dice, Scene};
 use testkit::Outcome;
 use testkit::peer::Peer;
 
-fn go_on(peer: &Peer) -> io::Result<()> {
+fn resume(peer: &Peer) -> io::Result<()> {
     Ok(kill_process(peer.process(), Signal::CONT)?)
 }
 
-/// Stops it, and waits until all of its threads have.
+/// Stops a peer and waits until all of its threads have stopped.
 pub(crate) fn stop(peer: &Peer) -> io::Result<()> {
     kill_process(peer.process(), Signal::STOP)?;
     let is_stopped = || -> io::Result<bool> {
         for task in fs::read_dir(format!("/proc/{}/task", peer.pid()))? {
-            // A thread that has ended meanwhile is no obstacle.
+            // An empty text means that the thread has ended.
             let stat = fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
             if !stat.is_empty() && !stat.contains(") T ") {
                 return Ok(false);
@@ -32,10 +33,10 @@ pub(crate) fn stop(peer: &Peer) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn clients_that_are_stopped() -> Outcome {
+pub(crate) fn stopped_clients_keep_their_segments_and_block_nobody() -> Outcome {
     let mut scene = Scene::new()?;
     let mut idle = scene.peer();
-    let held = idle.ask("make 100")?;
+    let held = idle.make(100)?;
     let busy = scene.churning();
     let mut dice = Dice::new();
     for _ in 0..20 {
@@ -43,13 +44,13 @@ pub(crate) fn clients_that_are_stopped() -> Outcome {
         thread::sleep(Duration::from_micros(dice.roll() % 5000));
         stop(&busy)?;
         scene.assert_served();
-        // What it holds is held.
-        scene.ask_honest(&format!("try {held}"))?;
-        go_on(&idle)?;
-        go_on(&busy)?;
+        // A stopped client still holds its segment.
+        scene.honest.try_open(&held)?;
+        resume(&idle)?;
+        resume(&busy)?;
     }
-    idle.ask("make 100")?;
-    // A signal that ends it works on a stopped one as well.
+    idle.make(100)?;
+    // The service notices the end of a stopped client as well.
     stop(&busy)?;
     busy.kill();
     drop(idle);
@@ -57,7 +58,7 @@ pub(crate) fn clients_that_are_stopped() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn clients_that_are_killed_at_any_moment() -> Outcome {
+pub(crate) fn clients_killed_at_any_moment_harm_nobody() -> Outcome {
     let mut scene = Scene::new()?;
     let mut dice = Dice::new();
     for round in 0..60 {
@@ -74,18 +75,21 @@ pub(crate) fn clients_that_are_killed_at_any_moment() -> Outcome {
     Ok(())
 }
 
-/// Nobody can take over from it, because it is not dead. Who asks is told, and does not wait for ever.
-pub(crate) fn a_host_that_is_stopped() -> Outcome {
+/// A stopped host cannot be replaced, because it still lives. Requests end with an error in time.
+pub(crate) fn stopped_host_is_an_error() -> Outcome {
     let mut scene = Scene::new()?;
-    scene.ask_honest("make 100")?;
+    scene.honest.make(100)?;
     stop(&scene.host)?;
-    for request in ["make 100".into(), format!("try {}", scene.id)] {
-        let error = scene.ask_honest(&request).expect_err("nobody answers");
+    for result in [
+        scene.honest.make(100).map(drop),
+        scene.honest.try_open(&scene.id),
+    ] {
+        let error = result.expect_err("the host is stopped");
         assert!(error.contains("does not answer"), "{error}");
     }
-    // To let go takes no answer.
-    scene.ask_honest("drop")?;
-    go_on(&scene.host)?;
+    // A release needs no reply.
+    scene.honest.drop_newest()?;
+    resume(&scene.host)?;
     scene.assert_unharmed();
     Ok(())
 }
