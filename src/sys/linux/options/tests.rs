@@ -6,7 +6,7 @@ use core::ptr::{self, NonNull};
 use rustix::io::Errno;
 
 use super::{may_be_of_huge_pages, populate, read_every_page};
-use crate::MemfdShMemProvider;
+use crate::backends::MemfdShMemProvider;
 use crate::error::Error;
 use crate::memory::mapping::Mapping;
 use crate::sys::attachments::tests::skipped;
