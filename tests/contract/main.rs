@@ -21,11 +21,10 @@ use shmem_providers::MemfdBackend;
 ))]
 use shmem_providers::MemfdShMemProvider;
 use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
+#[cfg(all(unix, not(shmem_android_rules)))]
+use shmem_providers::{MmapShMemProvider, UnixShMemProvider};
 #[cfg(unix)]
-use shmem_providers::{
-    MmapShMemProvider, PosixBackend, ServedShMemProvider, ShMemService, StdServedShMemProvider,
-    UnixShMemProvider,
-};
+use shmem_providers::{PosixBackend, ServedShMemProvider, ShMemService, StdServedShMemProvider};
 
 use crate::contract::Rules;
 use testkit::{Outcome, if_lacking, mappings, open_files, system_v_segments};
@@ -197,7 +196,7 @@ fn trials() -> Vec<Trial> {
         || {
             // How the link of its descriptor is to start.
             let Ok(expected) = std::env::var("SHMEM_TEST_MEMORY") else {
-                return skip("SHMEM_TEST_MEMORY does not name the kind of memory");
+                return testkit::skip("SHMEM_TEST_MEMORY does not name the kind of memory");
             };
             let before = open_files();
             let _segment = AshmemShMemProvider::new()?.new_shmem(4096)?;
