@@ -29,9 +29,7 @@ pub(super) struct Connection {
 impl Server {
     /// Accepts connections that are waiting.
     pub(super) fn accept(&mut self) {
-        if self.spare.is_none() {
-            self.spare = sys::duplicate_quietly(&self.stop).ok();
-        }
+        self.restore_spare();
         for _ in 0..MAX_ACCEPTED {
             // Connections that are not closed yet occupy descriptors as well.
             if self.reaper.pending(Kind::Connection) >= self.capacity.connections {
@@ -46,6 +44,13 @@ impl Server {
                 // The connection ended before it was accepted.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Opens the spare descriptor again, if it was closed and there is one left.
+    pub(super) fn restore_spare(&mut self) {
+        if self.spare.is_none() {
+            self.spare = sys::duplicate_quietly(&self.stop).ok();
         }
     }
 

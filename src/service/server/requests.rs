@@ -186,6 +186,7 @@ impl Server {
             self.reaper.close(process, Kind::Foreign, fd);
             return Status::BadDescriptor;
         };
+        self.restore_spare();
         if self.spare.is_none() || !memory.may_have(size) {
             self.reaper.close(process, Kind::Refused, fd);
             return match self.spare {
