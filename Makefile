@@ -50,7 +50,8 @@ package: ## Documents and tests the package as it would be published
 
 .PHONY: api msrv
 api: ## Writes the public interface to tests/api.txt
-	tests/api >tests/api.txt
+	tests/api >$(OUT)/api.txt
+	mv $(OUT)/api.txt tests/api.txt
 msrv: ## Checks the library against the oldest supported version of Rust
 	tests/msrv
 
