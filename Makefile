@@ -21,8 +21,8 @@ fmt: ## Checks the formatting
 	for package in $(OUTSIDE); do cargo fmt --check --manifest-path $$package/Cargo.toml || exit; done
 clippy: ## Lints everything in the workspace
 	cargo clippy --workspace --all-targets -- -D warnings
-features: ## Lints the library with every combination of features
-	cargo hack clippy --feature-powerset -- -D warnings
+features: ## Lints the library with every combination of features (default and full only name others)
+	cargo hack clippy --feature-powerset --exclude-features default,full -- -D warnings
 doc: ## Builds the documentation, without and with private items
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --features full --no-deps --document-private-items
@@ -50,7 +50,8 @@ package: ## Documents and tests the package as it would be published
 
 .PHONY: api msrv
 api: ## Writes the public interface to tests/api.txt
-	tests/api >tests/api.txt
+	tests/api >$(OUT)/api.txt
+	mv $(OUT)/api.txt tests/api.txt
 msrv: ## Checks the library against the oldest supported version of Rust
 	tests/msrv
 

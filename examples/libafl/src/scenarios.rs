@@ -88,7 +88,7 @@ fn fuzz(scenario: &Scenario, args: &[&str], clients: usize) -> Result<String> {
         return Err(format!("ended with {status}").into());
     }
     Ok(format!(
-        "each of {clients} clients crashed {CRASHES} times, resumed and continued"
+        "clients: {clients}, each of which crashed {CRASHES} times, resumed and continued"
     ))
 }
 
