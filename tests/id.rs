@@ -1,7 +1,7 @@
 //! Ids from any input: the functions are total, and an id opens no object by mistake.
 
 use proptest::prelude::*;
-use shmem_providers::{Error, ShMemDescription, ShMemId};
+use shmem_providers::{Error, IdKind, ShMemDescription, ShMemId};
 
 /// Checks what holds for every id, whatever it was created from.
 fn assert_is_an_id(id: ShMemId) {
@@ -193,5 +193,96 @@ mod opened {
             open::<UnixShMemProvider>(id, size);
             open::<MmapShMemProvider>(id, size);
         }
+    }
+}
+
+/// Readable formats have the text. What version 0.16 wrote is read as well.
+#[test]
+fn readable_formats_contain_the_text() {
+    let id = ShMemId::from_string("/pictures");
+    assert_eq!(serde_json::to_string(&id).unwrap(), r#""/pictures""#);
+    let array = serde_json::to_string(id.as_array()).unwrap();
+    for text in [
+        r#""/pictures""#.to_owned(),
+        array.clone(),
+        format!(r#"{{"id":{array}}}"#),
+    ] {
+        let read: ShMemId = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, id, "{text}");
+    }
+    let long: ShMemId = serde_json::from_str(r#""a text of more than 19 bytes""#).unwrap();
+    assert_eq!(long.as_str(), "?too-long");
+    for text in ["[1,2]", "{}", "7", "null"] {
+        assert!(serde_json::from_str::<ShMemId>(text).is_err(), "{text}");
+    }
+
+    let description = ShMemDescription { size: 5, id };
+    let text = serde_json::to_string(&description).unwrap();
+    assert_eq!(text, r#"{"size":5,"id":"/pictures"}"#);
+    let read: ShMemDescription = serde_json::from_str(&text).unwrap();
+    assert_eq!(read, description);
+}
+
+/// What a text names, and what `str::parse` accepts: exactly what has one of the documented formats.
+#[test]
+fn kinds_follow_the_documented_formats() {
+    let named = [
+        ("0", IdKind::SystemV { shmid: 0 }),
+        ("2147483647", IdKind::SystemV { shmid: i32::MAX }),
+        ("/name", IdKind::Posix),
+        ("/shmem-AAAAAAAAAAA", IdKind::Posix),
+        ("sAAAAAAAAAAAAAAAAAA", IdKind::Served),
+        ("w0123456789abcdefg-", IdKind::Section),
+        (r"Local\name", IdKind::Section),
+        (r"Global\name", IdKind::Section),
+    ];
+    for (text, kind) in named {
+        assert_eq!(ShMemId::from_string(text).kind(), kind, "{text}");
+        assert_eq!(text.parse::<ShMemId>().unwrap().as_ref(), text);
+    }
+    // Process 1, descriptor 3, nonce 5.
+    let IdKind::Memfd(locator) = ShMemId::from_string("mAAAEAADAAAAAAAAAAF").kind() else {
+        panic!("the id of a memfd");
+    };
+    assert_eq!(
+        (locator.process_and_fd(), locator.nonce()),
+        (Some((1, 3)), 5)
+    );
+
+    for text in [
+        "",
+        "-1",
+        "007",
+        "+1",
+        "2147483648",
+        "/",
+        "/..",
+        "/a/b",
+        "name",
+        "m",
+        "mAAAAAAAAAAAAAAAAA",
+        "sAAAAAAAAAAAAAAAAA!",
+        "s",
+        "w",
+        r"Local\",
+        r"Local\a\b",
+        "?too-long",
+        "a\0b",
+        "a text of more than 19 bytes",
+    ] {
+        let error = ShMemId::try_from(text).unwrap_err();
+        assert_eq!(error.text(), text);
+        assert!(!error.to_string().contains('\0'), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn parsing_agrees_with_the_kind(text in "[msw/?0-9A-Za-z_.-]{0,22}") {
+        let is_id = !matches!(
+            ShMemId::from_string(&text).kind(),
+            IdKind::Empty | IdKind::Invalid { .. }
+        );
+        prop_assert_eq!(text.parse::<ShMemId>().is_ok(), is_id);
     }
 }

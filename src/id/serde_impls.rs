@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use serde::de::{Error, SeqAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{LEN, ShMemId};
@@ -20,8 +20,8 @@ impl Serialize for ShMemId {
 }
 
 /// Never fails on the content: what cannot be an id becomes one that opens nothing, as in
-/// [`ShMemId::from_string`] and [`ShMemId::from_array`]. Readable formats may have the 20 bytes too, as
-/// version 0.17 wrote them.
+/// [`ShMemId::from_string`] and [`ShMemId::from_array`]. In readable formats it also accepts the 20 bytes,
+/// alone or as the field `id`, as version 0.16 wrote them.
 impl<'de> Deserialize<'de> for ShMemId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
@@ -45,6 +45,19 @@ impl<'de> Visitor<'de> for TextOrBytes {
         Ok(ShMemId::from_string(text))
     }
 
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ShMemId, A::Error> {
+        let mut id = None;
+        while let Some(field) = map.next_key::<Field>()? {
+            match field {
+                Field::Id => id = Some(map.next_value::<[u8; LEN]>()?.into()),
+                Field::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        id.ok_or_else(|| A::Error::missing_field("id"))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<ShMemId, A::Error> {
         let mut bytes = [0; LEN];
         for (index, byte) in bytes.iter_mut().enumerate() {
@@ -54,4 +67,13 @@ impl<'de> Visitor<'de> for TextOrBytes {
         }
         Ok(ShMemId::from(bytes))
     }
+}
+
+/// A field of an id as version 0.16 wrote it.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Id,
+    #[serde(other)]
+    Other,
 }
