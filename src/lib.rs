@@ -17,19 +17,43 @@ extern crate alloc;
 extern crate std;
 
 #[cfg(any(unix, windows))]
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "only the backends of Linux use all of it")
+)]
 mod backend;
 #[cfg(any(unix, windows))]
 mod backends;
+#[cfg_attr(
+    not(any(target_os = "android", target_os = "linux")),
+    allow(dead_code, reason = "only Linux searches processes")
+)]
 pub mod error;
 #[cfg(feature = "std")]
 mod handover;
 #[cfg(feature = "alloc")]
 mod heap;
+#[cfg_attr(
+    not(any(unix, windows)),
+    allow(dead_code, reason = "only backends reject ids")
+)]
 mod id;
 #[cfg(feature = "libafl")]
 mod libafl;
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "only the backends of Linux use all of it")
+)]
+#[cfg_attr(
+    not(any(unix, windows)),
+    allow(unreachable_pub, reason = "only backends create mappings")
+)]
 mod memory;
 #[cfg(any(unix, windows))]
+#[cfg_attr(
+    any(target_os = "android", target_os = "haiku", windows),
+    allow(dead_code, reason = "only POSIX and System V segments drop options")
+)]
 mod options;
 #[cfg(all(unix, feature = "std"))]
 pub mod pipes;
@@ -38,10 +62,15 @@ mod platform;
 #[cfg(all(any(unix, windows), feature = "std"))]
 mod pool;
 #[cfg(any(unix, windows, feature = "std"))]
+#[cfg_attr(not(unix), allow(dead_code, reason = "only Unix has a service"))]
 mod process;
 #[cfg(any(unix, windows))]
 mod provider;
 #[cfg(any(unix, windows))]
+#[cfg_attr(
+    any(target_os = "android", windows),
+    allow(dead_code, reason = "only names of POSIX segments can be kept")
+)]
 mod segment;
 #[cfg(feature = "alloc")]
 mod service;

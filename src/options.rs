@@ -277,11 +277,6 @@ impl OptionStatus {
     pub fn is_granted(&self) -> bool {
         *self == Self::Granted
     }
-
-    /// Returns the status that follows from an attempt.
-    pub(crate) fn of(attempt: Result<()>) -> Self {
-        attempt.map_or_else(Self::Refused, |()| Self::Granted)
-    }
 }
 
 impl OptionReport {

@@ -68,7 +68,7 @@ mod default {
     #[cfg(feature = "std")]
     pub(super) use crate::backends::AshmemBackend as Memory;
     #[cfg(not(feature = "std"))]
-    pub(super) use crate::backends::AshmemBackend as StdBackend;
+    pub use crate::backends::AshmemBackend as StdBackend;
     pub use crate::backends::{AshmemShMem as UnixShMem, AshmemShMemProvider as UnixShMemProvider};
 }
 
@@ -87,7 +87,7 @@ mod default {
     #[cfg(feature = "std")]
     pub(super) use crate::backends::PosixBackend as Memory;
     #[cfg(not(feature = "std"))]
-    pub(super) use crate::backends::PosixBackend as StdBackend;
+    pub use crate::backends::PosixBackend as StdBackend;
 }
 
 #[cfg(any(target_os = "freebsd", shmem_freebsd_rules))]
@@ -97,7 +97,7 @@ mod default {
     #[cfg(feature = "std")]
     pub(super) use crate::backends::memfd_freebsd::MemfdBackend as Memory;
     #[cfg(not(feature = "std"))]
-    pub(super) use crate::backends::memfd_freebsd::MemfdBackend as StdBackend;
+    pub use crate::backends::memfd_freebsd::MemfdBackend as StdBackend;
 }
 
 /// Haiku does not report the user of the peer of a socket, and other systems have not been examined

@@ -20,7 +20,7 @@ pub(super) fn open(
     let name = name(locator);
     let link = FixedStr::<64>::joined(&[b"/memfd:", name.as_bytes(), b" (deleted)"]);
     let wanted = Wanted {
-        user: sys::check_user()?,
+        user: sys::user::check_user()?,
         link: link.as_bytes(),
         is_genuine,
     };

@@ -9,7 +9,8 @@ use super::page_size;
 use crate::error::{Error, Result, Subject};
 use crate::memory::mapping::Unmap;
 use crate::options::HugePages;
-use crate::sys::{FileInfo, failed, unmap};
+use crate::sys::fd::unmap;
+use crate::sys::{FileInfo, failed};
 
 /// The size of the pages of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use rustix::mm::{self, MapFlags, ProtFlags};
 use super::huge_pages::PageSize;
 use crate::error::{Error, Result, Subject};
 use crate::memory::mapping::{Mapping, Unmap};
-use crate::sys::{failed, failed_for, limits, unmap};
+use crate::sys::fd::unmap;
+use crate::sys::{failed, failed_for, limits};
 
 /// Returns the page size of the system in bytes.
 ///

@@ -49,6 +49,7 @@ pub(in crate::sys) use self::fork_page::generation_in_page;
 pub(crate) use self::huge_pages::PageSize;
 #[cfg(target_os = "linux")]
 pub(crate) use self::huge_pages::refuse_huge_pages;
+#[cfg(any(target_os = "linux", feature = "std"))]
 pub(crate) use self::identity::nonce;
 pub(crate) use self::mapping::{map_fd_aligned, map_private, page_size, reset_private};
 pub(crate) use self::options::{apply_options, populate_or_refuse};

@@ -25,16 +25,16 @@ pub(crate) fn apply_options(
     report: &mut OptionReport,
 ) {
     if options.transparent_huge_pages {
-        report.transparent_huge_pages = OptionStatus::of(transparent_huge_pages(mapping));
+        report.transparent_huge_pages = status(transparent_huge_pages(mapping));
     }
     if options.no_dump {
-        report.no_dump = OptionStatus::of(no_dump(mapping));
+        report.no_dump = status(no_dump(mapping));
     }
     if options.prefault {
-        report.prefault = OptionStatus::of(prefault(mapping));
+        report.prefault = status(prefault(mapping));
     }
     if options.lock {
-        report.lock = OptionStatus::of(lock(mapping));
+        report.lock = status(lock(mapping));
     }
 }
 
@@ -51,6 +51,11 @@ pub(crate) fn populate_or_refuse(mapping: &Mapping) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Converts the result of applying an option.
+fn status(result: Result<()>) -> OptionStatus {
+    result.map_or_else(OptionStatus::Refused, |()| OptionStatus::Granted)
 }
 
 fn prefault(mapping: &mut Mapping) -> Result<()> {

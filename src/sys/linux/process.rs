@@ -3,26 +3,25 @@
 
 use core::ffi::CStr;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+/// The system call filter of older Android versions kills a program that calls `pidfd_open`.
+#[cfg(target_os = "android")]
+pub(crate) use crate::sys::process_exists as process_runs;
 
-use crate::sys::process_exists;
-
-/// Returns `true` if the process runs. A zombie does not, except on Android and before Linux 5.3.
-/// Returns `None` if it is not known.
+/// Returns `true` if the process runs. A zombie does not, except before Linux 5.3. Returns `None` if
+/// it is not known.
+#[cfg(target_os = "linux")]
 pub(crate) fn process_runs(process: u32) -> Option<bool> {
-    // The system call filter of older Android versions kills a program that makes this call.
-    if cfg!(target_os = "linux") {
-        let pid = i32::try_from(process).ok().and_then(Pid::from_raw)?;
-        if let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) {
-            // It becomes readable when the process ends.
-            let mut ended = [PollFd::new(&fd, PollFlags::IN)];
-            return poll(&mut ended, Some(&Timespec::default()))
-                .ok()
-                .map(|ready| ready == 0);
-        }
-    }
-    process_exists(process)
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw)?;
+    let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return crate::sys::process_exists(process);
+    };
+    // It becomes readable when the process ends.
+    let mut ended = [PollFd::new(&fd, PollFlags::IN)];
+    let ready = poll(&mut ended, Some(&Timespec::default())).ok()?;
+    Some(ready == 0)
 }
 
 /// Returns `true` if this program has more privileges than the user who started it and set its

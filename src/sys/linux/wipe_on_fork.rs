@@ -85,5 +85,5 @@ fn map<T>() -> Option<NonNull<T>> {
 fn unmap<T>(page: NonNull<T>) {
     // SAFETY: the callers pass a mapping of `map` that was not stored, so nothing else refers to
     // it.
-    unsafe { crate::sys::unmap(page.cast(), size_of::<T>()) };
+    unsafe { crate::sys::fd::unmap(page.cast(), size_of::<T>()) };
 }

@@ -90,6 +90,7 @@ pub(crate) fn identify(shmid: c_int) -> Option<(Identity, u64)> {
     let (_, stat) = ask(shmid, IPC_STAT).ok()?;
     #[allow(
         clippy::cast_lossless,
+        clippy::cast_sign_loss,
         clippy::unnecessary_cast,
         clippy::useless_conversion,
         trivial_numeric_casts,

@@ -9,8 +9,6 @@ use libc::__errno as location;
 use libc::__errno_location as location;
 #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
 use libc::__error as location;
-#[cfg(target_os = "haiku")]
-use libc::_errnop as location;
 
 use rustix::io::Errno;
 

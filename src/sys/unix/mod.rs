@@ -10,13 +10,15 @@
     allow(dead_code, reason = "pools on Android have no fork witness")
 )]
 pub(crate) mod attachments;
+#[cfg(not(target_os = "haiku"))]
 mod errno;
+mod failed;
 #[cfg(any(
     not(any(target_os = "android", target_os = "linux")),
     shmem_apple_rules
 ))]
 mod fallback;
-mod fd;
+pub(in crate::sys) mod fd;
 mod generation;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 mod other;
@@ -39,9 +41,9 @@ pub(crate) mod thread;
 pub(crate) mod trust;
 pub(crate) mod user;
 
-use rustix::io::Errno;
-
+#[cfg(not(target_os = "haiku"))]
 pub(crate) use self::errno::last_errno;
+pub(crate) use self::failed::{failed, failed_for};
 #[cfg(any(
     not(any(target_os = "android", target_os = "linux")),
     shmem_apple_rules
@@ -50,7 +52,7 @@ pub(crate) use self::fallback::*;
 #[cfg(feature = "std")]
 pub(crate) use self::fd::duplicate_quietly;
 pub(crate) use self::fd::{
-    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, unmap, write_at,
+    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, write_at,
 };
 pub(crate) use self::generation::generation;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
@@ -59,39 +61,15 @@ pub(crate) use self::other::*;
 pub(crate) use self::shared_object::Memory;
 #[cfg(feature = "std")]
 pub(crate) use self::socket_flags::pipe;
-pub(crate) use self::user::{check_owner, check_user};
-use crate::error::limit::Limit;
-use crate::error::{Error, Subject};
-
-/// Returns the error for a call that the system refused, with the limit that the error number
-/// identifies by itself.
-#[cold]
-pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Error {
-    failed_for(call, errno, subject, |_| None)
-}
-
-/// Returns the error for a call that the system refused. `limit_for` is the function of
-/// [`limits`](crate::sys::limits) for the object of the call.
-#[cold]
-pub(crate) fn failed_for(
-    call: &'static str,
-    errno: Errno,
-    subject: Subject,
-    limit_for: impl FnOnce(Errno) -> Option<Limit>,
-) -> Error {
-    Error::Os {
-        call,
-        errno: errno.raw_os_error(),
-        subject,
-        limit: crate::sys::limits::for_descriptor(errno).or_else(|| limit_for(errno)),
-    }
-}
+pub(crate) use self::user::check_owner;
 
 /// Returns `true` if a process with this id exists, be it a zombie. Returns `None` if it is not
 /// known.
 #[cfg(feature = "std")]
 pub(crate) fn process_exists(process: u32) -> Option<bool> {
+    use rustix::io::Errno;
     use rustix::process::{Pid, test_kill_process};
+
     let process = i32::try_from(process).ok().and_then(Pid::from_raw)?;
     match test_kill_process(process) {
         Err(Errno::SRCH) => Some(false),

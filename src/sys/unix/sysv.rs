@@ -54,7 +54,7 @@ pub(crate) fn mode(stat: &libc::shmid_ds) -> u32 {
 /// Its creator can change the owner to any user, and keeps access; nobody can change the creator.
 /// So both have to be this user.
 pub(crate) fn check_owner(stat: &libc::shmid_ds) -> Result<()> {
-    let user = super::check_user()?;
+    let user = super::user::check_user()?;
     user.check(stat.shm_perm.cuid)?;
     user.check(stat.shm_perm.uid)
 }

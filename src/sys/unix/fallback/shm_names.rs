@@ -10,7 +10,7 @@ use rustix::shm::{self, OFlags};
 
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
-use crate::sys::{above_stdio_quietly, check_owner, failed, failed_for, limits};
+use crate::sys::{above_stdio, above_stdio_quietly, check_owner, failed, failed_for, limits};
 
 /// Creates the object with this name, which must not exist.
 pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
@@ -57,6 +57,7 @@ pub(crate) fn persist(_fd: &OwnedFd) -> Result<()> {
 }
 
 /// Returns `false`: it is not known whether the object is unused.
+#[cfg(feature = "std")]
 pub(crate) fn remove_if_unused(_name: &CStr) -> bool {
     false
 }
@@ -69,8 +70,8 @@ pub(crate) fn remove_unused(_is_ours: impl Fn(&str) -> bool, _most: usize) -> Re
 
 fn find(name: &CStr, id: &ShMemId) -> Result<(OwnedFd, Stat)> {
     let fd = shm::open(name, OFlags::RDWR, Mode::empty())
-        .and_then(above_stdio_quietly)
-        .map_err(|errno| refused("shm_open", errno, id))?;
+        .map_err(|errno| refused("shm_open", errno, id))
+        .and_then(above_stdio)?;
     let stat = fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
     check_owner(stat.st_uid)?;
     Ok((fd, stat))

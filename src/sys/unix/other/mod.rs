@@ -16,7 +16,9 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::OFlags;
 
 #[cfg(feature = "std")]
-pub(crate) use self::process::{has_more_rights, process_runs, set_thread_name};
+pub(in crate::sys) use self::process::set_thread_name;
+#[cfg(feature = "std")]
+pub(crate) use self::process::{has_more_rights, process_runs};
 use crate::error::Result;
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, ShMemOptions};

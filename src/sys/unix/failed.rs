@@ -1,0 +1,31 @@
+//! Errors for calls that the system refused.
+
+use rustix::io::Errno;
+
+use crate::error::limit::Limit;
+use crate::error::{Error, Subject};
+use crate::sys::limits;
+
+/// Returns the error for a call that the system refused, with the limit that the error number
+/// identifies by itself.
+#[cold]
+pub(crate) fn failed(call: &'static str, errno: Errno, subject: Subject) -> Error {
+    failed_for(call, errno, subject, |_| None)
+}
+
+/// Returns the error for a call that the system refused. `limit_for` is the function of
+/// [`limits`] for the object of the call.
+#[cold]
+pub(crate) fn failed_for(
+    call: &'static str,
+    errno: Errno,
+    subject: Subject,
+    limit_for: impl FnOnce(Errno) -> Option<Limit>,
+) -> Error {
+    Error::Os {
+        call,
+        errno: errno.raw_os_error(),
+        subject,
+        limit: limits::for_descriptor(errno).or_else(|| limit_for(errno)),
+    }
+}
