@@ -18,7 +18,7 @@ use crate::error::{Error, Result, ServiceError, Subject, service};
 use crate::process::Owner;
 use crate::process::fork_lock::ForkLock;
 use crate::sys;
-use crate::sys::path_lock::Denied;
+use crate::sys::path_lock::LockError;
 use crate::sys::thread::Thread;
 
 /// How long starting a service may take.
@@ -41,7 +41,7 @@ enum StartError {
     /// No path can be used for its socket.
     NoAddress(Error),
     /// It was not allowed to serve at this path.
-    Denied(Location, Denied),
+    Denied(Location, LockError),
 }
 
 /// The reports of starts that took too long. Their descriptors are closed when they arrive, because only
@@ -319,7 +319,7 @@ impl ShMemService {
                 service.address = location.path;
                 Ok(Some(service))
             }
-            Ok(Err(StartError::Denied(_, Denied::Occupied | Denied::Served))) => Ok(None),
+            Ok(Err(StartError::Denied(_, LockError::Occupied | LockError::Served))) => Ok(None),
             Ok(Err(StartError::Denied(location, denied))) => Err(location.denied(denied)),
             Ok(Err(StartError::NoAddress(error))) => Err(error),
             Err(_) => Err(lookup.first().error(ServiceError::ThreadEnded)),
@@ -338,7 +338,7 @@ impl Drop for ShMemService {
         if !self.owner.is_current() {
             // This is a forked child, and the thread belongs to its parent.
             if let Some(thread) = self.thread.take() {
-                thread.leave_to_parent();
+                thread.forget_in_child();
             }
             return;
         }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::{Problem, lossy};
 use crate::error::{AddressOrigin, Error, PathOwner, Result, ServiceError, Subject};
 use crate::sys;
-use crate::sys::path_lock::{Denied, File};
+use crate::sys::path_lock::{File, LockError};
 use crate::sys::trust::{self, Found};
 use crate::sys::user::is_me;
 
@@ -124,7 +124,7 @@ impl Location {
     }
 
     /// Returns the error for a claim that was denied.
-    pub(crate) fn denied(&self, denied: Denied) -> Error {
+    pub(crate) fn denied(&self, denied: LockError) -> Error {
         let path = |file| {
             let mut path = lossy(&self.path);
             if file == File::Lock {
@@ -133,16 +133,16 @@ impl Location {
             path
         };
         self.error(match denied {
-            Denied::Occupied | Denied::Served => ServiceError::AlreadyServed,
-            Denied::OtherUser(file, uid) => ServiceError::OtherUser {
+            LockError::Occupied | LockError::Served => ServiceError::AlreadyServed,
+            LockError::OtherUser(file, uid) => ServiceError::OtherUser {
                 path: path(file),
                 uid,
             },
-            Denied::NotSocket => ServiceError::NotASocket,
-            Denied::NotLock => ServiceError::NotALock,
-            Denied::OtherProgram => ServiceError::OtherProgram,
-            Denied::Moved => ServiceError::Replaced,
-            Denied::Os(call, file, errno) => return self.os_error_on(call, file, errno),
+            LockError::NotSocket => ServiceError::NotASocket,
+            LockError::NotLock => ServiceError::NotALock,
+            LockError::OtherProgram => ServiceError::OtherProgram,
+            LockError::Moved => ServiceError::Replaced,
+            LockError::Os(call, file, errno) => return self.os_error_on(call, file, errno),
         })
     }
 }

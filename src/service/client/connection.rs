@@ -95,7 +95,8 @@ impl Connection {
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(os("socket", errno)),
             Err(errno) => return Err(ConnectError::Fatal(location.os_error("connect", errno))),
         };
-        let peer = socket::other(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
+        let peer =
+            socket::peer_credentials(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;
         let uid = peer.user;
         if uid != geteuid().as_raw() {
             return Err(fatal(ServiceError::OtherUsersService { uid }));
@@ -151,7 +152,7 @@ impl Connection {
             return Err(RequestError::TimedOut);
         }
         if self.timeout.swap(timeout, Relaxed) != timeout {
-            socket::set_patience(fd, Duration::from_millis(timeout))
+            socket::set_timeout(fd, Duration::from_millis(timeout))
                 .map_err(|errno| RequestError::Os("setsockopt(SO_RCVTIMEO)", errno))?;
         }
         Ok(())
@@ -252,7 +253,7 @@ fn invalid() -> RequestError {
 fn send_error(errno: Errno) -> RequestError {
     match errno {
         Errno::AGAIN => RequestError::TimedOut,
-        socket::CROWDED => RequestError::Os("sendmsg", errno),
+        socket::TOO_MANY_IN_FLIGHT => RequestError::Os("sendmsg", errno),
         _ => RequestError::Disconnected,
     }
 }

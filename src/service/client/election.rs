@@ -13,7 +13,7 @@ use crate::error::{Result, ServiceError, Subject};
 use crate::process::Owner;
 use crate::service::host::ShMemService;
 use crate::sys;
-use crate::sys::path_lock::{Place, Site};
+use crate::sys::path_lock::{LockDir, ServiceLock};
 
 /// How long the monitor tries to reconnect before it leaves the lock to other threads, and for how long it
 /// does so.
@@ -137,6 +137,6 @@ impl Shared {
         };
         // If the claim is denied, there is a service, or nothing that this process may remove. Otherwise
         // dropping it removes the files.
-        drop(Place::open(&location.path).and_then(Site::claim));
+        drop(LockDir::open(&location.path).and_then(ServiceLock::claim));
     }
 }

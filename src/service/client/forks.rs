@@ -37,7 +37,7 @@ impl Client {
         }
         let is_announced = state.token.is_some();
         let current = state.current();
-        state.leave_to_parent(current);
+        state.forget_in_child(current);
         if is_announced || !state.held.is_empty() {
             self.shared.ensure_connected(&mut state, deadline)?;
         }
@@ -48,7 +48,7 @@ impl Client {
 impl State {
     /// In a forked child, drops the connection, the threads and the service, which belong to its parent. The
     /// child holds the same segments as its parent.
-    pub(super) fn leave_to_parent(&mut self, current: Owner) {
+    pub(super) fn forget_in_child(&mut self, current: Owner) {
         if self.owner.is_none_or(|owner| owner == current) {
             return;
         }
@@ -56,7 +56,7 @@ impl State {
             connection.close_in_child();
         }
         if let Some(monitor) = self.monitor.take() {
-            monitor.leave_to_parent();
+            monitor.forget_in_child();
         }
         self.forget_unfinished();
         self.service = None;

@@ -165,7 +165,7 @@ impl Shared {
     fn state(&self) -> Result<Guard<'_, State>> {
         let mut state = self.state.lock()?;
         let current = state.current();
-        state.leave_to_parent(current);
+        state.forget_in_child(current);
         Ok(state)
     }
 
@@ -173,7 +173,7 @@ impl Shared {
     fn last_state(&self) -> Guard<'_, State> {
         let mut state = self.state.lock_now();
         let current = state.current();
-        state.leave_to_parent(current);
+        state.forget_in_child(current);
         state
     }
 

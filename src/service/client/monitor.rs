@@ -65,9 +65,9 @@ impl HostMonitor {
     }
 
     /// Drops the monitor in a forked child, where the thread does not exist.
-    pub(super) fn leave_to_parent(self) {
+    pub(super) fn forget_in_child(self) {
         self.woken.close_in_child();
-        self.thread.leave_to_parent();
+        self.thread.forget_in_child();
     }
 
     /// Waits until the thread has ended.
@@ -96,7 +96,7 @@ fn run(
         };
         let connection = target.connection.as_ref();
         let connection_fd = connection.and_then(|connection| connection.as_fd());
-        match socket::hung_up(connection_fd, woken, target.retry_after) {
+        match socket::wait_hangup(connection_fd, woken, target.retry_after) {
             Ok(happened) => {
                 if happened.woken {
                     if has_to_end(woken) {

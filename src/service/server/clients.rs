@@ -63,7 +63,7 @@ impl Server {
 
     /// Admits a client of this user, or refuses it with the reason.
     fn admit(&mut self, socket: OwnedFd) {
-        let Ok(peer) = socket::other(&socket) else {
+        let Ok(peer) = socket::peer_credentials(&socket) else {
             return self.close(Process::Unknown, false, socket);
         };
         let process = self.process_of(&peer);
@@ -88,7 +88,7 @@ impl Server {
             let _ = wire::send(&socket, &reply.encode(), None);
             return self.close(process, false, socket);
         }
-        socket::keep_little_unread(&socket);
+        socket::shrink_send_buffer(&socket);
         let client = self.next_client;
         if self.poller.add(&socket, client).is_err() {
             return self.close(process, false, socket);
@@ -111,7 +111,7 @@ impl Server {
     ///
     /// On systems that do not report it, each connection counts as a process of its own. On others, only
     /// processes in other pid namespaces are unknown, and count as one process.
-    fn process_of(&self, peer: &socket::Other) -> Process {
+    fn process_of(&self, peer: &socket::PeerCred) -> Process {
         match peer.process {
             Some(process) => Process::Known(process),
             None if socket::TELLS_PROCESSES => Process::Unknown,
@@ -136,7 +136,7 @@ impl Server {
         self.spare = None;
         match self.listeners.accept() {
             Ok(socket) => {
-                let peer = socket::other(&socket);
+                let peer = socket::peer_credentials(&socket);
                 let process = peer.map_or(Process::Unknown, |peer| self.process_of(&peer));
                 self.close(process, false, socket);
             }

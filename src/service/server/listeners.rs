@@ -8,7 +8,7 @@ use rustix::process::{Uid, geteuid};
 
 use super::LISTENER;
 use crate::service::address::Lookup;
-use crate::sys::path_lock::{self, Denied, Place, Site};
+use crate::sys::path_lock::{self, LockDir, LockError, ServiceLock};
 use crate::sys::poller::Poller;
 use crate::sys::socket;
 
@@ -19,11 +19,11 @@ const MAX_OLDER: usize = 4;
 pub(super) struct Listeners {
     /// The right to serve at the current address. `None` after [`remove_files`](Self::remove_files), and
     /// while the socket there is not the one of this service.
-    site: Option<Site>,
+    site: Option<ServiceLock>,
     current: OwnedFd,
     /// Earlier addresses that still lead here: for programs to which that address was passed, and for those
     /// outside of a root directory that this process has changed to.
-    older: Vec<(Site, OwnedFd)>,
+    older: Vec<(ServiceLock, OwnedFd)>,
     /// The user whose clients are served.
     user: Uid,
     lookup: Lookup,
@@ -31,7 +31,7 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Listens at a claimed address.
-    pub(super) fn new(mut site: Site, lookup: Lookup) -> Result<Self, Denied> {
+    pub(super) fn new(mut site: ServiceLock, lookup: Lookup) -> Result<Self, LockError> {
         let current = site.listen()?;
         Ok(Self {
             site: Some(site),
@@ -123,9 +123,9 @@ impl Listeners {
             return true;
         }
         // If the previous files are damaged, the rest of them is removed before new ones are created.
-        let previous = self.site.take().filter(Site::is_intact);
-        let claimed = Place::open(path)
-            .and_then(Site::claim)
+        let previous = self.site.take().filter(ServiceLock::is_intact);
+        let claimed = LockDir::open(path)
+            .and_then(ServiceLock::claim)
             .and_then(|mut site| {
                 if is_directory_created {
                     site.own_directory();
@@ -141,7 +141,7 @@ impl Listeners {
                 }
             }
             // The clients of this service register their segments there.
-            Err(Denied::Occupied | Denied::Served) if path_lock::is_served(path) => {
+            Err(LockError::Occupied | LockError::Served) if path_lock::is_served(path) => {
                 self.site = previous;
                 return false;
             }
@@ -155,9 +155,9 @@ impl Listeners {
     /// Makes `site` the current address. Its listener is polled already.
     fn move_to(
         &mut self,
-        site: Site,
+        site: ServiceLock,
         listener: OwnedFd,
-        previous: Option<Site>,
+        previous: Option<ServiceLock>,
         poller: &mut Poller,
     ) {
         let previous_listener = core::mem::replace(&mut self.current, listener);

@@ -31,7 +31,7 @@ use crate::service::deadlines::{Deadlines, Millis};
 use crate::service::protocol::{Opcode, Status};
 use crate::service::reaper::{Kind, Reaper};
 use crate::service::registry::{Client, Limits, Registry};
-use crate::sys::path_lock::{Denied, File, Place, Site};
+use crate::sys::path_lock::{File, LockDir, LockError, ServiceLock};
 use crate::sys::poller::Poller;
 use crate::sys::{self, socket};
 
@@ -74,9 +74,9 @@ pub(super) struct Server {
 
 impl Server {
     /// Claims the address and listens there.
-    pub(super) fn new(path: &Path, lookup: Lookup, stop: OwnedFd) -> Result<Self, Denied> {
-        let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
-        let site = Site::claim(Place::open(path)?)?;
+    pub(super) fn new(path: &Path, lookup: Lookup, stop: OwnedFd) -> Result<Self, LockError> {
+        let os = |call| move |errno| LockError::Os(call, File::Socket, errno);
+        let site = ServiceLock::claim(LockDir::open(path)?)?;
         let mut poller = Poller::new().map_err(os("epoll_create1"))?;
         let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
         let listeners = Listeners::new(site, lookup)?;

@@ -12,13 +12,13 @@ use crate::service::protocol::{Command, Opcode, Reply, Request, Status};
 use crate::service::reaper::Kind;
 use crate::service::registry::{Client, Closing, Process, Refusal};
 use crate::service::wire::{self, Received};
-use crate::sys::Memory;
+use crate::sys::SharedObject;
 use crate::sys::socket::{self, Passed};
 
 /// A segment, as the registry stores it.
 pub(super) struct StoredSegment {
     pub(super) fd: OwnedFd,
-    memory: Memory,
+    memory: SharedObject,
 }
 
 /// Segments are equal if their descriptors refer to the same object.
@@ -182,12 +182,12 @@ impl Server {
             Ok(fd) => fd,
             Err(status) => return status,
         };
-        let Some(memory) = Memory::behind(&fd) else {
+        let Some(memory) = SharedObject::from_fd(&fd) else {
             self.reaper.close(process, Kind::Foreign, fd);
             return Status::BadDescriptor;
         };
         self.restore_spare();
-        if self.spare.is_none() || !memory.may_have(size) {
+        if self.spare.is_none() || !memory.fits(size) {
             self.reaper.close(process, Kind::Refused, fd);
             return match self.spare {
                 Some(_) => Status::BadDescriptor,
@@ -230,7 +230,7 @@ impl Server {
         };
         match send(connection, reply, Some(segment.fd.as_fd())) {
             Ok(()) => {}
-            Err(socket::CROWDED) => {
+            Err(socket::TOO_MANY_IN_FLIGHT) => {
                 self.registry.release(client, id);
                 self.reply(client, number, Opcode::Open, Status::Busy);
             }

@@ -140,10 +140,10 @@ impl Model {
             let bytes = self.sizes_of(process).sum::<u64>() + size;
             let has_share = (own as u64) < left as u64 * SHARE;
             let may_store = has_share && (left > LIMITS.segments / 8 || own < 1);
-            let may_have = rest.is_some_and(|rest| {
+            let fits = rest.is_some_and(|rest| {
                 bytes <= rest * SHARE && (rest > LIMITS.bytes / 8 || bytes <= 1)
             });
-            if !may_store || !may_have {
+            if !may_store || !fits {
                 return Err(Refusal::Full);
             }
             self.entries.insert(id, (segment, size, process));

@@ -7,7 +7,7 @@ use rustix::fd::{AsFd, AsRawFd};
 use rustix::io;
 
 use crate::sys::last_errno;
-use crate::sys::socket::Other;
+use crate::sys::socket::PeerCred;
 
 /// Whether [`other`] reports the process.
 pub(crate) const TELLS_PROCESSES: bool = true;
@@ -16,7 +16,7 @@ pub(crate) const TELLS_PROCESSES: bool = true;
 ///
 /// rustix has this call too, but its type for process ids excludes 0, which the kernel reports for
 /// a process of a pid namespace that is not visible here.
-pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
+pub(crate) fn peer_credentials(fd: impl AsFd) -> io::Result<PeerCred> {
     let mut found = MaybeUninit::<libc::ucred>::zeroed();
     let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
     let number = fd.as_fd().as_raw_fd();
@@ -35,7 +35,7 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     }
     // SAFETY: the structure was zeroed, and consists of integers, for which any bytes are valid.
     let found = unsafe { found.assume_init() };
-    Ok(Other {
+    Ok(PeerCred {
         user: found.uid,
         process: u32::try_from(found.pid).ok().filter(|&pid| pid != 0),
     })

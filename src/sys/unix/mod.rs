@@ -58,7 +58,7 @@ pub(crate) use self::generation::generation;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::other::*;
 #[cfg(feature = "std")]
-pub(crate) use self::shared_object::Memory;
+pub(crate) use self::shared_object::SharedObject;
 #[cfg(feature = "std")]
 pub(crate) use self::socket_flags::pipe;
 pub(crate) use self::user::check_owner;

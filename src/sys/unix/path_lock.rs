@@ -1,4 +1,4 @@
-//! [`Site`]: the exclusive right to serve at a path, as a lock on a file next to the socket.
+//! [`ServiceLock`]: the exclusive right to serve at a path, as a lock on a file next to the socket.
 
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
@@ -28,20 +28,20 @@ impl FileId {
 }
 
 /// The path of a socket: an open directory, and a name in it.
-pub(crate) struct Place {
+pub(crate) struct LockDir {
     path: PathBuf,
     directory: OwnedFd,
     directory_id: FileId,
     name: OsString,
 }
 
-impl Place {
+impl LockDir {
     /// Opens the directory of an absolute path. [`check`](super::trust::check) must trust the path.
-    pub(crate) fn open(path: &Path) -> Result<Self, Denied> {
+    pub(crate) fn open(path: &Path) -> Result<Self, LockError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Denied::NotSocket);
+            return Err(LockError::NotSocket);
         };
-        let os = |errno| Denied::Os("open", File::Directory, errno);
+        let os = |errno| LockError::Os("open", File::Directory, errno);
         let flags = SEARCH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = fs::openat(CWD, parent, flags, Mode::empty())
             .and_then(above_stdio_quietly)
@@ -86,18 +86,18 @@ impl Place {
     }
 
     /// Returns the socket, if there is one. Any other file with its name is an error.
-    fn socket(&self) -> Result<Option<FileId>, Denied> {
+    fn socket(&self) -> Result<Option<FileId>, LockError> {
         let stat = match self.stat(&self.name) {
             Err(Errno::NOENT) => return Ok(None),
-            Err(errno) => return Err(Denied::Os("fstatat", File::Socket, errno)),
+            Err(errno) => return Err(LockError::Os("fstatat", File::Socket, errno)),
             Ok(stat) => stat,
         };
         if !is_me(stat.st_uid) {
-            return Err(Denied::OtherUser(File::Socket, stat.st_uid));
+            return Err(LockError::OtherUser(File::Socket, stat.st_uid));
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Socket => Ok(Some(FileId::of(&stat))),
-            _ => Err(Denied::NotSocket),
+            _ => Err(LockError::NotSocket),
         }
     }
 }
@@ -108,8 +108,8 @@ impl Place {
 /// It is a record lock (`fcntl(2)`, `F_SETLK`), which a forked child does not inherit. Dropping it
 /// removes the socket and the lock file. They are looked up in the open directory, wherever the
 /// path leads by then, and removed only if they are the files of this lock.
-pub(crate) struct Site {
-    dir: Place,
+pub(crate) struct ServiceLock {
+    dir: LockDir,
     lock: Lock,
     /// The socket, once it is bound.
     socket: Option<FileId>,
@@ -130,7 +130,7 @@ pub(crate) enum File {
 
 /// Why the right was not granted.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Denied {
+pub(crate) enum LockError {
     /// Another process, or this one, has it already.
     Occupied,
     /// A service serves there without the lock, which was removed or lost.
@@ -149,9 +149,9 @@ pub(crate) enum Denied {
     Os(&'static str, File, Errno),
 }
 
-impl Site {
+impl ServiceLock {
     /// Takes the right if nobody has it, and removes the socket of a service that has died.
-    pub(crate) fn claim(dir: Place) -> Result<Self, Denied> {
+    pub(crate) fn claim(dir: LockDir) -> Result<Self, LockError> {
         // Checked before the lock file is created: nothing is changed if another file is in the
         // way.
         dir.socket()?;
@@ -169,7 +169,7 @@ impl Site {
                 return Ok(site);
             }
         }
-        Err(Denied::Occupied)
+        Err(LockError::Occupied)
     }
 
     /// Makes `drop` remove the directory as well, if it is empty then.
@@ -182,12 +182,12 @@ impl Site {
     ///
     /// If connecting is refused, nobody listens. If it succeeds, the process that called `listen`
     /// may have died, and a forked child may have inherited the socket.
-    fn remove_dead_socket(&mut self) -> Result<(), Denied> {
+    fn remove_dead_socket(&mut self) -> Result<(), LockError> {
         let Some(id) = self.dir.socket()? else {
             return Ok(());
         };
         if !self.dir.is_current() {
-            return Err(Denied::Moved);
+            return Err(LockError::Moved);
         }
         let found = socket::listener_at(&self.dir.path);
         let denied = match found {
@@ -198,16 +198,16 @@ impl Site {
             } => None,
             // The lock file existed and was not locked, so its owner has died.
             Listener::Present { process: None } if !self.lock.is_new => None,
-            Listener::Present { .. } => Some(Denied::Served),
-            Listener::OtherKind => Some(Denied::OtherProgram),
-            Listener::Unknown(errno) => Some(Denied::Os("connect", File::Socket, errno)),
+            Listener::Present { .. } => Some(LockError::Served),
+            Listener::OtherKind => Some(LockError::OtherProgram),
+            Listener::Unknown(errno) => Some(LockError::Os("connect", File::Socket, errno)),
         };
         if let Some(denied) = denied {
             self.leaves_lock = !self.lock.is_new;
             return Err(denied);
         }
         let removed = self.dir.remove(&self.dir.name, id);
-        removed.map_err(|errno| Denied::Os("unlink", File::Socket, errno))
+        removed.map_err(|errno| LockError::Os("unlink", File::Socket, errno))
     }
 
     /// Creates the socket and listens on it.
@@ -217,15 +217,15 @@ impl Site {
     /// checked after the call. A path through `/proc/thread-self/fd` is not used: it works on Linux
     /// only, and would appear in `/proc/net/unix`, where systemd-tmpfiles looks for the paths of
     /// live sockets before it removes old ones.
-    pub(crate) fn listen(&mut self) -> Result<OwnedFd, Denied> {
-        let os = |call| move |errno| Denied::Os(call, File::Socket, errno);
+    pub(crate) fn listen(&mut self) -> Result<OwnedFd, LockError> {
+        let os = |call| move |errno| LockError::Os(call, File::Socket, errno);
         let fd = socket::bind(&self.dir.path).map_err(os("bind"))?;
         if !self.dir.is_current() {
-            return Err(Denied::Moved);
+            return Err(LockError::Moved);
         }
         self.socket = self.dir.socket()?;
         if self.socket.is_none() {
-            return Err(Denied::Moved);
+            return Err(LockError::Moved);
         }
         socket::listen(&fd).map_err(os("listen"))?;
         Ok(fd)
@@ -260,7 +260,7 @@ impl Site {
     }
 }
 
-impl Drop for Site {
+impl Drop for ServiceLock {
     fn drop(&mut self) {
         if !self.owner.is_current() {
             return;
@@ -304,8 +304,8 @@ static REGISTERED: ForkLock<Vec<(Owner, FileId)>> = ForkLock::new(Vec::new());
 
 impl Lock {
     /// Takes the lock if nobody has it. Returns `None` if the file was replaced during the call.
-    fn take(dir: &Place) -> Result<Option<Self>, Denied> {
-        let os = |call| move |errno| Denied::Os(call, File::Lock, errno);
+    fn take(dir: &LockDir) -> Result<Option<Self>, LockError> {
+        let os = |call| move |errno| LockError::Os(call, File::Lock, errno);
         let name = dir.lock_name();
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let open = |flags| {
@@ -314,7 +314,7 @@ impl Lock {
             match opened {
                 Ok(fd) => Ok(Some(fd)),
                 Err(Errno::NOENT | Errno::EXIST) => Ok(None),
-                Err(errno) => Err(Denied::Os("open", File::Lock, errno)),
+                Err(errno) => Err(LockError::Os("open", File::Lock, errno)),
             }
         };
         let mut locks = REGISTERED.lock_now();
@@ -322,13 +322,13 @@ impl Lock {
         locks.retain(|(owner, _)| owner.is_current());
         let (opened, is_new) = match dir.stat(&name) {
             Ok(stat) if !is_me(stat.st_uid) => {
-                return Err(Denied::OtherUser(File::Lock, stat.st_uid));
+                return Err(LockError::OtherUser(File::Lock, stat.st_uid));
             }
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => {
-                return Err(Denied::NotLock);
+                return Err(LockError::NotLock);
             }
             Ok(stat) if locks.contains(&(Owner::current(), FileId::of(&stat))) => {
-                return Err(Denied::Occupied);
+                return Err(LockError::Occupied);
             }
             Ok(_) => (open(flags)?, false),
             Err(Errno::NOENT) => (open(flags | OFlags::CREATE | OFlags::EXCL)?, true),
@@ -341,7 +341,7 @@ impl Lock {
         let id = FileId::of(&stat);
         match fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::AGAIN | Errno::ACCESS) => return Err(Denied::Occupied),
+            Err(Errno::AGAIN | Errno::ACCESS) => return Err(LockError::Occupied),
             Err(errno) => {
                 if is_new {
                     let _ = dir.remove(&name, id);
@@ -380,8 +380,8 @@ impl Drop for Lock {
     }
 }
 
-impl fmt::Debug for Site {
+impl fmt::Debug for ServiceLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Site").field(&self.dir.path).finish()
+        f.debug_tuple("ServiceLock").field(&self.dir.path).finish()
     }
 }

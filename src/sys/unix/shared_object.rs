@@ -1,18 +1,18 @@
-//! [`Memory`]: which object in memory a received descriptor refers to.
+//! [`SharedObject`]: which object in memory a received descriptor refers to.
 
 use rustix::fd::OwnedFd;
 
 /// Identifies an object in memory, and tells its size. `sys::linux` and the portable fallback each
 /// implement `behind` and `may_have`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Memory {
+pub(crate) struct SharedObject {
     /// In bytes.
     pub(in crate::sys) size: u64,
     pub(in crate::sys) device: u64,
     pub(in crate::sys) inode: u64,
 }
 
-impl Memory {
+impl SharedObject {
     /// Returns what `fstat` reports about the object.
     pub(in crate::sys) fn from_stat(fd: &OwnedFd) -> Option<Self> {
         let stat = rustix::fs::fstat(fd).ok()?;

@@ -17,7 +17,7 @@ use rustix::net::{
 use super::{above_stdio_quietly, poller, socket_flags};
 use crate::sys::passed_fds::MOST_DESCRIPTORS;
 pub(crate) use crate::sys::passed_fds::{PEEK_SHOWS_DESCRIPTORS, take_with_descriptors};
-pub(crate) use crate::sys::peer::{TELLS_PROCESSES, let_pass_descriptors, other};
+pub(crate) use crate::sys::peer::{TELLS_PROCESSES, let_pass_descriptors, peer_credentials};
 use crate::sys::process_runs;
 
 /// Whether a frame can arrive in parts.
@@ -29,10 +29,10 @@ const LITTLE: usize = if cfg!(target_os = "linux") { 1 } else { 4096 };
 
 /// Too many descriptors of this user are in flight: sent and not received yet.
 #[cfg(not(target_os = "haiku"))]
-pub(crate) const CROWDED: Errno = Errno::TOOMANYREFS;
+pub(crate) const TOO_MANY_IN_FLIGHT: Errno = Errno::TOOMANYREFS;
 /// Haiku has no error number of its own for this.
 #[cfg(target_os = "haiku")]
-pub(crate) const CROWDED: Errno = Errno::NOBUFS;
+pub(crate) const TOO_MANY_IN_FLIGHT: Errno = Errno::NOBUFS;
 
 /// What is at the front of a socket's receive queue.
 pub(crate) struct Peeked {
@@ -101,7 +101,7 @@ pub(crate) fn listener_at(path: &Path) -> Listener {
     });
     match connected {
         Ok(fd) => {
-            let process = other(&fd).ok().and_then(|other| other.process);
+            let process = peer_credentials(&fd).ok().and_then(|other| other.process);
             Listener::Present {
                 process: process.and_then(process_runs),
             }
@@ -126,20 +126,20 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let fd = socket_flags::socket()?;
     io::ioctl_fionbio(&fd, false)?;
-    set_patience(&fd, timeout)?;
+    set_timeout(&fd, timeout)?;
     io::retry_on_intr(|| net::connect(&fd, &address))?;
     Ok(fd)
 }
 
 /// Sets how long sending and receiving block before they fail with `EAGAIN`.
-pub(crate) fn set_patience(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
+pub(crate) fn set_timeout(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(timeout))?;
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(timeout))
 }
 
 /// Makes the send buffer so small that the kernel stores only a few messages that the peer has not
 /// read.
-pub(crate) fn keep_little_unread(fd: impl AsFd) {
+pub(crate) fn shrink_send_buffer(fd: impl AsFd) {
     // If this fails, the buffer keeps its size.
     let _ = sockopt::set_socket_send_buffer_size(fd, LITTLE);
 }
@@ -257,7 +257,7 @@ pub(crate) fn shut_down(fd: impl AsFd) {
 }
 
 /// Who the peer is, at the time when it connected or began to listen.
-pub(crate) struct Other {
+pub(crate) struct PeerCred {
     /// Its effective user id.
     pub(crate) user: u32,
     /// Its process id. `None` if the system does not report it, or if the process has no id here
@@ -281,7 +281,7 @@ pub(crate) struct Wakeup {
 
 /// Waits until the peer of `connection` has hung up or `wake` is readable. Data on the connection
 /// do not count.
-pub(crate) fn hung_up(
+pub(crate) fn wait_hangup(
     connection: Option<BorrowedFd<'_>>,
     wake: BorrowedFd<'_>,
     timeout: Option<Duration>,

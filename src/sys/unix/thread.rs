@@ -114,7 +114,7 @@ impl Thread {
     }
 
     /// Forgets the thread, in a forked child that does not have it.
-    pub(crate) fn leave_to_parent(self) {
+    pub(crate) fn forget_in_child(self) {
         mem::forget(self);
     }
 }

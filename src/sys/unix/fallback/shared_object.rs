@@ -2,17 +2,17 @@
 
 use rustix::fd::OwnedFd;
 
-use crate::sys::Memory;
+use crate::sys::SharedObject;
 
-impl Memory {
+impl SharedObject {
     /// Returns the object that a received descriptor refers to.
-    pub(crate) fn behind(fd: &OwnedFd) -> Option<Self> {
+    pub(crate) fn from_fd(fd: &OwnedFd) -> Option<Self> {
         Self::from_stat(fd)
     }
 
     /// Returns `true` if the object can be that of a segment of `size` bytes. Some systems round
     /// sizes up to whole pages, which have 16 KiB on some machines.
-    pub(crate) fn may_have(&self, size: u64) -> bool {
+    pub(crate) fn fits(&self, size: u64) -> bool {
         self.size
             .checked_sub(size)
             .is_some_and(|rest| rest < 64 << 10)

@@ -22,7 +22,7 @@ use rustix::fd::AsRawFd;
 use rustix::fd::BorrowedFd;
 use rustix::io;
 
-use crate::sys::socket::Other;
+use crate::sys::socket::PeerCred;
 
 /// Whether [`other`] reports the process.
 pub(crate) const TELLS_PROCESSES: bool = cfg!(target_vendor = "apple");
@@ -35,12 +35,12 @@ pub(crate) const TELLS_PROCESSES: bool = cfg!(target_vendor = "apple");
     target_os = "netbsd",
     target_os = "openbsd"
 ))]
-pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
+pub(crate) fn peer_credentials(fd: impl AsFd) -> io::Result<PeerCred> {
     let (mut user, mut group) = (0, 0);
     let number = fd.as_fd().as_raw_fd();
     // SAFETY: both pointers are to local variables of the types that the call writes.
     match unsafe { libc::getpeereid(number, &raw mut user, &raw mut group) } {
-        0 => Ok(Other {
+        0 => Ok(PeerCred {
             user,
             process: process_of(fd.as_fd()),
         }),
@@ -81,7 +81,7 @@ fn process_of(_fd: BorrowedFd<'_>) -> Option<u32> {
 
 /// Returns who the peer is (`getpeerucred(3C)`).
 #[cfg(any(target_os = "illumos", target_os = "solaris"))]
-pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
+pub(crate) fn peer_credentials(fd: impl AsFd) -> io::Result<PeerCred> {
     let mut found = core::ptr::null_mut();
     let number = fd.as_fd().as_raw_fd();
     // SAFETY: the pointer is to a local variable. It contains null, so the call allocates the
@@ -96,7 +96,7 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     unsafe { libc::ucred_free(found) };
     match user {
         libc::uid_t::MAX => Err(io::Errno::NOTSUP),
-        user => Ok(Other {
+        user => Ok(PeerCred {
             user,
             process: None,
         }),
@@ -113,7 +113,7 @@ pub(crate) fn other(fd: impl AsFd) -> io::Result<Other> {
     target_os = "openbsd",
     target_os = "solaris"
 )))]
-pub(crate) fn other(_fd: impl AsFd) -> io::Result<Other> {
+pub(crate) fn peer_credentials(_fd: impl AsFd) -> io::Result<PeerCred> {
     Err(io::Errno::NOTSUP)
 }
 
