@@ -28,7 +28,7 @@ use crate::traits::ShMemProvider;
 /// `fork()` failed. Both call the inner provider. Between the two calls, other threads wait,
 /// however long the fork takes. The thread that forks must not use the provider or its segments in
 /// between: if it does, or if it ends, the fork counts as finished. If neither happens, other
-/// threads get [`Error::ForkPending`](crate::error::Error::ForkPending) after ten seconds.
+/// threads get [`Error::ForkPending`] after ten seconds.
 ///
 /// A child that was forked without these calls can use the provider too. But if another thread was
 /// using the provider during the fork, the child starts with a new one, created by `default`.

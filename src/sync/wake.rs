@@ -8,7 +8,7 @@
 //! # Platform notes
 //!
 //! Linux: a shared futex (`futex(2)`). On other systems every call that would have to sleep or to
-//! wake returns [`Error::Unsupported`](crate::Error::Unsupported); spinning works everywhere. A
+//! wake returns [`Error::Unsupported`]; spinning works everywhere. A
 //! private mapping, such as a view, is shared with no other process, so no process can be woken
 //! through it.
 //!

@@ -9,7 +9,7 @@ use rustix::io;
 use crate::sys::last_errno;
 use crate::sys::socket::PeerCred;
 
-/// Whether [`other`] reports the process.
+/// `true` if [`peer_credentials`] reports the process.
 pub(crate) const TELLS_PROCESSES: bool = true;
 
 /// Returns who the peer is (`SO_PEERCRED`, `unix(7)`).

@@ -271,7 +271,7 @@ pub(crate) fn is_hung_up(connection: impl AsFd) -> bool {
     poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
-/// Why [`hung_up`] has returned. Neither is set after a timeout.
+/// Why [`wait_hangup`] has returned. Neither is set after a timeout.
 pub(crate) struct Wakeup {
     /// The peer has hung up.
     pub(crate) hung_up: bool,

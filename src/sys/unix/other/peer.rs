@@ -24,7 +24,7 @@ use rustix::io;
 
 use crate::sys::socket::PeerCred;
 
-/// Whether [`other`] reports the process.
+/// `true` if [`peer_credentials`] reports the process.
 pub(crate) const TELLS_PROCESSES: bool = cfg!(target_vendor = "apple");
 
 /// Returns who the peer is (`getpeereid(3)`).
