@@ -10,6 +10,10 @@ use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 
 /// Returns the two variables with their values.
+///
+/// # Errors
+///
+/// [`Error::Environment`] if no variable can have this name.
 pub fn variables(description: ShMemDescription, name: &str) -> Result<[(String, String); 2]> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(problem(
@@ -24,6 +28,10 @@ pub fn variables(description: ShMemDescription, name: &str) -> Result<[(String, 
 }
 
 /// Returns the id and the size. The variable for the size may be missing.
+///
+/// # Errors
+///
+/// [`Error::Environment`] if there is no variable for the id, or if one of the two cannot be parsed.
 pub fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
     let id = value(name)?.ok_or_else(|| problem(name, "is not set"))?;
     let size_name = size_name(name);

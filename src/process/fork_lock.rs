@@ -107,6 +107,10 @@ impl<T: Default> ForkLock<T> {
     }
 
     /// Locks, and waits until no other thread of this process holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForkPending`] if another thread holds it for a fork for too long.
     pub fn lock(&self) -> Result<Guard<'_, T>> {
         self.acquire(Wait::For(HOLD_TIMEOUT))
             .ok_or(Error::ForkPending)
