@@ -35,9 +35,8 @@ pub(crate) fn with_every_frame() -> Outcome {
     let memory = memory(100)?;
     for count in [1, 2, 253] {
         let passed = vec![memory.as_fd(); count];
-        let client = Raw::connect(scene.address())?;
-        match client.send(&frame(HELLO, 0, ""), &passed) {
-            Ok(()) => assert!(client.is_let_go()?, "{count}"),
+        match Raw::sent(scene.address(), &frame(HELLO, 0, ""), &passed) {
+            Ok(client) => assert!(client.is_let_go()?, "{count}"),
             // The kernel refuses it for the service, since Linux 6.16.
             Err(errno) => assert_eq!(errno, Errno::PERM, "{count}"),
         }

@@ -29,11 +29,12 @@ pub(crate) fn one_byte_and_then_nothing() -> Outcome {
     let mut scene = Scene::new()?;
     for introduced in [false, true] {
         let client = if introduced {
-            Raw::introduced(scene.address())?
+            let client = Raw::introduced(scene.address())?;
+            client.send(&[1], &[])?;
+            client
         } else {
-            Raw::connect(scene.address())?
+            Raw::sent(scene.address(), &[1], &[])?
         };
-        client.send(&[1], &[])?;
         scene.assert_served();
         assert!(client.is_let_go()?);
     }
@@ -72,11 +73,6 @@ pub(crate) fn random_bytes() -> Outcome {
         frame(FORK, 0, &raw::id(1)),
     ];
     for round in 0..600 {
-        let client = if round % 2 == 0 {
-            Raw::introduced(scene.address())?
-        } else {
-            Raw::connect(scene.address())?
-        };
         let mut bytes = match round % 3 {
             // All of it.
             0 => [0; 40].map(|_: u8| dice.roll().to_le_bytes()[0]),
@@ -91,7 +87,11 @@ pub(crate) fn random_bytes() -> Outcome {
         // Or a request with one bit changed.
         let bit = dice.roll();
         bytes[(bit >> 8) as usize % 40] ^= 1 << (bit % 8);
-        client.send(&bytes, &[])?;
+        if round % 2 == 0 {
+            Raw::introduced(scene.address())?.send(&bytes, &[])?;
+        } else {
+            Raw::sent(scene.address(), &bytes, &[])?;
+        }
         if round % 100 == 0 {
             scene.assert_served();
         }
@@ -159,8 +159,7 @@ pub(crate) fn lies_about_form() -> Outcome {
         frame(RELEASE, 0, &raw::id(1)),
         frame(FORK, 0, &raw::id(1)),
     ] {
-        let client = Raw::connect(scene.address())?;
-        client.send(&request, &[])?;
+        let client = Raw::sent(scene.address(), &request, &[])?;
         assert!(client.is_let_go()?);
     }
     scene.assert_served();
