@@ -37,8 +37,7 @@ pub(super) enum Kind {
     Connection,
     /// A descriptor that a client should not have sent.
     Foreign,
-    /// Memory that was never kept: because there was no room, or because it was kept already. It takes no
-    /// room of what may be kept.
+    /// Memory that was refused, or that was kept already under the same id. It does not count as kept.
     Refused,
 }
 
@@ -55,7 +54,8 @@ pub(super) struct Closer {
     unclosed: Vec<(Process, Load)>,
     /// How many descriptors of all processes wait, for each kind.
     waiting: [Count; 4],
-    /// How many foreign and refused ones may wait at most before processes with any are kept from sending more.
+    /// How many foreign and refused ones may wait at most before processes with any are kept from
+    /// sending more.
     most_foreign: usize,
 }
 

@@ -214,8 +214,9 @@ impl ShMemService {
     /// the rest is for clients and for segments, one half each. No process has more clients than are left
     /// for all others, and no process has registered more than four times as many segments, or bytes, as
     /// are left, so one process leaves a fifth of the segments. The last eighth of each is for processes
-    /// that have little: less than a twelfth of it. Processes of other pid namespaces count as one. When there are too many clients, the one is let go that holds nothing and
-    /// has been silent longest; it connects again when it has something to say.
+    /// that have less than a twelfth of that eighth. Processes of other pid namespaces count as one. When
+    /// there are too many clients, the one is let go that holds nothing and has been silent longest; it
+    /// connects again when it has something to say.
     ///
     /// It starts within three seconds, or not at all: an error.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self, crate::Error> {

@@ -260,6 +260,7 @@ impl<S: PartialEq> Registry<S> {
         let left_bytes = bytes.checked_sub(self.bytes.saturating_add(size));
         is_fair(own as u64, left as u64, segments as u64)
             && left_bytes.is_some_and(|left| {
+                // All but the last byte: whether it may have that one too.
                 let own = account.bytes.saturating_add(size).saturating_sub(1);
                 is_fair(own, left, bytes)
             })

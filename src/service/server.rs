@@ -357,9 +357,7 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        if self.spare.is_none() {
-            self.spare = sys::duplicate_quietly(&self.stop).ok();
-        }
+        self.restore_spare();
         for _ in 0..ACCEPTED_AT_ONCE {
             // What waits to be closed takes up descriptors as well.
             if self.closer.waiting(Kind::Connection) >= self.most_connections {
@@ -374,6 +372,13 @@ impl Server {
                 // That connection has ended before it was accepted.
                 Err(_) => {}
             }
+        }
+    }
+
+    /// Opens the spare descriptor again if it was given up, unless there is none left.
+    fn restore_spare(&mut self) {
+        if self.spare.is_none() {
+            self.spare = sys::duplicate_quietly(&self.stop).ok();
         }
     }
 
@@ -682,6 +687,8 @@ impl Server {
             self.closer.close(process, Kind::Foreign, fd);
             return Verdict::BadDescriptor;
         };
+        // Given up for an earlier request, it is missed only as long as descriptors are.
+        self.restore_spare();
         if self.spare.is_none() || !memory.may_have(size) {
             self.closer.close(process, Kind::Refused, fd);
             return match self.spare {

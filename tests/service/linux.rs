@@ -121,6 +121,7 @@ pub(crate) fn main() {
             a_million_segments,
             a_thousand_forks,
             no_descriptors_left_in_the_host,
+            descriptors_that_are_free_again,
         ]
         exhaustion: [
             one_that_sends_what_takes_long_to_close,

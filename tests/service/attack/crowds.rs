@@ -188,6 +188,31 @@ pub(crate) fn no_descriptors_left_in_the_host() -> Outcome {
     DONE
 }
 
+/// Once descriptors are free again, segments are taken in again, without anybody who connects.
+pub(crate) fn descriptors_that_are_free_again() -> Outcome {
+    let mut scene = Scene::new()?;
+    let host = scene.host.process();
+    let before = getrlimit(Resource::Nofile);
+    let tight = Rlimit {
+        current: Some(16),
+        maximum: before.maximum,
+    };
+    prlimit(Some(host), Resource::Nofile, tight)?;
+    let mut made = 0;
+    while scene.ask_honest("make 100").is_ok() {
+        made += 1;
+        assert!(made < 100, "the limit has no effect");
+    }
+    for _ in 0..made {
+        scene.ask_honest("drop")?;
+    }
+    eventually_ok(&mut scene, "make 100");
+    scene.ask_honest("drop")?;
+    prlimit(Some(host), Resource::Nofile, before)?;
+    scene.assert_unharmed();
+    DONE
+}
+
 /// Asks until it is done.
 #[track_caller]
 fn eventually_ok(scene: &mut Scene, request: &str) {
