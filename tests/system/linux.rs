@@ -151,6 +151,7 @@ pub(crate) fn main() {
             a_lease_is_not_waited_for,
             what_is_not_reserved_is_reserved_or_refused,
             without_what_cleaning_up_needs,
+            what_is_made_without_locks_stays,
             a_crowded_dev_shm,
             a_reservation_takes_smaller_steps_when_it_is_interrupted,
         ]

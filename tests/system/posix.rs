@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{self, Command};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -431,6 +432,35 @@ pub(crate) fn without_what_cleaning_up_needs() -> Outcome {
         assert!(name_exists(&id));
         MmapShMemProvider::remove(ShMemId::from_string(&id))?;
     }
+    DONE
+}
+
+/// A process without locks makes segments while another one cleans up all the time.
+pub(crate) fn what_is_made_without_locks_stays() -> Outcome {
+    if let Some(skipped) = none_here() {
+        return skipped;
+    }
+    let mut peer = Peer::start();
+    if let Err(why) = peer.ask("forbid ENOSYS flock") {
+        return skip(format!("no seccomp filter here: {why}"));
+    }
+    let done = AtomicBool::new(false);
+    let missing = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                let _ = MmapShMemProvider::remove_orphans();
+            }
+        });
+        let missing = (0..10_000).find_map(|_| {
+            let made = peer.ask("make posix 100");
+            let missing = made.as_ref().is_ok_and(|id| !name_exists(id));
+            let dropped = peer.ask("drop");
+            (missing || made.is_err() || dropped.is_err()).then_some(made)
+        });
+        done.store(true, Relaxed);
+        missing
+    });
+    assert_eq!(missing, None);
     DONE
 }
 
