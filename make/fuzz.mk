@@ -33,6 +33,6 @@ valgrind: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := valgrind -q --e
 	--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
 valgrind: ## Runs the tests under memcheck, except those of the service, which has no unsafe code
 	cargo test --no-fail-fast --test access --test contract --test cursor \
-		--test id --test processes
+		--test id --test processes -- --skip segments_without_locks_stay
 	cargo test --test memory -- --skip huge_pages_are --skip huge_pages_that_nobody
 	@echo "SKIPPED: huge pages under memcheck, which shows those of System V as ordinary pages"

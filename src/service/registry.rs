@@ -245,6 +245,7 @@ impl<S: PartialEq> Registry<S> {
         let left_bytes = bytes.checked_sub(self.bytes.saturating_add(size));
         is_fair(own as u64, left as u64, segments as u64)
             && left_bytes.is_some_and(|left| {
+                // Without the last byte: `is_fair` decides whether the process may have one more.
                 let own = usage.bytes.saturating_add(size).saturating_sub(1);
                 is_fair(own, left, bytes)
             })

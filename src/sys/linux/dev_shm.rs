@@ -27,6 +27,7 @@
 
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat};
@@ -59,7 +60,10 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
         | OFlags::CLOEXEC
         | OFlags::NOFOLLOW
         | OFlags::NOCTTY;
-    let fd = fs::open(path(name).as_bytes(), flags, Mode::from_raw_mode(MARK))?;
+    // Without locks, the file must never have the mark: a process that has seen the mark may be about to
+    // remove the name.
+    let mode = if are_locks_missing() { UNMARKED } else { MARK };
+    let fd = fs::open(path(name).as_bytes(), flags, Mode::from_raw_mode(mode))?;
     let fd = above_stdio_quietly(fd).inspect_err(|_| {
         // The file is new, and nothing else would remove it.
         let _ = fs::unlink(path(name).as_bytes());
@@ -79,6 +83,29 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
         }
     }
     Ok(fd)
+}
+
+/// Returns `true` if files cannot be locked here. The first call tries it on the directory.
+fn are_locks_missing() -> bool {
+    const UNKNOWN: u8 = 0;
+    const THERE: u8 = 1;
+    const MISSING: u8 = 2;
+    static ANSWER: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+    match ANSWER.load(Relaxed) {
+        UNKNOWN => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let Ok(directory) = fs::open(DIRECTORY, flags, Mode::empty()) else {
+                // Not cached: the next call tries again.
+                return false;
+            };
+            let is_missing =
+                lock(&directory, FlockOperation::NonBlockingLockShared) == Lock::Missing;
+            ANSWER.store(if is_missing { MISSING } else { THERE }, Relaxed);
+            is_missing
+        }
+        answer => answer == MISSING,
+    }
 }
 
 /// Opens the object with this name, if it is a segment of this user.

@@ -16,7 +16,6 @@ use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid};
-use rustix::thread::capabilities;
 
 use super::procfs;
 use super::wipe_on_fork::{Wipeable, WipedOnFork};
@@ -69,7 +68,7 @@ fn is_privileged() -> bool {
             if geteuid().is_root() {
                 return false;
             }
-            let is = capabilities(None).is_ok_and(|own| !own.permitted.is_empty());
+            let is = procfs::own_capabilities("CapPrm:").is_some_and(|own| own != 0);
             if let Some(known) = known {
                 known.store(if is { YES } else { NO }, Relaxed);
             }

@@ -139,6 +139,7 @@ pub(crate) fn main() {
             leased_file_is_refused_without_waiting,
             sparse_files_are_reserved_or_refused,
             segments_work_without_proc_openat2_and_flock,
+            segments_without_locks_stay,
             crowded_dev_shm_is_searched_quickly,
             a_reservation_takes_smaller_steps_when_it_is_interrupted,
         ]

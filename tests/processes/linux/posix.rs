@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{self, Command};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -405,6 +406,31 @@ pub(crate) fn segments_work_without_proc_openat2_and_flock() -> Outcome {
         assert!(name_exists(&id));
         MmapShMemProvider::remove(ShMemId::from_string(&id))?;
     }
+    Ok(())
+}
+
+/// A process without locks creates segments while another one cleans up all the time.
+pub(crate) fn segments_without_locks_stay() -> Outcome {
+    requires_posix()?;
+    let mut peer = Peer::start();
+    forbid_in(&mut peer, "ENOSYS", "flock")?;
+    let done = AtomicBool::new(false);
+    let missing = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                let _ = MmapShMemProvider::remove_orphans();
+            }
+        });
+        let missing = (0..10_000).find_map(|_| {
+            let made = peer.make("posix", 100);
+            let missing = made.as_ref().is_ok_and(|id| !name_exists(id));
+            let dropped = peer.drop_newest();
+            (missing || made.is_err() || dropped.is_err()).then_some(made)
+        });
+        done.store(true, Relaxed);
+        missing
+    });
+    assert_eq!(missing, None);
     Ok(())
 }
 

@@ -109,6 +109,7 @@ pub(crate) fn main() {
             segments_of_a_client_are_bounded,
             announced_forks_are_bounded,
             host_without_descriptors_still_hands_out_segments,
+            host_with_descriptors_again_accepts_segments,
         ]
         exhaustion: [
             one_sender_of_slow_descriptors_blocks_nobody,

@@ -97,6 +97,25 @@ impl Raw {
         }
     }
 
+    /// Connects and sends these bytes without an introduction.
+    pub(crate) fn sent(
+        address: &Path,
+        bytes: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<Self> {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let raw = Self::connect(address)?;
+            match raw.send(bytes, descriptors) {
+                // As in `introduced`: the service closed the connection before it received anything.
+                Err(Errno::PIPE | Errno::CONNRESET) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                sent => return sent.map(|()| raw),
+            }
+        }
+    }
+
     /// Sends these bytes as one packet.
     pub(crate) fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         send_with(&self.socket, bytes, descriptors, SendFlags::NOSIGNAL)

@@ -183,3 +183,28 @@ pub(crate) fn host_without_descriptors_still_hands_out_segments() -> Outcome {
     scene.assert_unharmed();
     Ok(())
 }
+
+/// Once descriptors are free again, the service accepts segments again, without a new connection.
+pub(crate) fn host_with_descriptors_again_accepts_segments() -> Outcome {
+    let mut scene = Scene::new()?;
+    let host = scene.host.process();
+    let before = getrlimit(Resource::Nofile);
+    let tight = Rlimit {
+        current: Some(16),
+        maximum: before.maximum,
+    };
+    prlimit(Some(host), Resource::Nofile, tight)?;
+    let mut made = 0;
+    while scene.honest.make(100).is_ok() {
+        made += 1;
+        assert!(made < 100, "the limit has no effect");
+    }
+    for _ in 0..made {
+        scene.honest.drop_newest()?;
+    }
+    eventually(|| scene.honest.make(100).map(drop));
+    scene.honest.drop_newest()?;
+    prlimit(Some(host), Resource::Nofile, before)?;
+    scene.assert_unharmed();
+    Ok(())
+}

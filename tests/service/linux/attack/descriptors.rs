@@ -36,9 +36,8 @@ pub(crate) fn unexpected_descriptors_end_the_connection() -> Outcome {
     let memory = memory(100)?;
     for count in [1, 2, 253] {
         let passed = vec![memory.as_fd(); count];
-        let client = Raw::connect(scene.address())?;
-        match client.send(&frame(HELLO, 0, ""), &passed) {
-            Ok(()) => assert!(client.is_closed()?, "{count}"),
+        match Raw::sent(scene.address(), &frame(HELLO, 0, ""), &passed) {
+            Ok(client) => assert!(client.is_closed()?, "{count}"),
             // Since Linux 6.16 the kernel refuses it for the service.
             Err(errno) => assert_eq!(errno, Errno::PERM, "{count}"),
         }

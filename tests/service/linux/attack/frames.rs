@@ -28,11 +28,12 @@ pub(crate) fn incomplete_frames_end_the_connection() -> Outcome {
     let mut scene = Scene::new()?;
     for introduced in [false, true] {
         let client = if introduced {
-            Raw::introduced(scene.address())?
+            let client = Raw::introduced(scene.address())?;
+            client.send(&[1], &[])?;
+            client
         } else {
-            Raw::connect(scene.address())?
+            Raw::sent(scene.address(), &[1], &[])?
         };
-        client.send(&[1], &[])?;
         scene.assert_served();
         assert!(client.is_closed()?);
     }
@@ -71,11 +72,6 @@ pub(crate) fn random_bytes_harm_nobody() -> Outcome {
         frame(FORK, 0, &raw::id(1)),
     ];
     for round in 0..600 {
-        let client = if round % 2 == 0 {
-            Raw::introduced(scene.address())?
-        } else {
-            Raw::connect(scene.address())?
-        };
         let mut bytes = match round % 3 {
             // Forty random bytes.
             0 => [0; 40].map(|_: u8| dice.roll().to_le_bytes()[0]),
@@ -90,7 +86,11 @@ pub(crate) fn random_bytes_harm_nobody() -> Outcome {
         // One bit is changed, also in a request that would be valid.
         let bit = dice.roll();
         bytes[(bit >> 8) as usize % 40] ^= 1 << (bit % 8);
-        client.send(&bytes, &[])?;
+        if round % 2 == 0 {
+            Raw::introduced(scene.address())?.send(&bytes, &[])?;
+        } else {
+            Raw::sent(scene.address(), &bytes, &[])?;
+        }
         if round % 100 == 0 {
             scene.assert_served();
         }
@@ -158,8 +158,7 @@ pub(crate) fn malformed_frames_end_the_connection() -> Outcome {
         frame(RELEASE, 0, &raw::id(1)),
         frame(FORK, 0, &raw::id(1)),
     ] {
-        let client = Raw::connect(scene.address())?;
-        client.send(&request, &[])?;
+        let client = Raw::sent(scene.address(), &request, &[])?;
         assert!(client.is_closed()?);
     }
     scene.assert_served();
