@@ -76,7 +76,7 @@ mod program {
 
     fn reply(line: &str) {
         let mut out = io::stdout().lock();
-        // If nobody reads the replies any more, the commands end as well.
+        // If the replies are no longer read, the commands end as well.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 

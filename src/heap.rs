@@ -1,4 +1,4 @@
-//! [`NopShMemProvider`]: segments on the heap of this process, shared with nobody.
+//! [`NopShMemProvider`]: segments on the heap of this process, shared with no other process.
 #![allow(unsafe_code)]
 
 use alloc::alloc::{alloc_zeroed, dealloc};
@@ -20,7 +20,7 @@ const ENOMEM: i32 = 12;
 /// The alignment of a segment in bytes, as `ShMem` demands it.
 const ALIGN: usize = 8;
 
-/// Segments on the heap of this process, shared with nobody.
+/// Segments on the heap of this process, shared with no other process.
 ///
 /// Use it where code needs a provider and nothing is to be shared: in tests, in programs of a
 /// single process, on systems without shared memory.
@@ -125,7 +125,7 @@ fn allocate(size: usize) -> Result<Mapping> {
         subject: Subject::Bytes(size),
         limit: None,
     })?;
-    // SAFETY: the allocation is new, belongs to nobody else, and has `size` initialised bytes,
+    // SAFETY: the allocation is new, nothing else owns it, and it has `size` initialised bytes,
     // aligned to `ALIGN`.
     Ok(unsafe { Mapping::from_raw(base, size, free) })
 }
@@ -134,7 +134,7 @@ fn allocate(size: usize) -> Result<Mapping> {
 ///
 /// # Safety
 ///
-/// `base` and `size` are those of an allocation of [`allocate`], which nobody else frees or uses.
+/// `base` and `size` are those of an allocation of [`allocate`], which nothing else frees or uses.
 unsafe fn free(base: NonNull<u8>, size: usize) {
     let Some(layout) = layout(size) else { return };
     // SAFETY: the caller passes the pointer and the size of the allocation, from which the same

@@ -61,8 +61,8 @@ impl<B: Backend> Provider<B> {
     /// Creates a segment that contains `bytes`.
     ///
     /// Faster than to create a segment and copy the bytes into it: they are written to the object
-    /// before it is mapped, so that no page is zeroed first and none causes a page fault. Whoever reads
-    /// the segment maps its pages by faults of its own, several pages at a time.
+    /// before it is mapped, so that no page is zeroed first and none causes a page fault. A reader of the
+    /// segment has page faults of its own, one for several pages.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl<B: Backend> ShMemProvider for Provider<B> {
     /// Maps the segment by the handle of `mapping`, so this works even if the id no longer opens it.
     fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem> {
         let Some(handle) = &mapping.handle else {
-            return Err(Error::Released { id: mapping.id })?;
+            return Err(Error::Released { id: mapping.id });
         };
         let handle = self.backend.duplicate(handle)?;
         let attach = Attach::plain(Some(mapping.len()));
@@ -178,13 +178,11 @@ impl<B: Backend> ShMemProvider for Provider<B> {
     }
 
     fn pre_fork(&mut self) -> Result<()> {
-        self.backend.pre_fork()?;
-        Ok(())
+        self.backend.pre_fork()
     }
 
     fn post_fork(&mut self, is_child: bool) -> Result<()> {
-        self.backend.post_fork(is_child)?;
-        Ok(())
+        self.backend.post_fork(is_child)
     }
 
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {

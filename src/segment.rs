@@ -73,7 +73,7 @@ impl<B: Backend> Segment<B> {
     ///
     /// # Safety
     ///
-    /// While the access lives, nobody creates a slice of the segment.
+    /// While the access lives, the caller creates no slice of the segment.
     #[cfg(feature = "std")]
     #[allow(unsafe_code)]
     pub(crate) unsafe fn shared_access(&self) -> Access<'_> {

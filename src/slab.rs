@@ -232,7 +232,7 @@ impl SlabRef {
     /// reaches beyond the end of this one.
     pub fn access_in<'a>(&self, segment: &'a mut impl ShMem) -> Result<Access<'a>, Error> {
         if segment.id() != self.segment.id {
-            return Err(segment.id().invalid("the object is in another segment"))?;
+            return Err(segment.id().invalid("the object is in another segment"));
         }
         segment.access().range(self.offset, self.len)
     }

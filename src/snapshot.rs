@@ -84,7 +84,7 @@ impl<B: Snapshots> Provider<B> {
     /// was released, otherwise as [`new_shmem`](crate::ShMemProvider::new_shmem).
     pub fn snapshot(&mut self, segment: &Segment<B>) -> Result<Snapshot<B>> {
         if segment.is_empty() {
-            return Err(Error::Released { id: segment.id() })?;
+            return Err(Error::Released { id: segment.id() });
         }
         let (handle, id) = self
             .backend

@@ -172,7 +172,7 @@ impl<B: Sparse> Segment<B> {
             return Ok(());
         }
         let Some(handle) = &self.handle else {
-            return Err(Error::Released { id: self.id })?;
+            return Err(Error::Released { id: self.id });
         };
         self.backend().trim(handle, range)?;
         Ok(())

@@ -27,8 +27,8 @@ fn generation() -> usize {
 pub(crate) struct Owner(NonZeroUsize);
 
 impl Owner {
-    /// The maximum number of bits of [`number`](Self::number). Whoever stores it can use the
-    /// others.
+    /// The maximum number of bits of [`number`](Self::number). The other bits are free for
+    /// other uses.
     pub(crate) const BITS: u32 = usize::BITS - 2;
 
     /// Returns the current process.

@@ -58,7 +58,7 @@ struct PendingOpen {
 pub(super) struct Due {
     /// Clients that have not sent a frame in time. All of their deadlines are removed.
     pub(super) late: Vec<Client>,
-    /// Requests to open a segment that nobody has registered: the client, and the number of the request.
+    /// Requests to open a segment that no client has registered: the client, and the number of the request.
     pub(super) unanswered: Vec<(Client, u32)>,
     /// `true` if connections can be accepted again.
     pub(super) accept: bool,

@@ -37,9 +37,9 @@ const ABANDONED: u8 = 2;
 type Started = (Result<Location, StartError>, Option<OwnedFd>);
 
 /// Why a service does not start.
-enum StartError {
-    /// No path can be used for its socket.
-    NoAddress(Error),
+pub(super) enum StartError {
+    /// No path can be used for its socket, or the system refused something that is not about the path.
+    Failed(Error),
     /// It was not allowed to serve at this path.
     Denied(Location, LockError),
 }
@@ -271,16 +271,16 @@ impl ShMemService {
                 // Access to the directories may block, so it happens here and not in the caller.
                 let (server, outcome) = match lookup.locate() {
                     Ok(location) if state.load(Acquire) == ABANDONED => (None, Ok(location)),
-                    Ok(location) => match Server::new(&location.path, lookup, stopping) {
+                    Ok(location) => match Server::new(&location, lookup, stopping) {
                         Ok(server) => (Some(server), Ok(location)),
-                        Err(denied) => (None, Err(StartError::Denied(location, denied))),
+                        Err(error) => (None, Err(error)),
                     },
-                    Err(error) => (None, Err(StartError::NoAddress(error))),
+                    Err(error) => (None, Err(StartError::Failed(error))),
                 };
                 let is_awaited = state
                     .compare_exchange(PENDING, SERVING, AcqRel, Acquire)
                     .is_ok();
-                // If nobody waits for the report, `LATE` has its receiver.
+                // If no thread waits for the report, `LATE` has its receiver.
                 let _ = report.send((outcome, shared));
                 match server {
                     Some(server) if is_awaited => server.serve(),
@@ -321,7 +321,7 @@ impl ShMemService {
             }
             Ok(Err(StartError::Denied(_, LockError::Occupied | LockError::Served))) => Ok(None),
             Ok(Err(StartError::Denied(location, denied))) => Err(location.denied(denied)),
-            Ok(Err(StartError::NoAddress(error))) => Err(error),
+            Ok(Err(StartError::Failed(error))) => Err(error),
             Err(_) => Err(lookup.first().error(ServiceError::ThreadEnded)),
         }
     }

@@ -152,7 +152,7 @@ pub(crate) fn global_names_open_in_all_sessions() -> Outcome {
 }
 
 pub(crate) fn section_without_access_is_refused() -> Outcome {
-    // An empty access list grants access to nobody.
+    // An empty access list grants no access.
     let mut acl = ACL::default();
     let size = u32::try_from(size_of::<ACL>())?;
     // SAFETY: the pointer is valid for writes of `size` bytes.

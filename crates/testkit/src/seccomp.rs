@@ -28,6 +28,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
     let errno = match errno {
         "ENOSYS" => libc::ENOSYS,
         "EPERM" => libc::EPERM,
+        "ENOSPC" => libc::ENOSPC,
         other => return Err(format!("unknown error {other}").into()),
     };
     let code = |code: u32| u16::try_from(code).unwrap_or(0);
@@ -46,6 +47,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
             "flock" => libc::SYS_flock,
             "openat2" => libc::SYS_openat2,
             "madvise" => libc::SYS_madvise,
+            "epoll_ctl" => libc::SYS_epoll_ctl,
             "close_range" => libc::SYS_close_range,
             other => return Err(format!("unknown call {other}").into()),
         };

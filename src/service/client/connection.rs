@@ -62,11 +62,11 @@ pub(super) enum RequestError {
 
 /// Why there is no connection.
 pub(super) enum ConnectError {
-    /// Nobody listens at the address.
+    /// No process listens at the address.
     NotServed,
     /// Too many clients connect at the same time.
     Busy,
-    /// Somebody listens there and does not answer.
+    /// A process listens there and does not answer.
     TimedOut,
     /// Trying again is useless.
     Fatal(Error),

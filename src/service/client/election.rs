@@ -30,7 +30,7 @@ impl Shared {
         }
     }
 
-    /// Connects if there is no connection, becomes the host if nobody serves, and registers what this process
+    /// Connects if there is no connection, becomes the host if there is none, and registers what this process
     /// holds.
     ///
     /// If the deadline passes before everything is registered, the rest is registered by later calls.

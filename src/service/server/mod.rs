@@ -16,7 +16,6 @@ mod requests;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
-use std::path::Path;
 use std::time::Instant;
 
 use rustix::fd::OwnedFd;
@@ -25,15 +24,17 @@ use rustix::io::Errno;
 use self::clients::Connection;
 use self::listeners::Listeners;
 use self::requests::StoredSegment;
-use crate::service::address::Lookup;
+use crate::error::Subject;
+use crate::service::address::{Location, Lookup};
 use crate::service::admission::Capacity;
 use crate::service::deadlines::{Deadlines, Millis};
+use crate::service::host::StartError;
 use crate::service::protocol::{Opcode, Status};
 use crate::service::reaper::{Kind, Reaper};
 use crate::service::registry::{Client, Limits, Registry};
-use crate::sys::path_lock::{File, LockDir, LockError, ServiceLock};
+use crate::sys::path_lock::{LockDir, LockError, ServiceLock};
 use crate::sys::poller::Poller;
-use crate::sys::{self, socket};
+use crate::sys::{self, limits, socket};
 
 /// The maximum size of all segments together: more than the address space of any process.
 const MAX_BYTES: u64 = 1 << 47;
@@ -74,16 +75,23 @@ pub(super) struct Server {
 
 impl Server {
     /// Claims the address and listens there.
-    pub(super) fn new(path: &Path, lookup: Lookup, stop: OwnedFd) -> Result<Self, LockError> {
-        let os = |call| move |errno| LockError::Os(call, File::Socket, errno);
-        let site = ServiceLock::claim(LockDir::open(path)?)?;
-        let mut poller = Poller::new().map_err(os("epoll_create1"))?;
-        let spare = sys::duplicate_quietly(&stop).map_err(os("fcntl(F_DUPFD_CLOEXEC)"))?;
-        let listeners = Listeners::new(site, lookup)?;
+    pub(super) fn new(location: &Location, lookup: Lookup, stop: OwnedFd) -> Result<Self, StartError> {
+        let denied = |error: LockError| StartError::Denied(location.clone(), error);
+        let failed = |call| {
+            move |errno| {
+                let error = sys::failed_for(call, errno, Subject::Nothing, limits::for_watches);
+                StartError::Failed(error)
+            }
+        };
+        let directory = LockDir::open(&location.path).map_err(denied)?;
+        let site = ServiceLock::claim(directory).map_err(denied)?;
+        let mut poller = Poller::new().map_err(failed("epoll_create1"))?;
+        let spare = sys::duplicate_quietly(&stop).map_err(failed("fcntl(F_DUPFD_CLOEXEC)"))?;
+        let listeners = Listeners::new(site, lookup).map_err(denied)?;
         let blocks_descriptors = socket::let_pass_descriptors(listeners.current(), false);
         let current = listeners.current();
-        poller.add(current, LISTENER).map_err(os("epoll_ctl"))?;
-        poller.add(&stop, STOP).map_err(os("epoll_ctl"))?;
+        poller.add(current, LISTENER).map_err(failed("epoll_ctl"))?;
+        poller.add(&stop, STOP).map_err(failed("epoll_ctl"))?;
         let capacity = Capacity::of(sys::limits::open_files());
         Ok(Self {
             listeners,
@@ -155,7 +163,7 @@ impl Server {
         self.reaper.finish(CLOSE_TIMEOUT);
     }
 
-    /// Closes the segments that nobody holds any more.
+    /// Closes the segments that no client holds any more.
     fn close_freed(&mut self) {
         for freed in self.registry.take_freed() {
             let kind = if freed.was_stored {

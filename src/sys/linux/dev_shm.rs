@@ -12,7 +12,7 @@
 //! 2. A process that creates or opens a file takes a shared `flock(2)` on it, and then checks
 //!    whether the file still has a name. If not, the file was cleaned up in between: a creator
 //!    takes another name, and for an opener the segment did not exist.
-//! 3. A process that cleans up takes the exclusive lock, which it gets only if nobody has a shared
+//! 3. A process that cleans up takes the exclusive lock, which it gets only if no process has a shared
 //!    one, and then checks whether the file is marked. From that moment other processes do not get
 //!    a shared lock, and afterwards they find no name.
 //!
@@ -41,7 +41,7 @@ use crate::util::fixed_str::FixedStr;
 
 const DIRECTORY: &str = "/dev/shm";
 
-/// The mode of files that are removed when nobody has them open: readable and writable for the
+/// The mode of files that are removed when no process has them open: readable and writable for the
 /// user, and a bit that has no meaning for files.
 const MARK: u32 = 0o1600;
 
@@ -157,7 +157,7 @@ pub(crate) fn persist(fd: &OwnedFd) -> Result<()> {
         .map_err(|errno| failed("fchmod", errno, Subject::Nothing))
 }
 
-/// Removes the name if it refers to an object of this crate and this user that nobody has open.
+/// Removes the name if it refers to an object of this crate and this user that no process has open.
 /// Returns `true` if it was removed.
 pub(crate) fn remove_if_unused(name: &CStr) -> bool {
     let id = ShMemId::default();
@@ -170,14 +170,14 @@ pub(crate) fn remove_if_unused(name: &CStr) -> bool {
         if lock(&fd, FlockOperation::NonBlockingLockExclusive) != Lock::Taken {
             return None;
         }
-        // Checked again, because nobody can change the mark any more while the lock is held.
+        // Checked again, because no process can change the mark any more while the lock is held.
         (permissions(&fs::fstat(&fd).ok()?) == MARK).then_some(fd)
     };
     unused().is_some_and(|fd| remove(name, &fd) == Ok(true))
 }
 
 /// Looks at up to `most` names for which `is_ours` returns `true`, and removes those of objects
-/// that nobody has open. Returns how many were removed.
+/// that no process has open. Returns how many were removed.
 pub(crate) fn remove_unused(is_ours: impl Fn(&str) -> bool, most: usize) -> Result<usize> {
     let refused = |errno| failed_for("shm_open", errno, Subject::Nothing, limits::for_dev_shm);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,7 +1,7 @@
 //! Whether anything else has a file open: `fcntl(2)`, `F_SETLEASE`.
 //!
 //! The kernel grants a write lease only if the file is open exactly once. While the lease is held,
-//! nobody else can open the file. Open files count, not descriptors: a mapping keeps its file open
+//! no other process can open the file. Open files count, not descriptors: a mapping keeps its file open
 //! after the descriptor is closed. Duplicated descriptors, and those that a forked child inherits,
 //! belong to the same open file and are not noticed.
 #![allow(unsafe_code)]
@@ -17,7 +17,7 @@ use crate::error::{Result, Subject};
 use crate::sys::{above_stdio_quietly, failed};
 use crate::util::fixed_str::FixedStr;
 
-/// Selects the signal that is sent when somebody wants to open a leased file (`fcntl(2)`). The
+/// Selects the signal that is sent when a process opens a leased file (`fcntl(2)`). The
 /// crate libc does not define it for every machine; it is 10 on all of them.
 const F_SETSIG: c_int = 10;
 

@@ -1,7 +1,7 @@
 //! System V segments whose creator was killed while creating them.
 //!
 //! Two system calls lie between `shmget` and the mark for removal. A process killed by SIGKILL
-//! between them leaves a segment that nobody has attached and whose id nobody knows. So creators
+//! between them leaves a segment that no process has attached and whose id no process knows. So creators
 //! look for such orphans first and remove them. Segments of this crate are recognised by their
 //! permissions.
 #![allow(unsafe_code)]

@@ -42,7 +42,7 @@ pub(crate) fn exclusive(shmid: c_int) -> Option<u32> {
     Some(detached)
 }
 
-/// Returns `true` if nobody has attached or detached the segment since [`exclusive`] returned
+/// Returns `true` if no process has attached or detached the segment since [`exclusive`] returned
 /// `detached`.
 pub(crate) fn were_exclusive_since(shmid: c_int, detached: u32) -> bool {
     look(shmid).is_some_and(|look| look.is_ours) && DETACHED.load(SeqCst) == detached

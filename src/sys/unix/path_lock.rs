@@ -150,7 +150,7 @@ pub(crate) enum LockError {
 }
 
 impl ServiceLock {
-    /// Takes the right if nobody has it, and removes the socket of a service that has died.
+    /// Takes the right if no process has it, and removes the socket of a service that has died.
     pub(crate) fn claim(dir: LockDir) -> Result<Self, LockError> {
         // Checked before the lock file is created: nothing is changed if another file is in the
         // way.
@@ -180,7 +180,7 @@ impl ServiceLock {
     /// Removes the socket of a service that has died. Holding the lock does not prove that no
     /// service runs, because the lock file may have been removed.
     ///
-    /// If connecting is refused, nobody listens. If it succeeds, the process that called `listen`
+    /// If connecting is refused, no process listens. If it succeeds, the process that called `listen`
     /// may have died, and a forked child may have inherited the socket.
     fn remove_dead_socket(&mut self) -> Result<(), LockError> {
         let Some(id) = self.dir.socket()? else {
@@ -303,7 +303,7 @@ struct Lock {
 static REGISTERED: ForkLock<Vec<(Owner, FileId)>> = ForkLock::new(Vec::new());
 
 impl Lock {
-    /// Takes the lock if nobody has it. Returns `None` if the file was replaced during the call.
+    /// Takes the lock if no process has it. Returns `None` if the file was replaced during the call.
     fn take(dir: &LockDir) -> Result<Option<Self>, LockError> {
         let os = |call| move |errno| LockError::Os(call, File::Lock, errno);
         let name = dir.lock_name();

@@ -81,7 +81,7 @@ pub(crate) fn listen(fd: impl AsFd) -> io::Result<()> {
 pub(crate) enum Listener {
     /// The file does not exist.
     Absent,
-    /// Nobody listens.
+    /// No process listens.
     Dead,
     /// A process listens. `process` tells whether the one that called `listen` still runs, if
     /// known.

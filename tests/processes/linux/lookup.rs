@@ -480,8 +480,8 @@ fn mkfifo(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Starts a thread that opens the FIFO for writing, which blocks until somebody opens it for reading. The
-/// function returned ends the thread, and returns `true` if somebody had opened the FIFO before.
+/// Starts a thread that opens the FIFO for writing, which blocks until a process opens it for reading. The
+/// function returned ends the thread, and returns `true` if a process had opened the FIFO before.
 fn wait_as_writer(path: &Path) -> impl FnOnce() -> bool + use<> {
     let woken = Arc::new(AtomicBool::new(false));
     let (path, is_open) = (path.to_owned(), Arc::clone(&woken));

@@ -859,7 +859,7 @@ pub(crate) fn permission_errors_name_path_and_cause() -> Outcome {
     fs::remove_dir(&inner)?;
     fs::set_permissions(directory, Permissions::from_mode(0o755))?;
     drop(host);
-    // A service of the same user to which nobody may connect.
+    // A service of the same user to which no client may connect.
     let own = tempfile::tempdir()?;
     chown(own.path(), Some(OTHER), Some(OTHER))?;
     let address = own.path().join("service");
@@ -868,7 +868,7 @@ pub(crate) fn permission_errors_name_path_and_cause() -> Outcome {
     fs::set_permissions(&address, Permissions::from_mode(0o000))?;
     let mut client = Peer::start_by(AS_OTHER);
     client.use_address(&address)?;
-    let text = client.make(100).expect_err("nobody may connect");
+    let text = client.make(100).expect_err("no client may connect");
     for part in [
         &*address.to_string_lossy(),
         "connect",

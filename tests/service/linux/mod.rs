@@ -137,6 +137,7 @@ pub(crate) fn main() {
             record_locks_stay,
             start_does_not_wait_for_a_silent_file,
             start_in_a_silent_directory_is_an_error,
+            too_many_watches_is_an_error_that_names_the_limit,
         ]
         stopped: [
             stopped_clients_keep_their_segments_and_block_nobody,

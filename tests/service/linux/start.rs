@@ -14,6 +14,7 @@ use shmem_providers::ShMemService;
 use super::lifetime::{TestDir, eventually_has_files};
 use super::peer::{Answer, Commands, host_of};
 use testkit::peer::{Peer, can_start_by};
+use testkit::seccomp::forbid_in;
 use testkit::{Outcome, natively, skip};
 
 /// Creates a message queue of this process, whose name is removed.
@@ -94,6 +95,21 @@ pub(crate) fn record_locks_stay() -> Outcome {
         peer.stop_serving()?;
         assert_eq!(host_of(&locked), Some(peer.pid()));
     }
+    drop(peer);
+    dir.assert_nothing_left();
+    Ok(())
+}
+
+/// The service has to watch its socket, which `fs.epoll.max_user_watches` limits.
+pub(crate) fn too_many_watches_is_an_error_that_names_the_limit() -> Outcome {
+    if cfg!(shmem_apple_rules) {
+        return skip("other systems have no epoll");
+    }
+    let dir = TestDir::new()?;
+    let mut peer = Peer::start();
+    forbid_in(&mut peer, "ENOSPC", "epoll_ctl")?;
+    let error = peer.serve_at(&dir.address).expect_err("nothing is watched");
+    assert!(error.contains("fs.epoll.max_user_watches is "), "{error}");
     drop(peer);
     dir.assert_nothing_left();
     Ok(())

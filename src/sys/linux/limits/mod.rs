@@ -70,6 +70,17 @@ pub(crate) fn for_thread(errno: Errno) -> Option<Limit> {
     }
 }
 
+/// The limit on descriptors that are watched (`epoll_ctl`).
+#[cfg(feature = "std")]
+pub(crate) fn for_watches(errno: Errno) -> Option<Limit> {
+    match errno {
+        Errno::NOSPC => {
+            number("/proc/sys/fs/epoll/max_user_watches").map(|limit| Limit::Watches { limit })
+        }
+        _ => None,
+    }
+}
+
 /// Returns how many huge pages of this size are free and not reserved. More may become available on
 /// demand; the kernel does not report how many.
 pub(crate) fn free_huge_pages(pages: HugePages) -> Option<Limit> {

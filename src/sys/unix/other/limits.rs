@@ -14,6 +14,8 @@ pub(crate) use self::unknown as for_dev_shm;
 pub(crate) use self::unknown as for_system_v;
 #[cfg(feature = "std")]
 pub(crate) use self::unknown as for_thread;
+#[cfg(feature = "std")]
+pub(crate) use self::unknown as for_watches;
 
 /// The limits on new mappings (`mmap`, `shmat`).
 pub(crate) fn for_mapping(errno: Errno) -> Option<Limit> {
