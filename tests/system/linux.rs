@@ -83,6 +83,7 @@ pub(crate) fn main() {
             a_thread_with_descriptors_of_its_own,
             another_primary_group,
             a_creator_with_capabilities,
+            a_creator_with_capabilities_and_no_descriptor,
             undumpable_after_making,
             dumpable_again,
             root_becomes_another_user,

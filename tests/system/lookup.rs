@@ -206,6 +206,27 @@ pub(crate) fn a_creator_with_capabilities() -> Outcome {
     DONE
 }
 
+/// What a process may do is known without a descriptor, and so when it has none left.
+pub(crate) fn a_creator_with_capabilities_and_no_descriptor() -> Outcome {
+    if let Err(skipped) = lacking(&[AS_OTHER, WITH_CAPABILITY]) {
+        return skipped;
+    }
+    if !here(&["sysv"]).contains(&"sysv") {
+        return skip("no System V segments here");
+    }
+    for left in 0..4 {
+        let mut creator = Peer::start_by(WITH_CAPABILITY);
+        creator.ask(format!("limit files {left}"))?;
+        // It may fail; what it has learnt is what the next one goes by.
+        let _ = creator.ask("make default 100");
+        creator.ask("limit files 50")?;
+        let id = creator.ask("make default 100")?;
+        let opened = Peer::start_by(AS_OTHER).ask(format!("open {id}"));
+        assert_eq!(opened, Ok("100".into()), "{left} left");
+    }
+    DONE
+}
+
 pub(crate) fn undumpable_after_making() -> Outcome {
     if let Err(skipped) = lacking(&[AS_OTHER]) {
         return skipped;

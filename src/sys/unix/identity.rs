@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32};
 use rustix::mm::{self, Advice, MapFlags, ProtFlags};
 use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid};
 
+use super::capabilities::Capabilities;
 use super::procfs;
 use crate::error::Result;
 use crate::sys::random;
@@ -68,7 +69,7 @@ fn is_privileged() -> bool {
             if geteuid().is_root() {
                 return false;
             }
-            let is = procfs::own_capabilities("CapPrm:").is_some_and(|own| own != 0);
+            let is = Capabilities::own().is_some_and(|own| own.permitted != 0);
             if let Some(known) = known {
                 known.store(if is { YES } else { NO }, Relaxed);
             }

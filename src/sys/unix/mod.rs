@@ -66,6 +66,8 @@ mod advice;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod ashmem;
 #[cfg(any(target_os = "android", target_os = "linux"))]
+mod capabilities;
+#[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod identity;
 #[cfg(target_os = "linux")]
 mod orphans;

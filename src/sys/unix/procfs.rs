@@ -28,6 +28,7 @@ use rustix::path::DecInt;
 use rustix::process::{getegid, getpid};
 
 use super::above_stdio_quietly;
+use super::capabilities::Capabilities;
 use super::user::User;
 use crate::search::{Denial, Search};
 use crate::text::Text;
@@ -321,8 +322,11 @@ impl Process {
                 own_group,
             };
         }
-        let permitted = capability_set(status, "CapPrm:").unwrap_or(0);
-        let own = own_capabilities("CapEff:").unwrap_or(0);
+        let permitted = field("CapPrm")
+            .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+            .unwrap_or(0);
+        // Where that is not known, it is not the reason.
+        let own = Capabilities::own().map_or(u64::MAX, |own| own.effective);
         let is_dumpable = || {
             let stat = fs::statat(&self.directory, "fd", AtFlags::SYMLINK_NOFOLLOW);
             // What an undumpable process has belongs to root.
@@ -591,19 +595,6 @@ fn hides_processes() -> bool {
 /// The number in a file of `/proc` that holds a single one.
 pub(crate) fn number(path: &str) -> Option<u64> {
     text(path, &mut [0; 32])?.trim().parse().ok()
-}
-
-/// A set of capabilities of the calling thread, one bit for each; `None` without `/proc`.
-///
-/// Not by `capget(2)`: valgrind takes the upper half of what that returns for uninitialised.
-pub(super) fn own_capabilities(set: &str) -> Option<u64> {
-    capability_set(text("/proc/thread-self/status", &mut [0; 4096])?, set)
-}
-
-/// A set of capabilities in the text of a file `status` (`proc_pid_status(5)`).
-fn capability_set(status: &str, set: &str) -> Option<u64> {
-    let digits = status.lines().find_map(|line| line.strip_prefix(set))?;
-    u64::from_str_radix(digits.trim(), 16).ok()
 }
 
 /// The beginning of a file of `/proc`.
