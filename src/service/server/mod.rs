@@ -75,7 +75,11 @@ pub(super) struct Server {
 
 impl Server {
     /// Claims the address and listens there.
-    pub(super) fn new(location: &Location, lookup: Lookup, stop: OwnedFd) -> Result<Self, StartError> {
+    pub(super) fn new(
+        location: &Location,
+        lookup: Lookup,
+        stop: OwnedFd,
+    ) -> Result<Self, StartError> {
         let denied = |error: LockError| StartError::Denied(location.clone(), error);
         let failed = |call| {
             move |errno| {

@@ -17,6 +17,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use rustix::process::{DumpableBehavior, dumpable_behavior, geteuid};
 
+use super::capabilities::Capabilities;
 use super::procfs;
 use super::wipe_on_fork::{Wipeable, WipedOnFork};
 use crate::error::Result;
@@ -68,7 +69,7 @@ fn is_privileged() -> bool {
             if geteuid().is_root() {
                 return false;
             }
-            let is = procfs::own_capabilities("CapPrm:").is_some_and(|own| own != 0);
+            let is = Capabilities::current().is_some_and(|sets| sets.permitted != 0);
             if let Some(known) = known {
                 known.store(if is { YES } else { NO }, Relaxed);
             }

@@ -3,6 +3,7 @@
 
 mod advice;
 pub(crate) mod ashmem;
+mod capabilities;
 mod clock;
 #[cfg(all(feature = "std", not(shmem_apple_rules)))]
 mod close_range;

@@ -29,6 +29,7 @@ use rustix::io::{Errno, read};
 use rustix::path::DecInt;
 use rustix::process::{getegid, getpid};
 
+use super::capabilities::Capabilities;
 use super::clock;
 use crate::error::search::{Denial, Search};
 use crate::sys::above_stdio_quietly;
@@ -331,8 +332,11 @@ impl Process {
                 own_group,
             };
         }
-        let permitted = capability_set(status, "CapPrm:").unwrap_or(0);
-        let own = own_capabilities("CapEff:").unwrap_or(0);
+        let permitted = field("CapPrm")
+            .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+            .unwrap_or(0);
+        // If that is not known, capabilities are not reported as the reason.
+        let own = Capabilities::current().map_or(u64::MAX, |sets| sets.effective);
         let is_dumpable = || {
             let stat = fs::statat(&self.directory, "fd", AtFlags::SYMLINK_NOFOLLOW);
             // The files of a process that is not dumpable belong to root.
@@ -601,20 +605,6 @@ fn hides_processes() -> bool {
 /// Reads a file of `/proc` that contains a single number.
 pub(crate) fn number(path: &str) -> Option<u64> {
     text(path, &mut [0; 32])?.trim().parse().ok()
-}
-
-/// Returns a capability set of the calling thread, one bit per capability, or `None` without `/proc`.
-///
-/// This does not call `capget(2)`, because valgrind reports the upper half of its result as
-/// uninitialised.
-pub(super) fn own_capabilities(set: &str) -> Option<u64> {
-    capability_set(text("/proc/thread-self/status", &mut [0; 4096])?, set)
-}
-
-/// Returns a capability set from the contents of a `status` file (`proc_pid_status(5)`).
-fn capability_set(status: &str, set: &str) -> Option<u64> {
-    let digits = status.lines().find_map(|line| line.strip_prefix(set))?;
-    u64::from_str_radix(digits.trim(), 16).ok()
 }
 
 /// Reads the beginning of a file of `/proc`.

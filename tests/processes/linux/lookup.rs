@@ -194,6 +194,25 @@ pub(crate) fn holder_with_more_capabilities_is_reported() -> Outcome {
     Ok(())
 }
 
+/// Its capabilities are known without a descriptor, so also when there is none left.
+pub(crate) fn privileged_creator_without_descriptors_uses_system_v() -> Outcome {
+    requires_memfd_and(&[AS_OTHER, WITH_CAPABILITY])?;
+    if !here(&["sysv"]).contains(&"sysv") {
+        return skip("no System V segments here");
+    }
+    for left in 0..4 {
+        let mut creator = Peer::start_by(WITH_CAPABILITY);
+        creator.execute(format!("limit files {left}"))?;
+        // This may fail. What the process remembers from it decides about the next one.
+        let _ = creator.make("default", 100);
+        creator.execute("limit files 50")?;
+        let id = creator.make("default", 100)?;
+        let opened = Peer::start_by(AS_OTHER).open(&id);
+        assert_eq!(opened, Ok(100), "{left} left");
+    }
+    Ok(())
+}
+
 pub(crate) fn undumpable_holder_is_reported() -> Outcome {
     requires_memfd_and(&[AS_OTHER])?;
     let mut creator = Peer::start_by(AS_OTHER);

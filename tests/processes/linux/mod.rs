@@ -71,6 +71,7 @@ pub(crate) fn main() {
             segment_of_a_thread_with_its_own_descriptor_table_is_found,
             holder_in_another_primary_group_is_reported,
             holder_with_more_capabilities_is_reported,
+            privileged_creator_without_descriptors_uses_system_v,
             undumpable_holder_is_reported,
             memfd_is_used_again_once_dumpable,
             segments_open_after_root_has_become_another_user,
