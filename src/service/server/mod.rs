@@ -96,7 +96,7 @@ impl Server {
         let current = listeners.current();
         poller.add(current, LISTENER).map_err(failed("epoll_ctl"))?;
         poller.add(&stop, STOP).map_err(failed("epoll_ctl"))?;
-        let capacity = Capacity::of(sys::limits::open_files());
+        let capacity = Capacity::of(limits::open_files());
         Ok(Self {
             listeners,
             stop,
