@@ -12,8 +12,9 @@ help: ## Prints this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## Runs all tests
-	cargo test --workspace
+test: ## Runs all tests, and those of the packages that tests and benchmarks need
+	cargo test
+	cargo test -p bench -p testkit
 
 .PHONY: fmt clippy features doc deny
 fmt: ## Checks the formatting
