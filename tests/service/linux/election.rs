@@ -135,15 +135,20 @@ pub(crate) fn inherited_sockets_of_a_dead_host_block_nobody() -> Outcome {
     forbid_in(&mut host, "ENOSYS", "close_range")?;
     host.make(100)?;
     let mut client = dir.peer();
+    forbid_in(&mut client, "ENOSYS", "close_range")?;
     let id = client.make(100)?;
-    let (child, _) = super::fork::fork(&mut host, "plain")?;
+    // These children make no request, so that they do not become the host.
+    let (first, _) = super::fork::fork(&mut host, "silent")?;
     host.kill();
     client.make(100)?;
     let mut other = dir.peer();
     other.open(&id)?;
-    super::fork::kill(child)?;
+    assert_eq!(host_of(&dir.address), Some(client.pid()));
     // Stopping the service does not wait for processes that have inherited its pipe.
+    let (second, _) = super::fork::fork(&mut client, "silent")?;
     drop((client, other));
     dir.assert_nothing_left();
+    super::fork::kill(first)?;
+    super::fork::kill(second)?;
     Ok(())
 }

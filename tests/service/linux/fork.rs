@@ -266,7 +266,7 @@ pub(crate) fn kill(child: libc::pid_t) -> Result<(), Box<dyn std::error::Error>>
 }
 
 /// Children that report and then wait to be killed.
-const STAYING: [&str; 3] = ["stay", "plain", "idle"];
+const STAYING: [&str; 4] = ["stay", "plain", "idle", "silent"];
 
 /// What a peer does.
 pub(crate) fn execute(state: &mut State, what: &str) -> Answer {
@@ -293,7 +293,7 @@ pub(crate) fn execute(state: &mut State, what: &str) -> Answer {
         }
         _ => {}
     }
-    let announced = what != "plain";
+    let announced = !["plain", "silent"].contains(&what);
     let parent = process::id();
     let mut pipe = Pipe::new()?;
     if announced {
@@ -445,7 +445,7 @@ fn fork_once<P: ShMemProvider>(
 /// What the child does.
 fn as_child(state: &mut State, what: &str, parent: u32, pipe: &mut Pipe) -> Answer {
     match what {
-        "die" => return Ok(String::new()),
+        "die" | "silent" => return Ok(String::new()),
         "leave" => {
             state.provider.post_fork(true)?;
             state.segments.clear();
