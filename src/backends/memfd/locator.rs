@@ -5,7 +5,9 @@ use rustix::fd::OwnedFd;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::MemfdLocator;
-use crate::sys::procfs::{self, Clock, Look, Wanted};
+use crate::sys::procfs::object::Wanted;
+use crate::sys::procfs::own_pid;
+use crate::sys::procfs::processes::{Clock, Look, look_at, look_through, search};
 use crate::sys::{self, failed};
 use crate::util::fixed_str::FixedStr;
 
@@ -25,12 +27,12 @@ pub(super) fn open(
         is_genuine,
     };
     if let Some((pid, number)) = locator.process_and_fd() {
-        let look = procfs::look_at(pid, number, &wanted).map_err(refused)?;
+        let look = look_at(pid, number, &wanted).map_err(refused)?;
         if let Look::Found(fd) = look {
             return Ok(fd);
         }
     }
-    let Some(own_pid) = procfs::own_pid() else {
+    let Some(own_pid) = own_pid() else {
         return Err(Error::Unsupported {
             what: "/proc is not mounted here, or does not show this process, so the id of a memfd \
                    cannot be opened: mount it, or use `UnixShMemProvider` or \
@@ -39,14 +41,14 @@ pub(super) fn open(
     };
     let mut clock = Clock::start();
     // If this process has the segment already, that is found fastest.
-    let own = procfs::look_through(own_pid, &wanted, &mut clock).map_err(refused)?;
+    let own = look_through(own_pid, &wanted, &mut clock).map_err(refused)?;
     if let Look::Found(fd) = own {
         return Ok(fd);
     }
     // The error about the process that the id names, in case no other process has the segment.
     let mut error = None;
     if let Some((pid, _)) = locator.process_and_fd() {
-        match procfs::look_through(pid, &wanted, &mut clock).map_err(refused)? {
+        match look_through(pid, &wanted, &mut clock).map_err(refused)? {
             Look::Found(fd) => return Ok(fd),
             Look::OtherUser(uid) => error = Some(Error::OtherUser { owner: Some(uid) }),
             Look::Closed(reason) => {
@@ -59,7 +61,7 @@ pub(super) fn open(
             Look::Nothing | Look::NoProcess => {}
         }
     }
-    match procfs::search(&wanted, &mut clock).map_err(refused)? {
+    match search(&wanted, &mut clock).map_err(refused)? {
         Ok(fd) => Ok(fd),
         Err(search) => Err(error.unwrap_or(if search.is_complete() {
             Error::Gone { id: *id }

@@ -8,6 +8,7 @@ mod init;
 mod kill;
 mod limits;
 mod lookup;
+mod orphans;
 mod peer;
 mod posix;
 mod procfs;
@@ -119,30 +120,32 @@ pub(crate) fn main() {
             segment_of_an_inner_pid_namespace_opens_outside,
         ]
         posix: [
-            orphaned_names_are_removed,
-            names_left_by_exit_are_removed,
-            remove_orphans_returns_the_count,
-            names_in_use_stay,
-            persisted_named_and_foreign_files_stay,
-            a_chosen_name_is_free_again_after_its_creator_was_killed,
             another_users_names_are_left_alone,
             a_newer_segment_keeps_its_name,
             files_that_others_may_write_are_refused,
             read_only_file_is_an_error_that_names_its_permissions,
             a_pipe_is_not_opened,
             remove_refuses_links,
-            creators_killed_at_any_time_leave_nothing,
-            cleaning_up_disturbs_nobody,
-            orphans_make_room_in_dev_shm,
             too_many_files_in_dev_shm_is_an_error_that_names_nr_inodes,
             unusable_dev_shm_is_an_error_that_names_the_cure,
             mode_does_not_depend_on_the_umask,
             leased_file_is_refused_without_waiting,
             sparse_files_are_reserved_or_refused,
             segments_work_without_proc_openat2_and_flock,
-            segments_without_locks_stay,
-            crowded_dev_shm_is_searched_quickly,
             a_reservation_takes_smaller_steps_when_it_is_interrupted,
+        ]
+        orphans: [
+            orphaned_names_are_removed,
+            names_left_by_exit_are_removed,
+            remove_orphans_returns_the_count,
+            names_in_use_stay,
+            persisted_named_and_foreign_files_stay,
+            a_chosen_name_is_free_again_after_its_creator_was_killed,
+            segments_without_locks_stay,
+            creators_killed_at_any_time_leave_nothing,
+            cleaning_up_disturbs_nobody,
+            orphans_make_room_in_dev_shm,
+            crowded_dev_shm_is_searched_quickly,
         ]
         sysv: [
             owner_that_the_creator_has_set_is_not_trusted,

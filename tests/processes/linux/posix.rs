@@ -1,4 +1,5 @@
-//! Names in `/dev/shm`: which ones are orphans, which ones may be removed, and what is opened.
+//! POSIX segments: which files in `/dev/shm` are opened, which names may be removed, and what the errors
+//! name.
 #![allow(unsafe_code)]
 
 use std::fs::{self, OpenOptions, Permissions};
@@ -7,14 +8,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{self, Command};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, kill_process};
 use shmem_providers::{Error, MmapShMemProvider, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 
-use super::fork::{wait_for, wait_until_gone};
+use super::fork::wait_for;
 use super::limits::peer_in;
 use super::peer::{ALL, Answer, Commands, Peer, State, can_start_by, here};
 use super::users::AS_OTHER;
@@ -22,11 +21,11 @@ use testkit::seccomp::forbid_in;
 use testkit::{Outcome, fork, name_exists, skip};
 
 /// A file in `/dev/shm`, which is removed on drop.
-struct File(PathBuf);
+pub(super) struct File(PathBuf);
 
 impl File {
     /// Creates a file as another program would, with this mode.
-    fn new(name: &str, mode: u32) -> std::io::Result<Self> {
+    pub(super) fn new(name: &str, mode: u32) -> std::io::Result<Self> {
         let file = Self(PathBuf::from(format!("/dev/shm/{name}")));
         let mut options = OpenOptions::new();
         let mut opened = options.write(true).create_new(true).open(&file.0)?;
@@ -35,7 +34,7 @@ impl File {
         Ok(file)
     }
 
-    fn id(&self) -> ShMemId {
+    pub(super) fn id(&self) -> ShMemId {
         let name = self.0.file_name().unwrap_or_default();
         ShMemId::from_string(&format!("/{}", name.to_string_lossy()))
     }
@@ -48,11 +47,11 @@ impl Drop for File {
 }
 
 /// Returns a name like those that this crate chooses, but of this process alone.
-fn like_ours(letter: char) -> String {
+pub(super) fn like_ours(letter: char) -> String {
     format!("shmem-{letter}{:010}", process::id())
 }
 
-fn requires_posix() -> Outcome {
+pub(super) fn requires_posix() -> Outcome {
     if here(ALL).contains(&"posix") {
         Ok(())
     } else {
@@ -62,7 +61,7 @@ fn requires_posix() -> Outcome {
 
 /// Returns `true` once the name does not exist: another process may be about to remove it. `false` if it
 /// remains for 10 seconds.
-fn is_gone(id: &str) -> bool {
+pub(super) fn is_gone(id: &str) -> bool {
     for _ in 0..2000 {
         if !name_exists(id) {
             return true;
@@ -70,156 +69,6 @@ fn is_gone(id: &str) -> bool {
         thread::sleep(Duration::from_millis(5));
     }
     false
-}
-
-/// By the creator of the next segment, in another process, and by `remove_orphans`.
-pub(crate) fn orphaned_names_are_removed() -> Outcome {
-    requires_posix()?;
-    let mut left = Peer::start();
-    let id = left.make("posix", 100)?;
-    left.kill();
-    assert!(Peer::start().make("posix", 100).is_ok());
-    assert!(is_gone(&id), "the next creator removes it");
-
-    let mut left = Peer::start();
-    let id = left.make("posix", 100)?;
-    left.kill();
-    MmapShMemProvider::remove_orphans()?;
-    assert!(is_gone(&id));
-    let error = StdShMemProvider::new()?
-        .shmem_from_id(ShMemId::from_string(&id))
-        .expect_err("it is gone");
-    assert!(matches!(error, Error::Gone { .. }), "{error:?}");
-    Ok(())
-}
-
-/// `exit` runs no destructors of statics or of values on a stack.
-pub(crate) fn names_left_by_exit_are_removed() -> Outcome {
-    requires_posix()?;
-    let mut left = Peer::start();
-    let id = left.make("posix", 100)?;
-    left.send("posix exit");
-    drop(left);
-    MmapShMemProvider::remove_orphans()?;
-    assert!(is_gone(&id));
-    Ok(())
-}
-
-pub(crate) fn remove_orphans_returns_the_count() -> Outcome {
-    let shell = "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm";
-    let mut peer = peer_in("-m", shell)?;
-    peer.execute("posix leave 3 100")?;
-    assert_eq!(peer.names()?, 3);
-    assert_eq!(peer.remove_orphans()?, 3);
-    assert_eq!(peer.remove_orphans()?, 0);
-    assert_eq!(peer.names()?, 0);
-    Ok(())
-}
-
-pub(crate) fn names_in_use_stay() -> Outcome {
-    requires_posix()?;
-    // By a process that has opened it, or has a clone.
-    for how in ["open", "clone"] {
-        let (mut creator, mut holder) = (Peer::start(), Peer::start());
-        let id = creator.make("posix", 100)?;
-        creator.put(7, 7)?;
-        holder.open(&id)?;
-        if how == "clone" {
-            holder.clone_newest()?;
-            holder.execute("posix drop-oldest")?;
-        }
-        creator.kill();
-        stays(&id)?;
-        // Even while the holder is stopped.
-        kill_process(holder.process(), Signal::STOP)?;
-        stays(&id)?;
-        kill_process(holder.process(), Signal::CONT)?;
-        assert_eq!(holder.get(7)?, 7);
-        holder.kill();
-        MmapShMemProvider::remove_orphans()?;
-        assert!(is_gone(&id), "{how}");
-    }
-    // By a forked child.
-    let mut parent = Peer::start();
-    let id = parent.make("posix", 100)?;
-    let child: i32 = parent.ask_for("fork stay")?;
-    parent.kill();
-    stays(&id)?;
-    // SAFETY: the call accesses no memory. The child waits to be killed, so the number is its own.
-    unsafe { libc::kill(child, libc::SIGKILL) };
-    wait_until_gone(child.unsigned_abs());
-    MmapShMemProvider::remove_orphans()?;
-    assert!(is_gone(&id));
-    Ok(())
-}
-
-/// Checks that nothing removes the name, and that it can be opened.
-fn stays(id: &str) -> Result<(), Box<dyn std::error::Error>> {
-    MmapShMemProvider::remove_orphans()?;
-    Peer::start().make("posix", 1)?;
-    Peer::start().open_part(&id, 100)?;
-    assert!(name_exists(id));
-    Ok(())
-}
-
-/// Segments that persist or have a chosen name, and files of other programs.
-pub(crate) fn persisted_named_and_foreign_files_stay() -> Outcome {
-    requires_posix()?;
-    let mut provider = MmapShMemProvider::new()?;
-    let persisted = provider.new_shmem(100)?.persist()?.id();
-    let other = File::new(&like_ours('a'), 0o600)?;
-    let marked = File::new(&format!("other-{}", process::id()), 0o1600)?;
-    let mut named = Peer::start();
-    let name = format!("/named-{}", process::id());
-    named.make_named(&name, 100)?;
-    named.kill();
-
-    MmapShMemProvider::remove_orphans()?;
-    Peer::start().make("posix", 1)?;
-    for id in [
-        persisted.as_str(),
-        &name,
-        other.id().as_str(),
-        marked.id().as_str(),
-    ] {
-        assert!(name_exists(id), "{id}");
-    }
-    MmapShMemProvider::remove(ShMemId::from_string(&name))?;
-    MmapShMemProvider::remove(persisted)?;
-    Ok(())
-}
-
-/// But not if it has a holder, if it persists, or if another program has created it.
-pub(crate) fn a_chosen_name_is_free_again_after_its_creator_was_killed() -> Outcome {
-    requires_posix()?;
-    let name = format!("/again-{}", process::id());
-    let mut first = Peer::start();
-    first.make_named(&name, 100)?;
-    first.put(0, 1)?;
-    let assert_taken = |when: &str| {
-        let error = Peer::start().make_named(&name, 100).expect_err(when);
-        assert!(error.contains("exists"), "{when}: {error}");
-    };
-    assert_taken("its creator has it");
-    let mut holder = Peer::start();
-    holder.open(&name)?;
-    first.kill();
-    assert_taken("another process has it");
-    holder.kill();
-
-    let mut second = Peer::start();
-    second.make_named(&name, 100)?;
-    assert_eq!(second.get(0)?, 0);
-    second.execute("posix persist")?;
-    second.kill();
-    assert_taken("it persists");
-    MmapShMemProvider::remove(ShMemId::from_string(&name))?;
-
-    let file = File::new(&name[1..], 0o600)?;
-    assert_taken("another program has created it");
-    drop(file);
-    assert!(!name_exists(&name));
-    Ok(())
 }
 
 pub(crate) fn another_users_names_are_left_alone() -> Outcome {
@@ -409,31 +258,6 @@ pub(crate) fn segments_work_without_proc_openat2_and_flock() -> Outcome {
     Ok(())
 }
 
-/// A process without locks creates segments while another one cleans up all the time.
-pub(crate) fn segments_without_locks_stay() -> Outcome {
-    requires_posix()?;
-    let mut peer = Peer::start();
-    forbid_in(&mut peer, "ENOSYS", "flock")?;
-    let done = AtomicBool::new(false);
-    let missing = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Relaxed) {
-                let _ = MmapShMemProvider::remove_orphans();
-            }
-        });
-        let missing = (0..10_000).find_map(|_| {
-            let made = peer.make("posix", 100);
-            let missing = made.as_ref().is_ok_and(|id| !name_exists(id));
-            let dropped = peer.drop_newest();
-            (missing || made.is_err() || dropped.is_err()).then_some(made)
-        });
-        done.store(true, Relaxed);
-        missing
-    });
-    assert_eq!(missing, None);
-    Ok(())
-}
-
 /// Other programs create files without reserving their memory. Accessing such memory when `/dev/shm` is full
 /// raises SIGBUS.
 pub(crate) fn sparse_files_are_reserved_or_refused() -> Outcome {
@@ -468,21 +292,6 @@ pub(crate) fn sparse_files_are_reserved_or_refused() -> Outcome {
     Ok(())
 }
 
-/// Thousands of files of other programs cost little.
-pub(crate) fn crowded_dev_shm_is_searched_quickly() -> Outcome {
-    let shell = "mount -t tmpfs -o size=64m,mode=1777 tmpfs /dev/shm
-        cd /dev/shm; seq -f 'file-%g' 10000 | xargs touch; cd /";
-    let mut peer = peer_in("-m", shell)?;
-    assert_eq!(peer.names()?, 10000);
-    let begin = Instant::now();
-    peer.make("posix", 100)?;
-    assert!(begin.elapsed() < Duration::from_secs(10));
-    peer.execute("posix leave 1500 1")?;
-    assert_eq!(peer.remove_orphans()?, 1500);
-    assert_eq!(peer.names()?, 10001);
-    Ok(())
-}
-
 /// `remove` neither follows a symbolic link to a file elsewhere nor removes the link.
 pub(crate) fn remove_refuses_links() -> Outcome {
     requires_posix()?;
@@ -494,49 +303,6 @@ pub(crate) fn remove_refuses_links() -> Outcome {
     let removed = MmapShMemProvider::remove(link.id());
     assert!(matches!(removed, Err(Error::Foreign { .. })), "{removed:?}");
     assert!(target.exists());
-    Ok(())
-}
-
-/// Whatever state the creators were in. The test has a `/dev/shm` of its own.
-pub(crate) fn creators_killed_at_any_time_leave_nothing() -> Outcome {
-    let shell = "mount -t tmpfs -o size=16m,mode=1777 tmpfs /dev/shm";
-    let mut peer = peer_in("-m", shell)?;
-    peer.execute("posix kill-creators 300")?;
-    peer.remove_orphans()?;
-    assert_eq!(peer.names()?, 0);
-    Ok(())
-}
-
-/// No creator or holder loses a name while other processes remove orphans.
-pub(crate) fn cleaning_up_disturbs_nobody() -> Outcome {
-    requires_posix()?;
-    let mut creators: Vec<_> = (0..2).map(|_| Peer::start()).collect();
-    let mut remover = Peer::start();
-    remover.send("posix keep-removing-orphans");
-    for creator in &mut creators {
-        creator.send("posix make-and-check 2000");
-    }
-    let answers: Vec<_> = creators
-        .iter_mut()
-        .map(|creator| creator.answer_to("make-and-check"))
-        .collect();
-    remover.kill();
-    for answer in answers {
-        answer?;
-    }
-    Ok(())
-}
-
-pub(crate) fn orphans_make_room_in_dev_shm() -> Outcome {
-    let shell = "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm";
-    let mut peer = peer_in("-m", shell)?;
-    // The first creation searches for orphans as well. Now that is done.
-    peer.make("posix", 1)?;
-    peer.drop_newest()?;
-    peer.execute("posix leave 1 900000")?;
-    assert_eq!(peer.names()?, 1);
-    peer.make("posix", 900_000)?;
-    assert_eq!(peer.names()?, 1);
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! The tests of this program.
 
 mod attack;
+mod directories;
 mod discovery;
 mod election;
 mod files;
 mod fork;
 mod lifetime;
+mod lock;
 mod peer;
 mod raw;
 mod start;
@@ -44,29 +46,33 @@ pub(crate) fn main() {
         ]
         files: [
             files_in_a_swapped_directory_are_left_alone,
-            directory_of_another_user_is_refused,
-            parents_that_others_may_rename_are_refused,
-            relative_address_does_not_follow_the_working_directory,
             host_recreates_its_removed_files,
             clients_survive_repeated_removal_of_the_files,
             clients_survive_removal_of_the_directory,
+            nothing_is_left_after_errors,
+            files_of_a_killed_host_are_removed,
+            files_left_by_exit_are_removed,
+            sockets_of_other_programs_are_left_alone,
+        ]
+        lock: [
             host_without_a_lock_is_not_replaced,
             stopped_host_without_a_lock_is_not_replaced,
             segments_move_from_an_old_host_to_a_new_one,
+            other_spellings_of_the_address_keep_the_lock,
+            host_takes_its_lost_lock_again,
+        ]
+        directories: [
+            directory_of_another_user_is_refused,
+            parents_that_others_may_rename_are_refused,
+            relative_address_does_not_follow_the_working_directory,
             home_is_used_if_the_directory_is_squatted,
             first_directory_is_used_again_once_it_is_usable,
             host_serves_its_old_address_after_chroot,
             host_that_changes_its_user_is_replaced,
             unmapped_user_is_refused,
             variables_are_ignored_in_setuid_programs,
-            nothing_is_left_after_errors,
-            files_of_a_killed_host_are_removed,
-            files_left_by_exit_are_removed,
-            other_spellings_of_the_address_keep_the_lock,
-            sockets_of_other_programs_are_left_alone,
             address_errors_name_path_source_and_cure,
             permission_errors_name_path_and_cause,
-            host_takes_its_lost_lock_again,
             read_only_directory_is_an_error_that_names_it,
         ]
         fork: [

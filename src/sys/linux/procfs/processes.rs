@@ -1,5 +1,5 @@
-//! `/proc`: which descriptors other processes have open, and why some processes do not let this one
-//! look (`proc_pid(5)`).
+//! Which descriptors other processes have open, and why some processes do not let this one look
+//! (`proc_pid(5)`).
 //!
 //! A segment is opened through the descriptor of another process in these steps:
 //!
@@ -15,33 +15,24 @@
 //! 4. Only then is it opened for reading and writing, through the descriptor of this process.
 //!
 //! The caller checks the object itself: its seals, owner and size.
-#![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{
-    self, AtFlags, CWD, MemfdFlags, Mode, OFlags, RawDir, Stat, StatxFlags, openat, readlinkat_raw,
-};
-use rustix::io::{Errno, read};
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, RawDir, Stat, openat, readlinkat_raw};
+use rustix::io::Errno;
 use rustix::path::DecInt;
-use rustix::process::{getegid, getpid};
+use rustix::process::getegid;
 
-use super::capabilities::Capabilities;
-use super::clock;
+use super::object::{LINK, Wanted, open};
+use super::tables::Tables;
+use super::{hides_processes, is_initial_pid_namespace, number_of, text, text_of};
 use crate::error::search::{Denial, Search};
-use crate::sys::above_stdio_quietly;
+use crate::sys::linux::capabilities::Capabilities;
+use crate::sys::linux::clock;
 use crate::sys::user::User;
 use crate::util::fixed_str::FixedStr;
-
-/// How a segment is opened once it has been recognised. With `O_NONBLOCK`, a lease on it
-/// (`fcntl(2)`) does not block the call.
-const READ_WRITE: OFlags = OFlags::RDWR
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOCTTY);
 
 /// How a directory is opened to list it.
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -58,38 +49,8 @@ const SEARCH_ONLY: OFlags = OFlags::PATH
 /// The size of the buffer for directory entries, in bytes.
 const ENTRIES: usize = 4096;
 
-/// The size of the buffer for a link. A longer link is truncated, and equals none that is looked
-/// for.
-const LINK: usize = 64;
-
 /// The time limit of a search. A few hundred descriptors take a millisecond.
 const SEARCH: Duration = Duration::from_secs(3);
-
-/// The link of the initial pid namespace, with its inode (`PROC_PID_INIT_INO`, which never
-/// changes).
-const INITIAL_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
-
-/// Returns the id of this process in `/proc`, or `None` if `/proc` is not mounted or does not show
-/// it.
-///
-/// If `/proc` belongs to an outer pid namespace, this is not what `getpid` returns, but the id that
-/// other processes find in the same `/proc`.
-pub(crate) fn own_pid() -> Option<u32> {
-    let mut link = [0; 16];
-    let len = readlinkat_raw(CWD, "/proc/self", &mut link).ok()?;
-    core::str::from_utf8(link.get(..len)?).ok()?.parse().ok()
-}
-
-/// The object to look for.
-pub(crate) struct Wanted<'a> {
-    /// The user whose processes are examined.
-    pub(crate) user: User,
-    /// The text of links to it in `/proc`.
-    pub(crate) link: &'a [u8],
-    /// Returns `true` if an object with this link, opened for reading and writing, is the right
-    /// one.
-    pub(crate) is_genuine: &'a dyn Fn(&OwnedFd) -> bool,
-}
 
 /// The result of examining one process.
 pub(crate) enum Look {
@@ -368,159 +329,6 @@ impl Process {
     }
 }
 
-/// Opens the object of a descriptor for reading and writing, if it is the wanted one.
-fn open(at: &OwnedFd, path: &[u8], wanted: &Wanted<'_>) -> Result<Option<OwnedFd>, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let object = openat(at, path, flags, Mode::empty())?;
-    let own = FixedStr::<32>::joined(&[
-        b"/proc/thread-self/fd/",
-        DecInt::from_fd(&object).as_bytes(),
-    ]);
-    let mut found = [0; LINK];
-    let len = readlinkat_raw(CWD, own.as_bytes(), &mut found)?;
-    if found.get(..len) != Some(wanted.link) || !is_memory(object.as_fd()) {
-        return Ok(None);
-    }
-    let fd = openat(CWD, own.as_bytes(), READ_WRITE, Mode::empty())?;
-    let fd = above_stdio_quietly(fd)?;
-    Ok(Some(fd).filter(wanted.is_genuine))
-}
-
-/// Returns `true` if a file opened with `O_PATH` is a file in the kernel's memory.
-///
-/// The text of a link is only a path, and a process of the same user with its own root directory
-/// can create a file whose path looks like that of a memfd. Opening that file could block forever
-/// (FUSE). So the device is compared, which the kernel chooses. This sends no request to the file
-/// system of the file.
-///
-/// Before Linux 4.11, and where `memfd_create` is forbidden, the device of memfds is not known. The
-/// type of the file system is compared then, and FUSE can delay the answer to that.
-fn is_memory(object: BorrowedFd<'_>) -> bool {
-    match (device(object), memfd_device()) {
-        (Some(0), _) => false,
-        (Some(device), of_memfds) if of_memfds != 0 => {
-            device == of_memfds || huge_devices().contains(&device)
-        }
-        _ => fs::fstatfs(object)
-            .is_ok_and(|system| [TMPFS, HUGETLBFS].contains(&file_system(&system))),
-    }
-}
-
-/// The types of file systems in memory (`statfs(2)`).
-const TMPFS: u32 = 0x0102_1994;
-const HUGETLBFS: u32 = 0x9584_58f6;
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::unnecessary_cast,
-    reason = "a magic number of 32 bits, whatever the type"
-)]
-fn file_system(system: &fs::StatFs) -> u32 {
-    system.f_type as u32
-}
-
-/// Returns the device of an open file from the kernel's cache, or 0 if it is not a regular file.
-fn device(object: BorrowedFd<'_>) -> Option<u64> {
-    /// `AT_STATX_DONT_SYNC` (`statx(2)`), which rustix names on Linux only.
-    const DONT_SYNC: AtFlags = AtFlags::from_bits_retain(0x4000);
-    let flags = AtFlags::EMPTY_PATH | DONT_SYNC;
-    let stat = fs::statx(object, "", flags, StatxFlags::TYPE).ok()?;
-    let is_file = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFREG;
-    Some(if is_file {
-        // File systems without a device have major number 0 and a minor number other than 0.
-        u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor)
-    } else {
-        0
-    })
-}
-
-/// Returns the device of all memfds of ordinary pages, or 0 if it is not known. It is the same in
-/// the whole system and never changes.
-fn memfd_device() -> u64 {
-    static KNOWN: AtomicU64 = AtomicU64::new(0);
-
-    cached(&KNOWN, MemfdFlags::empty())
-}
-
-/// Returns the devices of all memfds of huge pages, one for each page size.
-fn huge_devices() -> [u64; 2] {
-    static KNOWN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-
-    let [two, one] = &KNOWN;
-    [
-        cached(two, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB),
-        cached(one, MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB),
-    ]
-}
-
-/// Returns the device of memfds of these pages, and stores it in `cache`.
-fn cached(cache: &AtomicU64, pages: MemfdFlags) -> u64 {
-    match cache.load(Relaxed) {
-        0 => {
-            let device = fs::memfd_create("shmem-device", MemfdFlags::CLOEXEC | pages)
-                .ok()
-                .and_then(|fd| device(fd.as_fd()))
-                .unwrap_or(0);
-            cache.store(device, Relaxed);
-            device
-        }
-        device => device,
-    }
-}
-
-/// The descriptor tables of one process that have been examined.
-struct Tables {
-    /// One task for each table.
-    seen: [Option<u32>; 4],
-    /// The ids in `/proc` are those that `kcmp` takes.
-    comparable: bool,
-}
-
-impl Tables {
-    /// Starts with the table of the main thread.
-    fn starting_with(pid: u32) -> Self {
-        let own = u32::try_from(getpid().as_raw_nonzero().get()).ok();
-        Self {
-            seen: [Some(pid), None, None, None],
-            comparable: own.is_some() && own == own_pid(),
-        }
-    }
-
-    /// Returns `true` if the task's table has not been examined, or if that is not known. Remembers
-    /// it then.
-    fn is_new(&mut self, task: u32) -> bool {
-        if self.seen.contains(&Some(task)) {
-            return false;
-        }
-        if !self.comparable {
-            return true;
-        }
-        let mut known = self.seen.iter().flatten();
-        if known.any(|&other| have_one_table(task, other)) {
-            return false;
-        }
-        if let Some(free) = self.seen.iter_mut().find(|seen| seen.is_none()) {
-            *free = Some(task);
-        }
-        true
-    }
-}
-
-/// Returns `true` if two tasks certainly share one descriptor table (`kcmp(2)`).
-fn have_one_table(one: u32, other: u32) -> bool {
-    /// `KCMP_FILES`.
-    const FILES: libc::c_long = 2;
-    #[allow(
-        clippy::cast_lossless,
-        clippy::cast_possible_wrap,
-        reason = "a task id has at most 22 bits, and the type differs between machines"
-    )]
-    let (one, other) = (one as libc::c_long, other as libc::c_long);
-    // SAFETY: the call takes only integers, and changes nothing.
-    unsafe { libc::syscall(libc::SYS_kcmp, one, other, FILES, 0, 0) == 0 }
-}
-
 /// The time limit of a search.
 pub(crate) struct Clock {
     end: Duration,
@@ -551,82 +359,6 @@ impl Clock {
 /// Returns the seconds of the monotonic clock.
 fn now() -> Duration {
     Duration::from_secs(u64::try_from(clock::now().tv_sec).unwrap_or(0))
-}
-
-/// Returns `true` if this process is in the initial pid namespace, so that `/proc` shows all
-/// processes.
-fn is_initial_pid_namespace() -> bool {
-    let mut link = [0; 32];
-    let len = readlinkat_raw(CWD, "/proc/self/ns/pid", &mut link).unwrap_or(0);
-    link.get(..len) == Some(INITIAL_PID_NAMESPACE)
-}
-
-/// Returns `true` if `/proc` is mounted with `hidepid`, so that it hides processes that this one
-/// may not trace, or if that is not known.
-fn hides_processes() -> bool {
-    let Ok(file) = openat(
-        CWD,
-        "/proc/self/mountinfo",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) else {
-        return true;
-    };
-    // `… /proc … - proc proc rw,hidepid=invisible`. The last mount at a path is the visible one.
-    let mut hides = false;
-    let mut line = FixedStr::<512>::joined(&[]);
-    let mut part = [0; 1024];
-    loop {
-        let len = match read(&file, &mut part) {
-            Ok(0) => return hides,
-            Ok(len) => len,
-            Err(Errno::INTR) => continue,
-            Err(_) => return true,
-        };
-        for &byte in part.get(..len).unwrap_or_default() {
-            if byte != b'\n' {
-                line.push_truncated(&[byte]);
-                continue;
-            }
-            let text = core::str::from_utf8(line.as_bytes()).unwrap_or_default();
-            if text.split(' ').nth(4) == Some("/proc") {
-                hides = text.split_once(" - ").is_some_and(|(_, source)| {
-                    let option = source
-                        .rsplit([' ', ','])
-                        .find_map(|option| option.strip_prefix("hidepid="));
-                    !matches!(option, None | Some("0" | "off"))
-                });
-            }
-            line = FixedStr::joined(&[]);
-        }
-    }
-}
-
-/// Reads a file of `/proc` that contains a single number.
-pub(crate) fn number(path: &str) -> Option<u64> {
-    text(path, &mut [0; 32])?.trim().parse().ok()
-}
-
-/// Reads the beginning of a file of `/proc`.
-pub(crate) fn text<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a str> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    text_of(openat(CWD, path, flags, Mode::empty()).ok()?, buffer)
-}
-
-fn text_of(file: OwnedFd, buffer: &mut [u8]) -> Option<&str> {
-    let len = read(file, &mut *buffer).ok()?;
-    let text = buffer.get(..len)?;
-    // A longer text may be cut in the middle of a character.
-    let whole = match core::str::from_utf8(text) {
-        Ok(text) => return Some(text),
-        Err(error) => error.valid_up_to(),
-    };
-    core::str::from_utf8(text.get(..whole)?).ok()
-}
-
-/// Parses the name of a directory entry as a number.
-fn number_of(name: &[u8]) -> Option<u32> {
-    core::str::from_utf8(name).ok()?.parse().ok()
 }
 
 #[allow(
