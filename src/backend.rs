@@ -39,8 +39,15 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
     type Handle: fmt::Debug;
 
     /// Creates a segment and maps it. After an error nothing is left behind.
+    ///
+    /// Sets the status of every option that was asked for in `report`. The report is not part of the
+    /// result because it is large, and rarely asked for.
     #[doc(hidden)]
-    fn create(&self, request: Request<'_>) -> Result<Created<Self::Handle>>;
+    fn create(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<Self::Handle>>;
 
     /// Opens the object named by `id`. Nothing about it is trusted until [`map`](Self::map) has
     /// checked it. If several objects could be meant, opens the one that is expected.
@@ -53,8 +60,15 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
 
     /// Maps the segment. Before that, checks that it belongs to this user, is large enough, and, where
     /// the mechanism can promise it, cannot shrink.
+    ///
+    /// Sets the status of every option that was asked for in `report`.
     #[doc(hidden)]
-    fn map(&self, handle: &Self::Handle, attach: Attach) -> Result<(Mapping, OptionReport)>;
+    fn map(
+        &self,
+        handle: &Self::Handle,
+        attach: Attach,
+        report: &mut OptionReport,
+    ) -> Result<Mapping>;
 
     /// Removes the name, so that the segment ends with its last holder.
     #[doc(hidden)]
@@ -248,7 +262,6 @@ pub struct Created<Handle> {
     pub(crate) id: ShMemId,
     pub(crate) mapping: Mapping,
     pub(crate) cleanup: Cleanup,
-    pub(crate) report: OptionReport,
 }
 
 impl<Handle> Created<Handle> {

@@ -199,11 +199,10 @@ impl ShMemOptions {
 
     /// Reports that nothing of what was asked for is granted, for this reason. Returns the reason
     /// as an error if something was required.
-    pub(crate) fn refused(self, reason: &Error) -> Result<OptionReport> {
+    pub(crate) fn refuse(self, reason: &Error, report: &mut OptionReport) -> Result<()> {
         if self.requires_something() {
             return Err(reason.clone());
         }
-        let mut report = OptionReport::default();
         for (status, asked) in [
             (&mut report.huge_pages, self.huge_pages.is_some()),
             (
@@ -218,7 +217,7 @@ impl ShMemOptions {
                 *status = OptionStatus::Refused(reason.clone());
             }
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Returns `true` if creating the segment must fail without one of the options.

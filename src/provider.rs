@@ -53,8 +53,8 @@ impl<B: Backend> Provider<B> {
             options,
             ..Request::zeroed(check_size(map_size)?)
         };
-        let mut created = self.backend.create(request)?;
-        let report = core::mem::take(&mut created.report);
+        let mut report = OptionReport::default();
+        let created = self.backend.create(request, &mut report)?;
         Ok((Segment::from_created(created, &self.backend), report))
     }
 
@@ -83,8 +83,7 @@ impl<B: Backend> Provider<B> {
     /// ```
     pub fn shmem_from_bytes(&mut self, bytes: &[u8]) -> Result<Segment<B>> {
         check_size(bytes.len())?;
-        let created = self.backend.create(Request::with_content(bytes))?;
-        Ok(Segment::from_created(created, &self.backend))
+        self.create(Request::with_content(bytes))
     }
 
     /// Attaches to the first `size` bytes of a segment, or to all of it, with as many of the options as
@@ -117,13 +116,21 @@ impl<B: Backend> Provider<B> {
         size: Option<usize>,
         options: ShMemOptions,
     ) -> Result<(Segment<B>, OptionReport)> {
-        self.attach(id, Attach { len: size, options })
+        let mut report = OptionReport::default();
+        let segment = self.attach(id, Attach { len: size, options }, &mut report)?;
+        Ok((segment, report))
     }
 
-    fn attach(&self, id: ShMemId, attach: Attach) -> Result<(Segment<B>, OptionReport)> {
+    /// Creates a segment without a report.
+    pub(crate) fn create(&self, request: Request<'_>) -> Result<Segment<B>> {
+        let created = self.backend.create(request, &mut OptionReport::default())?;
+        Ok(Segment::from_created(created, &self.backend))
+    }
+
+    fn attach(&self, id: ShMemId, attach: Attach, report: &mut OptionReport) -> Result<Segment<B>> {
         attach.len.map_or(Ok(0), check_size)?;
         let handle = self.backend.open(&id, Expected::segment(attach.len))?;
-        self.map(handle, id, attach)
+        self.map(handle, id, attach, report)
     }
 
     fn map(
@@ -131,12 +138,10 @@ impl<B: Backend> Provider<B> {
         handle: B::Handle,
         id: ShMemId,
         attach: Attach,
-    ) -> Result<(Segment<B>, OptionReport)> {
-        let (mapping, report) = self.backend.map(&handle, attach)?;
-        Ok((
-            Segment::attached(handle, id, mapping, &self.backend),
-            report,
-        ))
+        report: &mut OptionReport,
+    ) -> Result<Segment<B>> {
+        let mapping = self.backend.map(&handle, attach, report)?;
+        Ok(Segment::attached(handle, id, mapping, &self.backend))
     }
 }
 
@@ -150,20 +155,15 @@ impl<B: Backend> ShMemProvider for Provider<B> {
     }
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem> {
-        let created = self
-            .backend
-            .create(Request::zeroed(check_size(map_size)?))?;
-        Ok(Segment::from_created(created, &self.backend))
+        self.create(Request::zeroed(check_size(map_size)?))
     }
 
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem> {
-        let (segment, _) = self.attach(id, Attach::plain(None))?;
-        Ok(segment)
+        self.attach(id, Attach::plain(None), &mut OptionReport::default())
     }
 
     fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem> {
-        let (segment, _) = self.attach(id, Attach::plain(Some(size)))?;
-        Ok(segment)
+        self.attach(id, Attach::plain(Some(size)), &mut OptionReport::default())
     }
 
     /// Maps the segment by the handle of `mapping`, so this works even if the id no longer opens it.
@@ -173,8 +173,7 @@ impl<B: Backend> ShMemProvider for Provider<B> {
         };
         let handle = self.backend.duplicate(handle)?;
         let attach = Attach::plain(Some(mapping.len()));
-        let (segment, _) = self.map(handle, mapping.id, attach)?;
-        Ok(segment)
+        self.map(handle, mapping.id, attach, &mut OptionReport::default())
     }
 
     fn pre_fork(&mut self) -> Result<()> {

@@ -71,17 +71,14 @@ pub struct AshmemBackend;
 impl Backend for AshmemBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
-        let report = request.options.refused(&UNSUPPORTED)?;
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
+        request.options.refuse(&UNSUPPORTED, report)?;
         let id = ShMemId::default();
         let created = match ashmem::create(request.size) {
             Err(error) if ashmem::OR_MEMFD && ashmem::is_missing(&error) => {
-                let created = MemfdBackend.create(Request::zeroed(request.size))?;
-                Created {
-                    id,
-                    report,
-                    ..created
-                }
+                let plain = Request::zeroed(request.size);
+                let created = MemfdBackend.create(plain, report)?;
+                Created { id, ..created }
             }
             created => {
                 let handle = created?;
@@ -90,7 +87,6 @@ impl Backend for AshmemBackend {
                     mapping: sys::map_fd(&handle, request.size)?,
                     handle,
                     cleanup: Cleanup::Kernel,
-                    report,
                 }
             }
         };
@@ -112,13 +108,12 @@ impl Backend for AshmemBackend {
     }
 
     /// A handle that is not an ashmem region has to be a memfd that cannot shrink.
-    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        let report = attach.options.refused(&UNSUPPORTED)?;
-        let mapping = match ashmem::size(handle) {
-            Some(size) => sys::map_fd(handle, mapped_len(size, attach.len)?)?,
-            None => MemfdBackend.map(handle, Attach::plain(attach.len))?.0,
-        };
-        Ok((mapping, report))
+    fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
+        attach.options.refuse(&UNSUPPORTED, report)?;
+        match ashmem::size(handle) {
+            Some(size) => sys::map_fd(handle, mapped_len(size, attach.len)?),
+            None => MemfdBackend.map(handle, Attach::plain(attach.len), report),
+        }
     }
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {

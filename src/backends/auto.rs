@@ -20,7 +20,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
-use crate::id::kind::IdKind;
+use crate::id::kind::{IdKind, MemfdLocator};
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
@@ -128,11 +128,17 @@ macro_rules! dispatch {
 impl Backend for AutoBackend {
     type Handle = Handle;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<Handle>> {
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<Handle>> {
         let create = |mechanism| match mechanism {
-            Mechanism::Memfd => MemfdBackend.create(request).and_then(if_reachable),
-            Mechanism::SystemV => Ok(SystemVBackend.create(request)?.map_handle(Handle::SystemV)),
-            Mechanism::Posix => Ok(PosixBackend.create(request)?.map_handle(Handle::Posix)),
+            Mechanism::Memfd => MemfdBackend.create(request, report).and_then(if_reachable),
+            Mechanism::SystemV => {
+                let created = SystemVBackend.create(request, report)?;
+                Ok(created.map_handle(Handle::SystemV))
+            }
+            Mechanism::Posix => {
+                let created = PosixBackend.create(request, report)?;
+                Ok(created.map_handle(Handle::Posix))
+            }
         };
         if request.options.requires_something() {
             self.first_that_grants(create)
@@ -158,8 +164,8 @@ impl Backend for AutoBackend {
         }
     }
 
-    fn map(&self, handle: &Handle, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        dispatch!(handle, map(attach))
+    fn map(&self, handle: &Handle, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
+        dispatch!(handle, map(attach, report))
     }
 
     fn unlink(&self, handle: &Handle, id: &ShMemId) -> Result<()> {
@@ -228,7 +234,7 @@ impl AutoBackend {
     }
 
     /// Creates a segment with the first mechanism that works.
-    fn first_working<T>(self, create: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
+    fn first_working<T>(self, mut create: impl FnMut(Mechanism) -> Result<T>) -> Result<T> {
         if let Some(only) = self.only {
             return create(only);
         }
@@ -260,7 +266,7 @@ impl AutoBackend {
 
     /// Creates a segment with the first mechanism that grants what is required. A mechanism that
     /// does not may still work for other segments.
-    fn first_that_grants<T>(self, create: impl Fn(Mechanism) -> Result<T>) -> Result<T> {
+    fn first_that_grants<T>(self, mut create: impl FnMut(Mechanism) -> Result<T>) -> Result<T> {
         let mut first_error = None;
         for candidate in self.candidates() {
             match create(candidate) {
@@ -274,11 +280,10 @@ impl AutoBackend {
 
 /// Returns the memfd if other processes can open it without searching all processes.
 fn if_reachable(created: Created<<MemfdBackend as Backend>::Handle>) -> Result<Created<Handle>> {
-    match created.id.kind() {
-        IdKind::Memfd(locator) if locator.process_and_fd().is_some() => {
-            Ok(created.map_handle(Handle::Memfd))
-        }
-        _ => Err(UNREACHABLE),
+    if MemfdLocator::is_hint_in(&created.id) {
+        Ok(created.map_handle(Handle::Memfd))
+    } else {
+        Err(UNREACHABLE)
     }
 }
 
@@ -290,7 +295,6 @@ impl<T> Created<T> {
             id: self.id,
             mapping: self.mapping,
             cleanup: self.cleanup,
-            report: self.report,
         }
     }
 }

@@ -51,8 +51,8 @@ const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 impl Backend for MemfdBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
-        let report = request.options.refused(&UNSUPPORTED)?;
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
+        request.options.refuse(&UNSUPPORTED, report)?;
         let size = request.size;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let handle = fs::memfd_create("shmem", flags)
@@ -66,7 +66,6 @@ impl Backend for MemfdBackend {
             id: ShMemId::default(),
             handle,
             cleanup: Cleanup::Kernel,
-            report,
         };
         Ok(created.filled_with(request.content))
     }
@@ -85,15 +84,14 @@ impl Backend for MemfdBackend {
         sys::duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        let report = attach.options.refused(&UNSUPPORTED)?;
+    fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
+        attach.options.refuse(&UNSUPPORTED, report)?;
         let info = FileInfo::of(handle)?;
         sys::check_owner(info.owner)?;
         // `F_GET_SEALS` fails with EINVAL for everything but a memfd.
         match fs::fcntl_get_seals(handle) {
             Ok(seals) if seals.contains(NEEDED) => {
-                let mapping = sys::map_fd(handle, info.mapped_len(attach.len)?)?;
-                Ok((mapping, report))
+                sys::map_fd(handle, info.mapped_len(attach.len)?)
             }
             _ => Err(Error::Foreign {
                 found: "it is not sealed against shrinking",

@@ -133,7 +133,6 @@ impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
             handle,
             mapping: created.mapping,
             cleanup: Cleanup::Kernel,
-            report: created.report,
         })
     }
 }
@@ -141,11 +140,16 @@ impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
 impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
     type Handle = ServedHandle;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<ServedHandle>> {
-        self.register(self.memory.create(Request {
+    fn create(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<ServedHandle>> {
+        let request = Request {
             exclusive_check: false,
             ..request
-        })?)
+        };
+        self.register(self.memory.create(request, report)?)
     }
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<ServedHandle> {
@@ -161,14 +165,19 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
         self.client.duplicate(handle)
     }
 
-    fn map(&self, handle: &ServedHandle, attach: Attach) -> Result<(Mapping, OptionReport)> {
+    fn map(
+        &self,
+        handle: &ServedHandle,
+        attach: Attach,
+        report: &mut OptionReport,
+    ) -> Result<Mapping> {
         // The size that the service knows, because some systems round the size up to whole pages.
         let len = mapped_len(handle.size(), attach.len)?;
         let attach = Attach {
             len: Some(len),
             ..attach
         };
-        self.memory.map(handle.fd(), attach)
+        self.memory.map(handle.fd(), attach, report)
     }
 
     fn unlink(&self, _handle: &ServedHandle, _id: &ShMemId) -> Result<()> {

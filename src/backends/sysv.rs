@@ -117,9 +117,9 @@ pub(crate) const CLEANUP: Cleanup = if sysv::REMOVED_BUT_OPEN {
 impl Backend for SystemVBackend {
     type Handle = Shmid;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<Shmid>> {
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<Shmid>> {
         let Request { size, options, .. } = request;
-        let mut report = options.without_required().refused(&UNSUPPORTED)?;
+        options.without_required().refuse(&UNSUPPORTED, report)?;
         let huge = options.huge_pages.map(|(pages, priority)| {
             let created = sysv::huge(pages).and_then(|flags| attach_new(get(size, flags)?, size));
             (created, priority)
@@ -138,8 +138,8 @@ impl Backend for SystemVBackend {
         };
         let mut created = created.filled_with(request.content);
         let options = options.without_huge_pages();
-        sys::apply_options(&mut created.mapping, options, &mut report);
-        Ok(Created { report, ..created })
+        sys::apply_options(&mut created.mapping, options, report);
+        Ok(created)
     }
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<Shmid> {
@@ -153,8 +153,8 @@ impl Backend for SystemVBackend {
         Ok(*handle)
     }
 
-    fn map(&self, handle: &Shmid, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        let mut report = attach.options.refused(&UNSUPPORTED)?;
+    fn map(&self, handle: &Shmid, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
+        attach.options.refuse(&UNSUPPORTED, report)?;
         let id = ShMemId::from_int(handle.0);
         // Checked before attaching, so that a segment of another user is never attached.
         info(*handle, id)?;
@@ -167,8 +167,8 @@ impl Backend for SystemVBackend {
         let mut mapping = unsafe { mapping.with_len(len) };
         sys::populate_or_refuse(&mapping)?;
         let options = attach.options.without_huge_pages();
-        sys::apply_options(&mut mapping, options, &mut report);
-        Ok((mapping, report))
+        sys::apply_options(&mut mapping, options, report);
+        Ok(mapping)
     }
 
     fn unlink(&self, handle: &Shmid, id: &ShMemId) -> Result<()> {
@@ -224,7 +224,6 @@ fn attach_new(shmid: Shmid, size: usize) -> Result<Created<Shmid>> {
         id: ShMemId::from_int(shmid.0),
         mapping,
         cleanup: CLEANUP,
-        report: OptionReport::default(),
     })
 }
 

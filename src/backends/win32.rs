@@ -144,8 +144,12 @@ impl Win32ShMemProvider {
 impl Backend for Win32Backend {
     type Handle = OwnedHandle;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<OwnedHandle>> {
-        let report = request.options.refused(&UNSUPPORTED)?;
+    fn create(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<OwnedHandle>> {
+        request.options.refuse(&UNSUPPORTED, report)?;
         let size = request.size;
         let mut taken = failed(
             "CreateFileMapping",
@@ -157,10 +161,7 @@ impl Backend for Win32Backend {
                 Err(error) if error.raw_os_error() == Some(sys::errno(ERROR_ALREADY_EXISTS)) => {
                     taken = error;
                 }
-                result => {
-                    let created = Created { report, ..result? };
-                    return Ok(created.filled_with(request.content));
-                }
+                result => return Ok(result?.filled_with(request.content)),
             }
         }
         Err(taken)
@@ -193,14 +194,18 @@ impl Backend for Win32Backend {
         handle.duplicate()
     }
 
-    fn map(&self, handle: &OwnedHandle, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        let report = attach.options.refused(&UNSUPPORTED)?;
+    fn map(
+        &self,
+        handle: &OwnedHandle,
+        attach: Attach,
+        report: &mut OptionReport,
+    ) -> Result<Mapping> {
+        attach.options.refuse(&UNSUPPORTED, report)?;
         let (mapping, size) = map_all(handle, Subject::Nothing)?;
         let len = mapped_len(size as u64, attach.len)?;
         // SAFETY: at least `len` bytes are mapped, as `mapped_len` ensures, and `unmap` ignores the
         // length.
-        let mapping = unsafe { mapping.with_len(len) };
-        Ok((mapping, report))
+        Ok(unsafe { mapping.with_len(len) })
     }
 
     fn unlink(&self, _handle: &OwnedHandle, _id: &ShMemId) -> Result<()> {
@@ -249,7 +254,6 @@ fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
         id,
         mapping,
         cleanup: Cleanup::Kernel,
-        report: OptionReport::default(),
     })
 }
 

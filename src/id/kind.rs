@@ -151,6 +151,14 @@ impl MemfdLocator {
         self.nonce
     }
 
+    /// Returns `true` if this id of a memfd contains a process and a descriptor. Faster than parsing it.
+    #[allow(dead_code, reason = "only Linux has such memfds")]
+    pub(crate) fn is_hint_in(id: &ShMemId) -> bool {
+        let is_in = !id.as_array().starts_with(b"mAAAAAAA");
+        debug_assert!(matches!(id.kind(), IdKind::Memfd(found) if found.hint.is_some() == is_in));
+        is_in
+    }
+
     /// Returns the id.
     #[allow(dead_code, reason = "only Linux has such memfds")]
     pub(crate) fn id(self) -> ShMemId {

@@ -195,9 +195,10 @@ impl ShMemId {
     pub(crate) fn holding(text: impl AsRef<[u8]>) -> Self {
         let text = text.as_ref();
         debug_assert!(text.len() < LEN, "the text of an id is cut off");
+        let (text, _) = text.split_at(text.len().min(LEN - 1));
         let mut bytes = [0; LEN];
-        for (byte, &from) in bytes.iter_mut().take(LEN - 1).zip(text) {
-            *byte = from;
+        if let Some(start) = bytes.get_mut(..text.len()) {
+            start.copy_from_slice(text);
         }
         Self { bytes }
     }

@@ -13,6 +13,7 @@
 
 use crate::backend::{Backend, Cleanup, Created, Request};
 use crate::backends::sysv::{self, SystemVBackend};
+use crate::options::OptionReport;
 use crate::sys::attachments::{Identity, identify};
 
 /// Counts the children that were forked since it was created.
@@ -32,8 +33,9 @@ impl ForkWitness {
         const MAX_SIZE: u64 = 4096;
 
         let size = 1 + crate::sys::nonce().ok()? % MAX_SIZE;
+        let request = Request::zeroed(usize::try_from(size).ok()?);
         let mark = SystemVBackend
-            .create(Request::zeroed(usize::try_from(size).ok()?))
+            .create(request, &mut OptionReport::default())
             .ok()?;
         let (identity, _) = identify(mark.handle.number())?;
         (sysv::CLEANUP == Cleanup::Kernel).then_some(Self { mark, identity })

@@ -227,12 +227,11 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
         if let Some(segment) = self.shared.reuse(size, witness) {
             return Ok(self.pooled(segment, true));
         }
-        let backend = &self.shared.provider.backend;
-        let created = backend.create(Request {
+        let segment = self.shared.provider.create(Request {
             exclusive_check: true,
             ..Request::zeroed(size)
         })?;
-        Ok(self.pooled(Segment::from_created(created, backend), true))
+        Ok(self.pooled(segment, true))
     }
 
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<PooledShMem<B>, Error> {

@@ -117,15 +117,14 @@ impl MemfdShMemProvider {
 impl Backend for MemfdBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
         let Request { size, options, .. } = request;
-        let mut report = OptionReport::default();
         if let Some((pages, priority)) = options.huge_pages {
             match create_huge(size, pages) {
                 Ok(mut created) => {
                     report.huge_pages = OptionStatus::Granted;
-                    sys::apply_options(&mut created.mapping, options, &mut report);
-                    return Ok(Created { report, ..created }.filled_with(request.content));
+                    sys::apply_options(&mut created.mapping, options, report);
+                    return Ok(created.filled_with(request.content));
                 }
                 Err(error) if priority == Priority::Required => return Err(error),
                 Err(error) => report.huge_pages = OptionStatus::Refused(error),
@@ -140,8 +139,8 @@ impl Backend for MemfdBackend {
             sys::write_at(&fd, 0, content, limits::for_descriptor)?;
         }
         let mut mapping = map(&fd, size, PageSize::Ordinary, options)?;
-        sys::apply_options(&mut mapping, options, &mut report);
-        Ok(created(fd, id, mapping, report))
+        sys::apply_options(&mut mapping, options, report);
+        Ok(created(fd, id, mapping))
     }
 
     fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
@@ -169,11 +168,10 @@ impl Backend for MemfdBackend {
         sys::duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
+    fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
         let Attach { len, options } = attach;
         let info = sealed::check_writable(handle)?;
         let pages = PageSize::of(handle, &info)?;
-        let mut report = OptionReport::default();
         if let Some((wanted, priority)) = options.huge_pages {
             report.huge_pages = match priority {
                 _ if pages == PageSize::Huge(wanted) => OptionStatus::Granted,
@@ -182,8 +180,8 @@ impl Backend for MemfdBackend {
             };
         }
         let mut mapping = map_existing(handle, info.mapped_len(len)?, pages, options)?;
-        sys::apply_options(&mut mapping, options, &mut report);
-        Ok((mapping, report))
+        sys::apply_options(&mut mapping, options, report);
+        Ok(mapping)
     }
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
@@ -266,18 +264,12 @@ const NOT_HUGE: Error = Error::Unsupported {
 };
 
 /// Completes a segment whose file is created and mapped.
-fn created(
-    handle: OwnedFd,
-    id: ShMemId,
-    mapping: Mapping,
-    report: OptionReport,
-) -> Created<OwnedFd> {
+fn created(handle: OwnedFd, id: ShMemId, mapping: Mapping) -> Created<OwnedFd> {
     Created {
         handle,
         id,
         mapping,
         cleanup: Cleanup::Kernel,
-        report,
     }
 }
 
@@ -295,7 +287,7 @@ fn create_huge(size: usize, pages: HugePages) -> Result<Created<OwnedFd>> {
     };
     let (fd, id) = sealed::create_segment(size, flags)?;
     let mapping = sys::map_fd_aligned(&fd, size, PageSize::Huge(pages), None)?;
-    Ok(created(fd, id, mapping, OptionReport::default()))
+    Ok(created(fd, id, mapping))
 }
 
 /// Maps a segment that another process may have changed: some of its huge pages may be missing.

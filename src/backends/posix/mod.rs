@@ -237,9 +237,9 @@ impl MmapShMem {
 impl Backend for PosixBackend {
     type Handle = OwnedFd;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
         let Request { size, options, .. } = request;
-        let mut report = options.refused(&UNSUPPORTED)?;
+        options.refuse(&UNSUPPORTED, report)?;
         let mut created = match request.content {
             None => names::create_unique(size, |fd| sys::reserve(fd, size)),
             // Writing reserves the memory too.
@@ -249,8 +249,8 @@ impl Backend for PosixBackend {
             }),
         }?;
         let options = options.without_huge_pages();
-        sys::apply_options(&mut created.mapping, options, &mut report);
-        Ok(Created { report, ..created })
+        sys::apply_options(&mut created.mapping, options, report);
+        Ok(created)
     }
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedFd> {
@@ -261,8 +261,8 @@ impl Backend for PosixBackend {
         sys::duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        let mut report = attach.options.refused(&UNSUPPORTED)?;
+    fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
+        attach.options.refuse(&UNSUPPORTED, report)?;
         let info = FileInfo::of(handle)?;
         sys::check_owner(info.owner)?;
         let len = info.mapped_len(attach.len)?;
@@ -270,8 +270,8 @@ impl Backend for PosixBackend {
         sys::reserve_existing(handle, len)?;
         let mut mapping = sys::map_fd(handle, len)?;
         let options = attach.options.without_huge_pages();
-        sys::apply_options(&mut mapping, options, &mut report);
-        Ok((mapping, report))
+        sys::apply_options(&mut mapping, options, report);
+        Ok(mapping)
     }
 
     fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {

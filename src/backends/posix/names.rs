@@ -10,7 +10,6 @@ use crate::backend::{Cleanup, Created};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
-use crate::options::OptionReport;
 use crate::sys::{self, failed, failed_for, limits, shm_names};
 use crate::util::base64;
 
@@ -88,7 +87,6 @@ fn create(
             id,
             mapping,
             cleanup: Cleanup::Unlink,
-            report: OptionReport::default(),
         }),
         Err(error) => {
             // The first error is the one to report.

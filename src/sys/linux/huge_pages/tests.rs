@@ -10,7 +10,7 @@ use crate::backend::{Attach, Backend, Snapshots};
 use crate::backends::memfd::MemfdBackend;
 use crate::backends::posix::PosixBackend;
 use crate::error::Error;
-use crate::options::HugePages;
+use crate::options::{HugePages, OptionReport};
 use crate::sys::FileInfo;
 use crate::sys::attachments::tests::skipped;
 
@@ -38,7 +38,11 @@ fn objects_of_huge_pages_are_recognised_and_refused() {
     assert_eq!(pages, Ok(PageSize::Huge(HugePages::TwoMiB)));
     // The service can pass such an object as a POSIX segment.
     assert!(is_foreign(&refuse_huge_pages(&fd, &info)));
-    assert!(is_foreign(&PosixBackend.map(&fd, Attach::plain(None))));
+    assert!(is_foreign(&PosixBackend.map(
+        &fd,
+        Attach::plain(None),
+        &mut OptionReport::default()
+    )));
     // A snapshot never consists of huge pages.
     let Some(fd) = object(
         MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,

@@ -46,8 +46,8 @@ impl fmt::Debug for Staged {
 impl Backend for Staged {
     type Handle = OwnedFd;
 
-    fn create(&self, request: Request<'_>) -> Result<Created<OwnedFd>> {
-        MemfdBackend.create(request)
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
+        MemfdBackend.create(request, report)
     }
 
     fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
@@ -58,8 +58,8 @@ impl Backend for Staged {
         MemfdBackend.duplicate(handle)
     }
 
-    fn map(&self, handle: &OwnedFd, attach: Attach) -> Result<(Mapping, OptionReport)> {
-        MemfdBackend.map(handle, attach)
+    fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
+        MemfdBackend.map(handle, attach, report)
     }
 
     fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {
