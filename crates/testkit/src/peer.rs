@@ -185,6 +185,15 @@ pub fn answer(result: Result<String, impl Display>) -> String {
     }
 }
 
+/// Runs a command as another user, 65534, who owns nothing.
+pub const AS_OTHER: &[&str] = &[
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--",
+];
+
 /// Skips the test if this wrapper cannot start commands here.
 pub fn can_start_by(wrapper: &[&str]) -> Outcome {
     let output = Command::new(wrapper[0])

@@ -4,7 +4,8 @@
 use std::fs;
 
 use super::peer::{ALL, Answer, Commands, Peer, assert_nothing_left, can_start_by, here};
-use super::users::{AS_OTHER, namespaces};
+use super::users::namespaces;
+use testkit::peer::AS_OTHER;
 use testkit::{Outcome, natively, page_size, skip};
 
 /// Starts a peer in namespaces of its own, after some lines of shell there.

@@ -18,7 +18,7 @@ use rustix::process::geteuid;
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 
 use super::peer::{Answer, Commands, Peer, State, can_start_by, here, public_program};
-use super::users::AS_OTHER;
+use testkit::peer::AS_OTHER;
 use testkit::{Outcome, natively, says_not_found, skip};
 
 /// Runs a command as the other user with another primary group.

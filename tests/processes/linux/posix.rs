@@ -16,7 +16,7 @@ use shmem_providers::{Error, MmapShMemProvider, ShMem, ShMemId, ShMemProvider, S
 use super::fork::wait_for;
 use super::limits::peer_in;
 use super::peer::{ALL, Answer, Commands, Peer, State, can_start_by, here};
-use super::users::AS_OTHER;
+use testkit::peer::AS_OTHER;
 use testkit::seccomp::forbid_in;
 use testkit::{Outcome, fork, name_exists, skip};
 

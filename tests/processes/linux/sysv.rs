@@ -8,7 +8,7 @@ use shmem_providers::{Error, ShMemId, ShMemProvider, UnixShMemProvider};
 use super::fork::wait_for;
 use super::limits::{peer_in, permissions_are_reported};
 use super::peer::{ALL, Answer, Commands, Peer, can_start_by, here};
-use super::users::AS_OTHER;
+use testkit::peer::AS_OTHER;
 use testkit::{Outcome, fork, natively, skip};
 
 /// A third user.

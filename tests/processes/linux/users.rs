@@ -9,16 +9,8 @@ use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 use super::peer::{
     ALL, Commands, LASTING, Peer, assert_nothing_left, can_start_by, here, provider,
 };
+use testkit::peer::AS_OTHER;
 use testkit::{Outcome, skip};
-
-/// Runs a command as the other user.
-pub(crate) const AS_OTHER: &[&str] = &[
-    "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--",
-];
 
 /// Returns a wrapper that runs a command in namespaces of its own, after some lines of shell. Users other
 /// than root need a user namespace as well, if they may have one.

@@ -16,18 +16,10 @@ use super::files::{
 };
 use super::lifetime::{TestDir, eventually_opens};
 use super::peer::{Commands, Provider, host_of};
-use testkit::peer::{Peer, can_start_by, public_program};
+use testkit::peer::{AS_OTHER, Peer, can_start_by, public_program};
 use testkit::{Outcome, skip};
 
-/// Runs a command as another user, who owns nothing.
-const AS_OTHER: &[&str] = &[
-    "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--",
-];
-
+/// The user of [`AS_OTHER`].
 const OTHER: u32 = 65534;
 
 /// Creates a directory like `/tmp`: other users may create files in it, and remove only their own.

@@ -9,17 +9,8 @@ use shmem_providers::{Error, ShMemProvider, ShMemService};
 
 use super::lifetime::TestDir;
 use super::peer::{Commands, Provider};
-use testkit::peer::{Peer, can_start_by};
+use testkit::peer::{AS_OTHER, Peer, can_start_by};
 use testkit::{Outcome, skip};
-
-/// Runs a command as another user, who owns nothing.
-const AS_OTHER: &[&str] = &[
-    "setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--",
-];
 
 pub(crate) fn files_of_dead_services_are_replaced() -> Outcome {
     for lock in [false, true] {
