@@ -19,7 +19,7 @@ const MAX_OLDER: usize = 4;
 pub(super) struct Listeners {
     /// The right to serve at the current address. `None` after [`remove_files`](Self::remove_files), and
     /// while the socket there is not the one of this service.
-    site: Option<ServiceLock>,
+    lock: Option<ServiceLock>,
     current: OwnedFd,
     /// Earlier addresses that still lead here: for programs to which that address was passed, and for those
     /// outside of a root directory that this process has changed to.
@@ -31,10 +31,10 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Listens at a claimed address.
-    pub(super) fn new(mut site: ServiceLock, lookup: Lookup) -> Result<Self, LockError> {
-        let current = site.listen()?;
+    pub(super) fn new(mut lock: ServiceLock, lookup: Lookup) -> Result<Self, LockError> {
+        let current = lock.listen()?;
         Ok(Self {
-            site: Some(site),
+            lock: Some(lock),
             current,
             older: Vec::new(),
             user: geteuid(),
@@ -83,7 +83,7 @@ impl Listeners {
 
     /// Removes all files, so that no client finds the service any more.
     pub(super) fn remove_files(&mut self) {
-        self.site = None;
+        self.lock = None;
         self.older.clear();
     }
 
@@ -101,67 +101,67 @@ impl Listeners {
             return true;
         };
         let path = &location.path;
-        for (mut site, listener) in core::mem::take(&mut self.older) {
-            if site.is_intact() {
-                site.keep_lock();
-                self.older.push((site, listener));
+        for (mut lock, listener) in core::mem::take(&mut self.older) {
+            if lock.is_intact() {
+                lock.keep_lock();
+                self.older.push((lock, listener));
             } else {
                 poller.remove(&listener);
             }
         }
-        if let Some(site) = &mut self.site {
-            if site.is_found_at(path) {
-                site.keep_lock();
+        if let Some(lock) = &mut self.lock {
+            if lock.is_found_at(path) {
+                lock.keep_lock();
                 return true;
             }
         }
         let mut older = self.older.iter();
-        if let Some(index) = older.position(|(site, _)| site.is_found_at(path)) {
-            let (site, listener) = self.older.swap_remove(index);
-            let previous = self.site.take();
-            self.move_to(site, listener, previous, poller);
+        if let Some(index) = older.position(|(lock, _)| lock.is_found_at(path)) {
+            let (lock, listener) = self.older.swap_remove(index);
+            let previous = self.lock.take();
+            self.move_to(lock, listener, previous, poller);
             return true;
         }
         // If the previous files are damaged, the rest of them is removed before new ones are created.
-        let previous = self.site.take().filter(ServiceLock::is_intact);
+        let previous = self.lock.take().filter(ServiceLock::is_intact);
         let claimed = LockDir::open(path)
             .and_then(ServiceLock::claim)
-            .and_then(|mut site| {
+            .and_then(|mut lock| {
                 if is_directory_created {
-                    site.own_directory();
+                    lock.own_directory();
                 }
-                let listener = site.listen()?;
-                Ok((site, listener))
+                let listener = lock.listen()?;
+                Ok((lock, listener))
             });
         match claimed {
-            Ok((site, listener)) => {
+            Ok((lock, listener)) => {
                 if poller.add(&listener, LISTENER).is_ok() {
-                    self.move_to(site, listener, previous, poller);
+                    self.move_to(lock, listener, previous, poller);
                     return true;
                 }
             }
             // The clients of this service register their segments there.
             Err(LockError::Occupied | LockError::Served) if path_lock::is_served(path) => {
-                self.site = previous;
+                self.lock = previous;
                 return false;
             }
             // The next check tries again.
             Err(_) => {}
         }
-        self.site = previous;
+        self.lock = previous;
         true
     }
 
-    /// Makes `site` the current address. Its listener is polled already.
+    /// Makes `lock` the current address. Its listener is polled already.
     fn move_to(
         &mut self,
-        site: ServiceLock,
+        lock: ServiceLock,
         listener: OwnedFd,
         previous: Option<ServiceLock>,
         poller: &mut Poller,
     ) {
         let previous_listener = core::mem::replace(&mut self.current, listener);
-        self.site = Some(site);
+        self.lock = Some(lock);
         match previous {
             Some(previous) if previous.is_intact() && self.older.len() < MAX_OLDER => {
                 self.older.push((previous, previous_listener));

@@ -52,13 +52,13 @@ pub(crate) fn map_fd_aligned(
     let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags) }
         .map_err(refused)?;
     let before = start.align_offset(align).min(align);
-    let place = start.wrapping_byte_add(before);
+    let address = start.wrapping_byte_add(before);
     let flags = MapFlags::SHARED | MapFlags::FIXED;
     // This replaces a part of the mapping that was reserved above.
-    let mapping = map_fd_at(fd, place, len, flags, pages.unmap());
+    let mapping = map_fd_at(fd, address, len, flags, pages.unmap());
     let end = match &mapping {
-        Ok(_) => place.wrapping_byte_add(len.next_multiple_of(page)),
-        Err(_) => place,
+        Ok(_) => address.wrapping_byte_add(len.next_multiple_of(page)),
+        Err(_) => address,
     };
     let after = (start.addr() + whole).saturating_sub(end.addr());
     for (rest, len) in [(start, before), (end, after)] {
@@ -70,10 +70,10 @@ pub(crate) fn map_fd_aligned(
     mapping.map_err(refused)
 }
 
-/// Maps for reading and writing. With `MAP_FIXED`, the caller must own what is mapped at `place`.
+/// Maps for reading and writing. With `MAP_FIXED`, the caller must own what is mapped at `address`.
 fn map_fd_at(
     fd: impl AsFd,
-    place: *mut c_void,
+    address: *mut c_void,
     len: usize,
     flags: MapFlags,
     unmap: Unmap,
@@ -81,7 +81,7 @@ fn map_fd_at(
     let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: either the kernel chooses the address, or the caller owns the mapping that is
     // replaced, so no other mapping is affected.
-    let base = unsafe { mm::mmap(place, len, prot, flags, fd, 0) }?;
+    let base = unsafe { mm::mmap(address, len, prot, flags, fd, 0) }?;
     let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
     // SAFETY: the mapping is new, nothing else unmaps it, and its address is a multiple of the page
     // size. The object has at least `len` bytes: the backends have compared its size, and the

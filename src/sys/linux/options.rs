@@ -138,10 +138,10 @@ fn read_every_page(mapping: &Mapping) -> Result<(), Errno> {
     };
 
     for offset in (0..mapping.len()).step_by(page_size()) {
-        let place = mapping.base().as_ptr().wrapping_add(offset);
+        let address = mapping.base().as_ptr().wrapping_add(offset);
         // SAFETY: the address is a multiple of the page size, and the page that starts there is
         // mapped as long as `mapping` exists. This function does not read the word itself.
-        let word = unsafe { AtomicU32::from_ptr(place.cast()) };
+        let word = unsafe { AtomicU32::from_ptr(address.cast()) };
         let waited = futex::wait(word, futex::Flags::PRIVATE, 0, Some(&NO_TIME));
         // Any other result means that the page is present, whatever its value.
         if waited == Err(Errno::FAULT) {

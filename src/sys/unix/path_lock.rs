@@ -157,7 +157,7 @@ impl ServiceLock {
         dir.socket()?;
         for _ in 0..8 {
             if let Some(lock) = Lock::take(&dir)? {
-                let mut site = Self {
+                let mut claimed = Self {
                     dir,
                     lock,
                     socket: None,
@@ -165,8 +165,8 @@ impl ServiceLock {
                     owns_directory: false,
                     owner: Owner::current(),
                 };
-                site.remove_dead_socket()?;
-                return Ok(site);
+                claimed.remove_dead_socket()?;
+                return Ok(claimed);
             }
         }
         Err(LockError::Occupied)
