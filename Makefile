@@ -12,9 +12,9 @@ help: ## Prints this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
-test: ## Runs all tests, and those of the packages that tests and benchmarks need
+test: ## Runs all tests, and those of the other packages of the workspace
 	cargo test
-	cargo test -p bench -p testkit
+	cargo test -p shmem_providers_derive -p bench -p testkit
 
 .PHONY: fmt clippy features doc deny
 fmt: ## Checks the formatting
@@ -32,16 +32,17 @@ deny: ## Checks licences, duplicates and sources of the dependencies
 	@echo "SKIPPED: advisories on the dependencies, because their database has to be downloaded:" \
 		"cargo deny check advisories"
 
-# The documentation is built twice: as users build it, and with the settings of docs.rs. The empty table makes
-# the unpacked package a workspace of its own, although it is inside of this one.
+# The documentation is built twice: as users build it, and with the settings of docs.rs. The tables make the
+# unpacked package a workspace of its own, although it is inside of this one, with the derive macro as packaged.
 .PHONY: package
 PACKAGE := $(OUT)/package/unpacked
 package: ## Documents and tests the package as it would be published
-	rm -rf $(PACKAGE) $(OUT)/package/shmem_providers-*.crate
-	cargo package --no-verify --allow-dirty --target-dir $(OUT)
-	mkdir -p $(PACKAGE)
+	rm -rf $(PACKAGE) $(OUT)/package/shmem_providers*.crate
+	cargo package --no-verify --allow-dirty --target-dir $(OUT) -p shmem_providers_derive -p shmem_providers
+	mkdir -p $(PACKAGE)/derive
 	tar -xzf $(OUT)/package/shmem_providers-*.crate -C $(PACKAGE) --strip-components=1
-	printf '\n[workspace]\n' >>$(PACKAGE)/Cargo.toml
+	tar -xzf $(OUT)/package/shmem_providers_derive-*.crate -C $(PACKAGE)/derive --strip-components=1
+	printf '\n[workspace]\n[patch.crates-io]\nshmem_providers_derive.path = "derive"\n' >>$(PACKAGE)/Cargo.toml
 	cd $(PACKAGE) && RUSTDOCFLAGS="-D warnings" \
 		cargo doc --features full --no-deps --target-dir $(OUT)/package/target
 	cd $(PACKAGE) && RUSTC_BOOTSTRAP=1 RUSTDOCFLAGS="--cfg docsrs -D warnings" \

@@ -76,6 +76,8 @@ mod segment;
 mod service;
 #[cfg(feature = "std")]
 mod shared;
+#[cfg(feature = "alloc")]
+mod sharing;
 #[cfg(all(any(unix, windows), feature = "std"))]
 mod slab;
 #[cfg(any(unix, windows))]
@@ -115,6 +117,7 @@ pub use self::id::kind::{IdKind, MemfdLocator};
 pub use self::memory::access::Access;
 #[cfg(feature = "std")]
 pub use self::memory::cursor::ShMemCursor;
+pub use self::memory::layout::SharedLayout;
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 #[cfg(all(any(unix, windows), feature = "std"))]
@@ -124,6 +127,13 @@ pub use self::platform::aliases::{StdSnapshot, StdView};
 // As for `backends`: the table is in `platform.rs`.
 #[cfg(any(unix, windows))]
 pub use self::platform::*;
+/// For derived implementations of [`SharedLayout`].
+#[doc(hidden)]
+pub mod layout {
+    pub use crate::memory::layout::fingerprint;
+}
+#[cfg(feature = "derive")]
+pub use shmem_providers_derive::SharedLayout;
 /// For the package in `libafl/`, which has traits of its own.
 #[cfg(all(feature = "libafl", feature = "std"))]
 #[doc(hidden)]
@@ -149,6 +159,8 @@ pub use self::service::dummy::DummyShMemService;
 pub use self::service::host::ShMemService;
 #[cfg(feature = "std")]
 pub use self::shared::{RcShMem, RcShMemProvider};
+#[cfg(feature = "alloc")]
+pub use self::sharing::{Shared, SharedRef, Typed};
 #[cfg(all(any(unix, windows), feature = "std"))]
 pub use self::slab::{Slab, SlabObject, SlabRef};
 #[cfg(any(unix, windows))]

@@ -34,7 +34,8 @@ impl From<Error> for libafl_core::Error {
             | ErrorKind::OtherUser
             | ErrorKind::Foreign
             | ErrorKind::OutOfBounds
-            | ErrorKind::Misaligned => Self::illegal_argument(text),
+            | ErrorKind::Misaligned
+            | ErrorKind::WrongType => Self::illegal_argument(text),
         }
     }
 }
@@ -65,6 +66,7 @@ fn text(error: &Error) -> &'static str {
         Error::TooLarge { .. } => "the segment is smaller than asked for",
         Error::OutOfBounds { .. } => "the access reaches beyond the end of the segment",
         Error::Misaligned { .. } => "the memory does not have the alignment that the type needs",
+        Error::WrongType { .. } => "the segment does not contain a value of this type",
         #[cfg(feature = "zerocopy")]
         Error::InvalidValue => "the bytes in the segment are not a valid value of the type",
     }

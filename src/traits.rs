@@ -8,6 +8,8 @@ use crate::error::Error;
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;
+#[cfg(feature = "alloc")]
+use crate::sharing::Shared;
 
 /// A segment of shared memory, mapped into this process.
 ///
@@ -47,9 +49,10 @@ use crate::memory::access::Access;
 ///
 /// # Safety
 ///
-/// `deref` and `deref_mut` must return the same memory each time. Its address must be a multiple of 8, and
-/// it must stay valid for as long as the segment is borrowed. Callers place structures with atomics in it
-/// and rely on that.
+/// `deref`, `deref_mut` and `access` must return the same memory each time. Its address must be a multiple
+/// of 8. It must not be part of the value, and must stay valid, at the same address, until the value is
+/// dropped or borrowed mutably. `id` must not access it. Callers place structures with atomics in it and
+/// rely on that, and so does [`share`](Self::share).
 ///
 /// # Examples
 ///
@@ -102,6 +105,26 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     /// ```
     fn access(&mut self) -> Access<'_> {
         Access::from(&mut **self)
+    }
+
+    /// Converts the segment into one that several owners in this process use at the same time, without
+    /// slices: sound, whatever other processes do.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use shmem_providers::{NopShMemProvider, ShMem, ShMemProvider};
+    ///
+    /// let shared = NopShMemProvider.new_shmem(4096)?.share();
+    /// let clone = shared.clone();
+    /// std::thread::spawn(move || clone.access().fill(1)).join().unwrap();
+    /// assert_eq!(shared.view::<AtomicU64>(0)?.load(Ordering::Relaxed), 0x0101_0101_0101_0101);
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    #[cfg(feature = "alloc")]
+    fn share(self) -> Shared<Self> {
+        Shared::new(self)
     }
 
     /// Returns the start of the segment as a pointer to `T`, or `None` if `T` does not fit or is not

@@ -36,12 +36,14 @@ const QUESTIONS: [&str; 9] = [
 const ABOVE_SYS: [&str; 3] = ["backends", "pool", "service"];
 
 /// Groups of modules that import each other.
-const CYCLES: [&[&str]; 2] = [
+const CYCLES: [&[&str]; 3] = [
     // Errors name the id that they are about, and parsing an id can fail.
     &["error", "id"],
     // `sys` keeps `path_lock`'s list of held locks under a `ForkLock`, and `process::Owner` asks `sys` for
     // the generation of the process.
     &["process", "sys"],
+    // `ShMem::share` returns a `Shared`, which holds any `ShMem`.
+    &["sharing", "traits"],
 ];
 
 /// A file below `src/`.

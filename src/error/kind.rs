@@ -113,6 +113,8 @@ kinds! {
     ForkPending = 20, "fork_pending", TimedOut;
     /// This system cannot do it.
     Unsupported = 21, "unsupported", Unsupported;
+    /// The segment contains no value, or a value of another type.
+    WrongType = 22, "wrong_type", InvalidData;
 }
 
 impl fmt::Display for ErrorKind {
@@ -145,6 +147,7 @@ impl Error {
             Self::Foreign { .. } => ErrorKind::Foreign,
             Self::OutOfBounds { .. } => ErrorKind::OutOfBounds,
             Self::Misaligned { .. } => ErrorKind::Misaligned,
+            Self::WrongType { .. } => ErrorKind::WrongType,
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => ErrorKind::InvalidValue,
             #[cfg(feature = "std")]

@@ -94,6 +94,11 @@ impl fmt::Display for Error {
                     "the address is not a multiple of {align}, which the type needs"
                 )
             }
+            Self::WrongType { id, mismatch } => write!(
+                f,
+                "segment {} does not contain a value of this type: {mismatch}",
+                Escaped(id)
+            ),
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => {
                 f.write_str("the bytes in the segment are not a valid value of the type")

@@ -4,12 +4,14 @@
 pub(crate) mod kind;
 pub(crate) mod limit;
 mod message;
+mod mismatch;
 pub(crate) mod search;
 #[cfg(feature = "std")]
 pub(crate) mod service;
 
 pub use self::kind::ErrorKind;
 pub use self::limit::Limit;
+pub use self::mismatch::TypeMismatch;
 pub use self::search::{Denial, Search};
 #[cfg(feature = "std")]
 pub use self::service::{AddressOrigin, PathOwner, RejectedDirectory, ServiceError};
@@ -119,6 +121,13 @@ pub enum Error {
     Misaligned {
         /// The alignment needed, in bytes.
         align: usize,
+    },
+    /// The segment does not contain a [`Typed`](crate::Typed) value of the type asked for.
+    WrongType {
+        /// The id of the segment.
+        id: ShMemId,
+        /// How it differs.
+        mismatch: TypeMismatch,
     },
     /// The bytes in the segment are not a value of the type asked for.
     #[cfg(feature = "zerocopy")]

@@ -18,6 +18,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
 
 use crate::error::Error;
 use crate::memory::copy;
+use crate::memory::layout::SharedLayout;
 
 /// A view of the bytes of a segment that stays sound while other processes write them.
 ///
@@ -158,6 +159,57 @@ impl<'a> Access<'a> {
         unsafe { self.atomics() }
     }
 
+    /// Returns a reference to the value at `offset`, in place.
+    ///
+    /// Other processes may change it at any time: a [`SharedLayout`] consists of atomics.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`] if it reaches beyond the end, [`Error::Misaligned`] if the type needs a
+    /// larger alignment than it has at `offset`. Segments start at multiples of the page size, those of
+    /// [`NopShMemProvider`](crate::NopShMemProvider) at multiples of 8.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+    /// use shmem_providers::{NopShMemProvider, ShMem, ShMemProvider};
+    ///
+    /// let mut segment = NopShMemProvider.new_shmem(4096)?;
+    /// let access = segment.access();
+    /// let balance = access.view::<AtomicI64>(8)?;
+    /// let buckets = access.view::<[AtomicU16; 100]>(16)?;
+    /// balance.fetch_sub(5, Ordering::Relaxed);
+    /// buckets[99].store(1, Ordering::Relaxed);
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn view<T: SharedLayout>(&self, offset: usize) -> Result<&'a T, Error> {
+        let bytes = self.range(offset, size_of::<T>())?.bytes;
+        let value = aligned::<T>(bytes)?;
+        // SAFETY: the bytes of the value are valid for `'a`, and aligned. Any bytes are a valid
+        // `SharedLayout`, which consists of atomics, so that others may write them.
+        Ok(unsafe { &*value })
+    }
+
+    /// Returns references to `count` values that start at `offset`, in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`view`](Self::view).
+    pub fn view_slice<T: SharedLayout>(
+        &self,
+        offset: usize,
+        count: usize,
+    ) -> Result<&'a [T], Error> {
+        // A length that overflows reaches beyond every end.
+        let len = size_of::<T>().saturating_mul(count);
+        let bytes = self.range(offset, len)?.bytes;
+        let first = aligned::<T>(bytes)?;
+        // SAFETY: the bytes of `count` values are valid for `'a`, and aligned. Any bytes are a valid
+        // `SharedLayout`, which consists of atomics, so that others may write them.
+        Ok(unsafe { core::slice::from_raw_parts(first, count) })
+    }
+
     /// Returns a copy of the value at `offset`, which need not be aligned there.
     ///
     /// # Errors
@@ -242,6 +294,37 @@ impl<'a> Access<'a> {
                 align: align_of::<T>(),
             })?
         }
+    }
+}
+
+/// Returns the address of the bytes as that of values of `T`, if it is aligned for them.
+fn aligned<T>(bytes: &[AtomicU8]) -> Result<*const T, Error> {
+    let start = bytes.as_ptr().cast::<T>();
+    if start.is_aligned() {
+        Ok(start)
+    } else {
+        Err(Error::Misaligned {
+            align: align_of::<T>(),
+        })
+    }
+}
+
+/// Access to bytes in place, such as those in a structure with a [`SharedLayout`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::AtomicU8;
+/// use shmem_providers::Access;
+///
+/// let bytes: [AtomicU8; 100] = std::array::from_fn(|_| AtomicU8::new(0));
+/// Access::from(&bytes[..]).write_at(95, b"hello")?;
+/// assert_eq!(bytes[99].load(std::sync::atomic::Ordering::Relaxed), b'o');
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+impl<'a> From<&'a [AtomicU8]> for Access<'a> {
+    fn from(bytes: &'a [AtomicU8]) -> Self {
+        Self::new(bytes)
     }
 }
 

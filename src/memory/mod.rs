@@ -4,5 +4,6 @@ pub(crate) mod access;
 pub(crate) mod copy;
 #[cfg(feature = "std")]
 pub(crate) mod cursor;
+pub(crate) mod layout;
 pub(crate) mod mapping;
 pub(crate) mod size;

@@ -1,0 +1,57 @@
+//! [`TypeMismatch`]: why a segment is not opened as a value of a type.
+
+use core::fmt;
+
+/// Why [`Typed`](crate::Typed) does not open a segment as a value of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TypeMismatch {
+    /// It was not created by [`Typed`](crate::Typed), or is not initialised yet.
+    NotTyped,
+    /// Another version of this crate created it, with another header.
+    Version {
+        /// The version in the segment.
+        found: u32,
+    },
+    /// The value has another size, in bytes.
+    Size {
+        /// That of the value in the segment.
+        found: u64,
+        /// That of the type.
+        expected: u64,
+    },
+    /// The value has another alignment, in bytes.
+    Alignment {
+        /// That of the value in the segment.
+        found: u64,
+        /// That of the type.
+        expected: u64,
+    },
+    /// The value has other fields: another name, type or order.
+    Fields,
+}
+
+impl fmt::Display for TypeMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotTyped => f.write_str(
+                "it was not created by `Typed`, or its creator has not initialised it yet",
+            ),
+            Self::Version { found } => write!(
+                f,
+                "version {found} of the header is not known: use one version of shmem_providers"
+            ),
+            Self::Size { found, expected } => {
+                write!(f, "the value has {found} bytes, the type has {expected}")
+            }
+            Self::Alignment { found, expected } => write!(
+                f,
+                "the value is aligned to {found} bytes, the type to {expected}"
+            ),
+            Self::Fields => f.write_str(
+                "the fields of the value have other names or types: build both programs with the \
+                 same definition of the type",
+            ),
+        }
+    }
+}
