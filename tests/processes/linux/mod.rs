@@ -13,6 +13,7 @@ mod peer;
 mod posix;
 mod procfs;
 mod seccomp;
+mod sharing;
 mod stdio;
 mod sysv;
 mod users;
@@ -146,6 +147,11 @@ pub(crate) fn main() {
             cleaning_up_disturbs_nobody,
             orphans_make_room_in_dev_shm,
             crowded_dev_shm_is_searched_quickly,
+        ]
+        sharing: [
+            threads_and_processes_add_up,
+            typed_segment_does_not_open_as_another_type,
+            references_stay_valid_when_the_creator_is_killed,
         ]
         sysv: [
             owner_that_the_creator_has_set_is_not_trusted,

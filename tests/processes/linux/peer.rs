@@ -26,7 +26,7 @@ use shmem_providers::{
     Mechanism, MmapShMem, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider,
 };
 
-use super::{fork, hostile, init, limits, lookup, posix, stdio, sysv};
+use super::{fork, hostile, init, limits, lookup, posix, sharing, stdio, sysv};
 pub(crate) use testkit::peer::{
     Peer, answer, can_start_by, make_public_program, public_program, remove_public_program,
 };
@@ -274,6 +274,7 @@ impl State {
             ["forged-fifo", id] => lookup::forge_fifo(self, id),
             ["woken"] => Ok(self.woken.load(SeqCst).to_string()),
             ["forbid", ref calls @ ..] => forbid(calls),
+            ["sharing", ref words @ ..] => sharing::execute(words),
             ["fork", what] => fork::execute(self, what),
             ["init", ref words @ ..] => init::execute(self, words),
             ["daemon", ref words @ ..] => stdio::execute(words),
