@@ -29,9 +29,9 @@ use crate::sharing::Shared;
 /// `DerefMut`, so this crate cannot mark it.
 ///
 /// Coordinate turns by something that both sides wait for: a pipe, a socket, an exit status, an atomic
-/// in another part of the segment. Where both sides work at the same time, use
-/// [`access`](Self::access), which is sound whatever other processes do: it copies in and out, and has
-/// atomics in place.
+/// in another part of the segment. Where several holders work at the same time, convert the segment with
+/// [`share`](Self::share), or borrow its [`access`](Self::access). Both are sound whatever other processes
+/// do: they copy in and out, and have atomics in place.
 ///
 /// No peer can break the memory itself: a slice of `len()` bytes stays mapped for as long as the
 /// segment lives, and no access to it raises SIGBUS. There are three exceptions:

@@ -1,6 +1,6 @@
 //! Waiting for a word of a segment to change, and waking processes that wait.
 //!
-//! Any `AtomicU32` in a segment works ([`Access::as_atomic_u32`](crate::Access::as_atomic_u32)).
+//! Any `AtomicU32` in a segment works ([`Shared::view`](crate::Shared::view)).
 //! Nothing needs to be set up or cleaned up: a process that is killed while it waits, or before it
 //! wakes another one, leaves nothing behind. Set a [timeout](Wait::timeout) if the peer may die,
 //! and check then whether it has.
@@ -16,22 +16,22 @@
 //!
 //! ```
 //! # #[cfg(target_os = "linux")] {
-//! use std::sync::atomic::Ordering;
+//! use std::sync::atomic::{AtomicU32, Ordering};
 //! use std::thread;
 //! use std::time::Duration;
 //! use shmem_providers::wake::{self, Wait};
 //! use shmem_providers::{ShMem, ShMemProvider, StdShMemProvider};
 //!
 //! let mut provider = StdShMemProvider::new()?;
-//! let mut segment = provider.new_shmem(4096)?;
-//! let mut attached = provider.shmem_from_id(segment.id())?; // in any process of this user
+//! let shared = provider.new_shmem(4096)?.share();
+//! let attached = provider.shmem_from_id(shared.id())?.share(); // in any process of this user
+//! let word = attached.view::<AtomicU32>(0)?;
 //! let peer = thread::spawn(move || {
-//!     let word = &attached.access().as_atomic_u32()?[0];
-//!     Wait::new().timeout(Duration::from_secs(5)).while_equal(word, 0)
+//!     Wait::new().timeout(Duration::from_secs(5)).while_equal(&word, 0)
 //! });
-//! let word = &segment.access().as_atomic_u32()?[0];
+//! let word = shared.view::<AtomicU32>(0)?;
 //! word.store(7, Ordering::Release);
-//! wake::one(word)?;
+//! wake::one(&word)?;
 //! assert_eq!(peer.join().unwrap()?, Some(7));
 //! # }
 //! # Ok::<(), shmem_providers::Error>(())
