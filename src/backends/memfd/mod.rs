@@ -19,7 +19,7 @@ mod sealed;
 use core::cell::Cell;
 use core::ops::Range;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::backend::{
@@ -186,6 +186,16 @@ impl Backend for MemfdBackend {
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
         Ok(())
+    }
+
+    fn descriptor<'a>(&self, handle: &'a OwnedFd) -> Option<BorrowedFd<'a>> {
+        Some(handle.as_fd())
+    }
+
+    fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(OwnedFd, ShMemId)> {
+        let known = known.filter(|id| matches!(id.kind(), IdKind::Memfd(_)));
+        let id = known.or_else(|| locator::id_of(&fd)).unwrap_or_default();
+        Ok((fd, id))
     }
 }
 
