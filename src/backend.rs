@@ -86,14 +86,19 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
     /// As after [`open`](Self::open), nothing is trusted until [`map`](Self::map) has checked it; what
     /// `map` does not check is checked here.
     ///
-    /// Also returns the id of the segment: `known`, if the backend has ids of that kind. Otherwise an id
-    /// that opens the segment, or the empty id if none is known to.
+    /// Also returns the id of the segment: `known`, if the backend has ids of that kind and the object can
+    /// have that id. Otherwise an id that opens the segment, or the empty id if none is known to.
     #[doc(hidden)]
     fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(Self::Handle, ShMemId)> {
         let _ = (fd, known);
         Err(NO_DESCRIPTORS)
     }
 }
+
+/// Why a descriptor is not that of the segment with a known id.
+pub(crate) const NOT_THE_ONE: Error = Error::Foreign {
+    found: "it is another segment than the one that the id names",
+};
 
 /// Returned where a mechanism has no descriptors.
 pub(crate) const NO_DESCRIPTORS: Error = Error::Unsupported {

@@ -23,8 +23,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
-    Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, NOT_THE_ONE,
+    Request, Snapshots, Sparse,
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
@@ -193,9 +193,16 @@ impl Backend for MemfdBackend {
     }
 
     fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(OwnedFd, ShMemId)> {
-        let known = known.filter(|id| matches!(id.kind(), IdKind::Memfd(_)));
-        let id = known.or_else(|| locator::id_of(&fd)).unwrap_or_default();
-        Ok((fd, id))
+        let nonce = |id: &ShMemId| match id.kind() {
+            IdKind::Memfd(locator) => Some(locator.nonce()),
+            _ => None,
+        };
+        let known = known.filter(|id| nonce(id).is_some());
+        let found = locator::id_of(&fd);
+        match (known, found) {
+            (Some(known), Some(found)) if nonce(&known) != nonce(&found) => Err(NOT_THE_ONE),
+            (known, found) => Ok((fd, known.or(found).unwrap_or_default())),
+        }
     }
 }
 

@@ -20,7 +20,8 @@ use core::ops::Range;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{
-    Attach, Backend, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Created, Exclusive, Expected, Lifecycle, NOT_THE_ONE, Request, Snapshots,
+    Sparse,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -285,8 +286,10 @@ impl Backend for PosixBackend {
 
     fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(OwnedFd, ShMemId)> {
         let named = shm_names::adopt(&fd)?;
-        let known = known.filter(|id| id.kind() == IdKind::Posix);
-        Ok((fd, known.unwrap_or(named)))
+        match known.filter(|id| id.kind() == IdKind::Posix) {
+            Some(known) if !named.is_empty() && named != known => Err(NOT_THE_ONE),
+            known => Ok((fd, known.unwrap_or(named))),
+        }
     }
 }
 
