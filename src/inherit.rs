@@ -32,16 +32,16 @@ pub(crate) fn pass(
     Ok(())
 }
 
-/// Attaches to the segment in the environment: `by_fd` by the inherited descriptor, or else `by_id`.
+/// Attaches to the segment in the environment: `adopt` by the inherited descriptor, or else `open`.
 pub(crate) fn attach<S>(
     name: &str,
-    by_fd: impl FnOnce(OwnedFd, ShMemId, Option<usize>) -> Result<S>,
-    by_id: impl FnOnce(ShMemId, Option<usize>) -> Result<S>,
+    adopt: impl FnOnce(OwnedFd, ShMemId, Option<usize>) -> Result<S>,
+    open: impl FnOnce(ShMemId, Option<usize>) -> Result<S>,
 ) -> Result<S> {
     let (id, size) = handover::read(name)?;
     let inherited = match read(name, id) {
         Ok(None) => None,
-        Ok(Some(passed)) => match sys::inherit::claim(passed, |fd| by_fd(fd, id, size)) {
+        Ok(Some(passed)) => match sys::inherit::claim(passed, |fd| adopt(fd, id, size)) {
             Ok(segment) => return Ok(segment),
             Err(Unclaimed::Other(what)) => Some(problem(&fd_name(name), what)),
             Err(Unclaimed::Refused(error)) => Some(Error::FromEnvironment {
@@ -52,7 +52,7 @@ pub(crate) fn attach<S>(
         },
         Err(error) => Some(error),
     };
-    by_id(id, size).map_err(|error| handover::named(name, error, inherited))
+    open(id, size).map_err(|error| handover::named(name, error, inherited))
 }
 
 /// Returns what the environment tells about the descriptor of this segment, if there is a variable for
