@@ -8,10 +8,11 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, ShMemOptions, UNSUPPORTED};
+use crate::sys::{BorrowedFd, OwnedFd};
 
 /// A mechanism of the operating system that provides shared memory.
 ///
@@ -73,7 +74,36 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
     /// Removes the name, so that the segment ends with its last holder.
     #[doc(hidden)]
     fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
+
+    /// Returns the descriptor of the segment, if the mechanism has descriptors.
+    #[doc(hidden)]
+    fn descriptor<'a>(&self, handle: &'a Self::Handle) -> Option<BorrowedFd<'a>> {
+        let _ = handle;
+        None
+    }
+
+    /// Converts a descriptor that came from another process, and may refer to anything, to a handle.
+    /// As after [`open`](Self::open), nothing is trusted until [`map`](Self::map) has checked it; what
+    /// `map` does not check is checked here.
+    ///
+    /// Also returns the id of the segment: `known`, if the backend has ids of that kind and the object can
+    /// have that id. Otherwise an id that opens the segment, or the empty id if none is known to.
+    #[doc(hidden)]
+    fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(Self::Handle, ShMemId)> {
+        let _ = (fd, known);
+        Err(NO_DESCRIPTORS)
+    }
 }
+
+/// Why a descriptor is not that of the segment with a known id.
+pub(crate) const NOT_THE_ONE: Error = Error::Foreign {
+    found: "it is another segment than the one that the id names",
+};
+
+/// Returned where a mechanism has no descriptors.
+pub(crate) const NO_DESCRIPTORS: Error = Error::Unsupported {
+    what: "segments of this kind have no descriptor: hand on the id",
+};
 
 /// What a backend with a connection does at the start and around a `fork()`. Most do nothing.
 pub trait Lifecycle {

@@ -1,4 +1,5 @@
 //! Hand-over through the environment: `NAME` holds the id, `NAME_SIZE` the size in bytes.
+//! `inherit.rs` adds a variable for a descriptor.
 #![allow(unreachable_pub, reason = "public to the package in libafl/")]
 
 use alloc::format;
@@ -45,8 +46,9 @@ pub fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
     Ok((ShMemId::from_string(&id), size))
 }
 
-/// Returns the error together with the variable that caused it.
-pub(crate) fn named(name: &str, error: Error) -> Error {
+/// Returns the error together with the variable that caused it, and with the reason why an inherited
+/// descriptor was not used.
+pub(crate) fn named(name: &str, error: Error, inherited: Option<Error>) -> Error {
     let name = match error {
         Error::TooLarge { .. } | Error::InvalidSize { .. } => size_name(name),
         _ => name.to_string(),
@@ -54,6 +56,7 @@ pub(crate) fn named(name: &str, error: Error) -> Error {
     Error::FromEnvironment {
         name,
         error: error.into(),
+        inherited: inherited.map(Into::into),
     }
 }
 
@@ -61,7 +64,12 @@ fn size_name(name: &str) -> String {
     format!("{name}_SIZE")
 }
 
-fn value(name: &str) -> Result<Option<String>> {
+/// Returns the name of the variable for an inherited descriptor (`inherit.rs`).
+pub(crate) fn fd_name(name: &str) -> String {
+    format!("{name}_FD")
+}
+
+pub(crate) fn value(name: &str) -> Result<Option<String>> {
     match env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),
@@ -69,7 +77,7 @@ fn value(name: &str) -> Result<Option<String>> {
     }
 }
 
-fn problem(name: &str, problem: &'static str) -> Error {
+pub(crate) fn problem(name: &str, problem: &'static str) -> Error {
     Error::Environment {
         name: name.to_string(),
         problem,

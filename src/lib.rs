@@ -24,6 +24,8 @@ extern crate std;
 mod backend;
 #[cfg(any(unix, windows))]
 mod backends;
+#[cfg(all(unix, feature = "std"))]
+mod descriptor;
 #[cfg_attr(
     not(any(target_os = "android", target_os = "linux")),
     allow(dead_code, reason = "only Linux searches processes")
@@ -38,6 +40,8 @@ mod heap;
     allow(dead_code, reason = "only backends reject ids")
 )]
 mod id;
+#[cfg(all(any(unix, windows), feature = "std"))]
+mod inherit;
 #[cfg(feature = "libafl")]
 mod libafl;
 #[cfg_attr(

@@ -6,6 +6,8 @@ use crate::id::ShMemId;
 use crate::memory::size::check_size;
 use crate::options::{OptionReport, ShMemOptions};
 use crate::segment::Segment;
+#[cfg(feature = "std")]
+use crate::sys::OwnedFd;
 use crate::traits::{ShMem, ShMemProvider};
 
 /// Creates and opens the segments of one backend.
@@ -133,6 +135,25 @@ impl<B: Backend> Provider<B> {
         self.map(handle, id, attach, report)
     }
 
+    /// Attaches by a descriptor, which `sys::received` has returned. `id` is the id of the segment, if it
+    /// is known.
+    #[cfg(feature = "std")]
+    pub(crate) fn adopt(
+        &self,
+        fd: OwnedFd,
+        id: Option<ShMemId>,
+        size: Option<usize>,
+    ) -> Result<Segment<B>> {
+        size.map_or(Ok(0), check_size)?;
+        let (handle, id) = self.backend.adopt(fd, id)?;
+        self.map(
+            handle,
+            id,
+            Attach::plain(size),
+            &mut OptionReport::default(),
+        )
+    }
+
     fn map(
         &self,
         handle: B::Handle,
@@ -174,6 +195,15 @@ impl<B: Backend> ShMemProvider for Provider<B> {
         let handle = self.backend.duplicate(handle)?;
         let attach = Attach::plain(Some(mapping.len()));
         self.map(handle, mapping.id, attach, &mut OptionReport::default())
+    }
+
+    #[cfg(feature = "std")]
+    fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem> {
+        crate::inherit::attach(
+            env_name,
+            |fd, id, size| self.adopt(fd, Some(id), size),
+            |id, size| self.attach(id, Attach::plain(size), &mut OptionReport::default()),
+        )
     }
 
     fn pre_fork(&mut self) -> Result<()> {

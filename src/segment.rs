@@ -6,10 +6,14 @@ use core::ops::{Deref, DerefMut};
 #[cfg(feature = "std")]
 use crate::backend::Exclusive;
 use crate::backend::{Backend, Cleanup, Created};
+#[cfg(feature = "std")]
+use crate::error::Result;
 use crate::id::ShMemId;
 use crate::memory::access::Access;
 use crate::memory::mapping::Mapping;
 use crate::process::Owner;
+#[cfg(feature = "std")]
+use crate::sys::BorrowedFd;
 use crate::traits::ShMem;
 
 /// How a segment came into this process, and so what dropping it does.
@@ -27,6 +31,7 @@ enum Ownership {
 ///
 /// Dropping it releases this process's hold. It dereferences to its bytes, under the contract of
 /// [`ShMem`](ShMem#the-contract-of-the-slice); [`ShMem::access`] has no such contract.
+#[must_use = "dropping a segment releases it: keep it until the other process has attached"]
 pub struct Segment<B: Backend> {
     mapping: Mapping,
     pub(crate) id: ShMemId,
@@ -83,6 +88,12 @@ impl<B: Backend> Segment<B> {
 
     pub(crate) fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// Returns the descriptor, unless the segment is released or its mechanism has none.
+    #[cfg(feature = "std")]
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.backend.descriptor(self.handle.as_ref()?)
     }
 
     /// Keeps the name when the segment is dropped.
@@ -167,6 +178,15 @@ unsafe impl<B: Backend> ShMem for Segment<B> {
 
     fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
         self.mapping.start_as()
+    }
+
+    #[cfg(feature = "std")]
+    fn inherit(&self, command: &mut std::process::Command, env_name: &str) -> Result<()> {
+        self.hand_over(command, env_name)?;
+        match self.descriptor() {
+            Some(fd) => crate::inherit::pass(fd, self.id, command, env_name),
+            None => Ok(()),
+        }
     }
 }
 

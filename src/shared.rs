@@ -54,8 +54,9 @@ pub struct RcShMemProvider<P: ShMemProvider> {
 }
 
 /// A segment of [`RcShMemProvider`].
+#[must_use = "dropping a segment releases it: keep it until the other process has attached"]
 pub struct RcShMem<P: ShMemProvider> {
-    segment: P::ShMem,
+    pub(crate) segment: P::ShMem,
     is_released: bool,
     shared: Arc<ForkLock<P>>,
 }
@@ -120,6 +121,11 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
         self.counted(cloned)
     }
 
+    fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem, Error> {
+        let attached = self.shared.lock()?.existing_from_env(env_name);
+        self.counted(attached)
+    }
+
     fn pre_fork(&mut self) -> Result<(), Error> {
         let mut provider = self.shared.lock()?;
         provider.pre_fork()?;
@@ -178,6 +184,10 @@ unsafe impl<P: ShMemProvider> ShMem for RcShMem<P> {
 
     fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
         self.segment.as_mut_ptr_of()
+    }
+
+    fn inherit(&self, command: &mut std::process::Command, env_name: &str) -> Result<(), Error> {
+        self.segment.inherit(command, env_name)
     }
 }
 

@@ -51,8 +51,9 @@ use crate::sharing::Shared;
 ///
 /// `deref`, `deref_mut` and `access` must return the same memory each time. Its address must be a multiple
 /// of 8. It must not be part of the value, and must stay valid, at the same address, until the value is
-/// dropped or borrowed mutably. `id` must not access it. Callers place structures with atomics in it and
-/// rely on that, and so does [`share`](Self::share).
+/// dropped or borrowed mutably. Callers place structures with atomics in it and rely on that, and so does
+/// [`share`](Self::share): `id`, `len`, `description`, `hand_over` and `inherit` must not read the bytes,
+/// so implement `len`, whose default creates a slice, if other processes write them.
 ///
 /// # Examples
 ///
@@ -67,20 +68,39 @@ use crate::sharing::Shared;
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
-    /// Returns the id that opens this segment in another process.
+    /// Returns the id that opens this segment in another process, as long as any process holds it.
+    ///
+    /// The id does not hold the segment. `provider.new_shmem(64)?.id()` drops the segment at the end of the
+    /// statement, and no compiler warning catches that: bind the segment to a variable. (A segment that is
+    /// not used at all, as in `provider.new_shmem(64)?;`, is an `unused_must_use`.)
+    ///
+    /// # Examples
+    ///
+    /// ```compile_fail
+    /// #![deny(unused_must_use)]
+    /// use shmem_providers::{ShMemProvider, StdShMemProvider};
+    ///
+    /// StdShMemProvider::new()?.new_shmem(64)?;
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    #[must_use]
     fn id(&self) -> ShMemId;
 
     /// Returns the size of the segment in bytes, without creating a reference to them.
+    #[must_use]
     fn len(&self) -> usize {
         (**self).len()
     }
 
     /// Returns `true` if the segment has no bytes, because it was released.
+    #[must_use]
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the id and the size, to send to a process that is to attach.
+    /// Returns the id and the size, to send to a process that is to attach. As the [`id`](Self::id), they do
+    /// not hold the segment.
+    #[must_use]
     fn description(&self) -> ShMemDescription {
         ShMemDescription {
             size: self.len(),
@@ -145,7 +165,7 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     /// `env_name` with `_SIZE` appended.
     ///
     /// The started program attaches with [`ShMemProvider::existing_from_env`]. Keep the segment until it
-    /// has attached: the command does not hold the segment.
+    /// has attached: the command does not hold the segment, unlike with [`inherit`](Self::inherit).
     ///
     /// # Errors
     ///
@@ -172,7 +192,58 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     #[cfg(feature = "std")]
     fn hand_over(&self, command: &mut std::process::Command, env_name: &str) -> Result<(), Error> {
         command.envs(crate::handover::variables(self.description(), env_name)?);
+        command.env_remove(crate::handover::fd_name(env_name));
         Ok(())
+    }
+
+    /// As [`hand_over`](Self::hand_over), and passes the descriptor of the segment to the program that
+    /// the command starts, and to no other.
+    ///
+    /// The started program attaches with [`ShMemProvider::existing_from_env`], as before. With the
+    /// descriptor it needs no `/proc`, no service and no name. So this also works if it is in another pid
+    /// namespace or container, if a sandbox hides this process from it, and if this process is not
+    /// dumpable. Programs between the two, such as `unshare` or `bwrap`, have to leave the descriptor
+    /// open. If one of them closes it, the started program attaches by the id.
+    ///
+    /// The variable `env_name` with `_FD` appended tells the number of the descriptor, and the device and
+    /// the inode of the segment. The started program takes the descriptor over if it is that of the
+    /// segment, once; what it starts itself does not inherit it. A program that does not attach keeps it
+    /// open, and passes it on to what it starts.
+    ///
+    /// # Lifetime
+    ///
+    /// The command holds the segment until the command is dropped, each program that it has started until
+    /// that ends or drops what it has attached to.
+    ///
+    /// # Errors
+    ///
+    /// As [`hand_over`](Self::hand_over), and [`Error::Os`] if this process has no descriptor left.
+    ///
+    /// # Platform notes
+    ///
+    /// Segments without a descriptor (System V, Windows, [`NopShMemProvider`](crate::NopShMemProvider)) are
+    /// only handed over. On Windows, a handle that can be inherited is inherited by every program that is
+    /// started at the same time, and stable Rust cannot limit that to one. Elsewhere, commands that pass a
+    /// descriptor are started by `fork` instead of `posix_spawn` or `vfork`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use std::process::Command;
+    /// use shmem_providers::{ShMem, ShMemProvider, StdShMemProvider};
+    ///
+    /// let mut command = Command::new("sh");
+    /// command.args(["-c", "test -e /proc/self/fd/${PICTURE_FD%%:*}"]);
+    /// StdShMemProvider::new()?.shmem_from_bytes(b"a picture")?.inherit(&mut command, "PICTURE")?;
+    /// // The command holds the segment now.
+    /// assert!(command.status()?.success());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[cfg(feature = "std")]
+    fn inherit(&self, command: &mut std::process::Command, env_name: &str) -> Result<(), Error> {
+        self.hand_over(command, env_name)
     }
 
     /// Puts the id and the size into the environment of this process, as the variables `env_name`
@@ -195,6 +266,8 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
             // SAFETY: the caller ensures that no other thread uses the environment.
             unsafe { std::env::set_var(name, value) };
         }
+        // SAFETY: as above.
+        unsafe { std::env::remove_var(crate::handover::fd_name(env_name)) };
         Ok(())
     }
 }
@@ -313,23 +386,27 @@ pub trait ShMemProvider: Clone + Default + Debug {
         }
     }
 
-    /// Attaches to the segment that [`hand_over`](ShMem::hand_over) or
+    /// Attaches to the segment that [`hand_over`](ShMem::hand_over), [`inherit`](ShMem::inherit) or
     /// [`write_to_env`](ShMem::write_to_env) put into the environment under this name.
     ///
-    /// Maps the whole segment if there is no variable for the size.
+    /// Maps the whole segment if there is no variable for the size. The providers of this crate take over
+    /// the descriptor that this program has inherited for the segment, if there is one, and otherwise
+    /// attach by the id, as they do for every further call. A descriptor that is anything but the segment
+    /// is left alone.
     ///
     /// # Errors
     ///
-    /// [`Error::Environment`] if the variable of the id is missing, or if one of the two cannot be
+    /// [`Error::Environment`] if the variable of the id is missing, or if it or that of the size cannot be
     /// parsed; otherwise [`Error::FromEnvironment`], which contains the error of
-    /// [`shmem_from_id_and_size`](Self::shmem_from_id_and_size).
+    /// [`shmem_from_id_and_size`](Self::shmem_from_id_and_size), and the reason why the descriptor could
+    /// not be used.
     #[cfg(feature = "std")]
     fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem, Error> {
         let attached = match crate::handover::read(env_name)? {
             (id, Some(size)) => self.shmem_from_id_and_size(id, size),
             (id, None) => self.shmem_from_id(id),
         };
-        attached.map_err(|error| crate::handover::named(env_name, error))
+        attached.map_err(|error| crate::handover::named(env_name, error, None))
     }
 
     /// Prepares a `fork()`. Call it before `fork()`, and [`post_fork`](Self::post_fork) after it on both

@@ -154,7 +154,7 @@ fn clone_ref(table: &mut Table<'_>, work: &str) -> Result {
     let segment = provider.new_shmem(SIZE)?;
     let held = open(&path_of_memfd(std::process::id(), segment.id().as_str())?)?;
     let ours = || {
-        black_box(provider.clone_ref(&segment)?);
+        let _ = black_box(provider.clone_ref(&segment)?);
         Ok(())
     };
     table.row(work, BATCH, ours, || raw::duplicate(&held));

@@ -9,7 +9,7 @@
 //! A region has no name, and Android's `SELinux` rules forbid opening descriptors of another
 //! process. So an id alone opens nothing: the service passes descriptors on.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::memfd::MemfdBackend;
 use crate::backend::{
@@ -118,6 +118,14 @@ impl Backend for AshmemBackend {
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
         Ok(())
+    }
+
+    fn descriptor<'a>(&self, handle: &'a OwnedFd) -> Option<BorrowedFd<'a>> {
+        Some(handle.as_fd())
+    }
+
+    fn adopt(&self, fd: OwnedFd, _known: Option<ShMemId>) -> Result<(OwnedFd, ShMemId)> {
+        Ok((fd, ShMemId::default()))
     }
 }
 

@@ -9,6 +9,7 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use super::memfd::MemfdBackend;
@@ -25,6 +26,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
+use crate::sys::procfs::object::is_memfd;
 
 /// Creates segments with the first mechanism that works in this process: memfd, or else System V,
 /// or else POSIX. It opens segments of all three.
@@ -170,6 +172,20 @@ impl Backend for AutoBackend {
 
     fn unlink(&self, handle: &Handle, id: &ShMemId) -> Result<()> {
         dispatch!(handle, unlink(id))
+    }
+
+    fn descriptor<'a>(&self, handle: &'a Handle) -> Option<BorrowedFd<'a>> {
+        dispatch!(handle, descriptor())
+    }
+
+    fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(Handle, ShMemId)> {
+        if is_memfd(fd.as_fd()) {
+            let (handle, id) = MemfdBackend.adopt(fd, known)?;
+            Ok((Handle::Memfd(handle), id))
+        } else {
+            let (handle, id) = PosixBackend.adopt(fd, known)?;
+            Ok((Handle::Posix(handle), id))
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! it. But FreeBSD has no `/proc` that opens descriptors of another process, so sharing one takes a
 //! service.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, MemfdFlags, SealFlags};
 
 use crate::backend::{
@@ -101,6 +101,14 @@ impl Backend for MemfdBackend {
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
         Ok(())
+    }
+
+    fn descriptor<'a>(&self, handle: &'a OwnedFd) -> Option<BorrowedFd<'a>> {
+        Some(handle.as_fd())
+    }
+
+    fn adopt(&self, fd: OwnedFd, _known: Option<ShMemId>) -> Result<(OwnedFd, ShMemId)> {
+        Ok((fd, ShMemId::default()))
     }
 }
 

@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use core::ops::Range;
 use std::path::{Path, PathBuf};
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{
     Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
@@ -89,6 +89,9 @@ pub struct ServedBackend<B> {
     client: Arc<Client>,
 }
 
+/// The form of ids.
+const FORM: &str = "the id of a served segment is `s` and 18 characters of base64url";
+
 impl<B: Backend<Handle = OwnedFd>> Provider<ServedBackend<B>> {
     /// Creates a provider that uses the service at this address, which is the path of a socket, and
     /// hosts the service if no other process does. It connects when it first has to. A relative
@@ -155,9 +158,7 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<ServedHandle> {
         match id.kind() {
             IdKind::Served => self.client.open(*id),
-            _ => {
-                Err(id.invalid("the id of a served segment is `s` and 18 characters of base64url"))
-            }
+            _ => Err(id.invalid(FORM)),
         }
     }
 
@@ -182,6 +183,24 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
 
     fn unlink(&self, _handle: &ServedHandle, _id: &ShMemId) -> Result<()> {
         Ok(())
+    }
+
+    fn descriptor<'a>(&self, handle: &'a ServedHandle) -> Option<BorrowedFd<'a>> {
+        Some(handle.as_fd())
+    }
+
+    fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(ServedHandle, ShMemId)> {
+        let (fd, _) = self.memory.adopt(fd, None)?;
+        // Checked before the service gets it.
+        let report = &mut OptionReport::default();
+        let size = self.memory.map(&fd, Attach::plain(None), report)?.len();
+        let handle = match known {
+            None => self.client.register(size, fd)?,
+            Some(id) if id.kind() == IdKind::Served => self.client.adopt(id, size, fd)?,
+            Some(id) => return Err(id.invalid(FORM)),
+        };
+        let id = handle.id();
+        Ok((handle, id))
     }
 }
 

@@ -13,6 +13,8 @@
 
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
+#[cfg(feature = "std")]
+use std::os::windows::io::{AsHandle, BorrowedHandle};
 
 use windows_sys::Win32::Foundation::{
     ERROR_ACCESS_DENIED, ERROR_ALREADY_EXISTS, ERROR_FILE_NOT_FOUND, ERROR_INVALID_HANDLE,
@@ -210,6 +212,22 @@ impl Backend for Win32Backend {
 
     fn unlink(&self, _handle: &OwnedHandle, _id: &ShMemId) -> Result<()> {
         Ok(())
+    }
+}
+
+/// A segment that was [released](crate::ShMemProvider::release_shmem) has no handle any more. Then this
+/// returns null, on which every call fails with `ERROR_INVALID_HANDLE`.
+///
+/// No other program inherits the handle. [`ShMem::inherit`](crate::ShMem::inherit) explains why.
+#[cfg(feature = "std")]
+impl AsHandle for Win32ShMem {
+    fn as_handle(&self) -> BorrowedHandle<'_> {
+        let raw = self
+            .handle
+            .as_ref()
+            .map_or(ptr::null_mut(), OwnedHandle::as_raw);
+        // SAFETY: the handle stays open as long as the segment is borrowed. Null is permitted.
+        unsafe { BorrowedHandle::borrow_raw(raw) }
     }
 }
 

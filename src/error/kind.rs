@@ -97,7 +97,7 @@ kinds! {
     Denied = 12, "denied", PermissionDenied;
     /// The segment belongs to another user.
     OtherUser = 13, "other_user", PermissionDenied;
-    /// The id leads to something that cannot be mapped safely.
+    /// The id or descriptor leads to something that cannot be mapped safely.
     Foreign = 14, "foreign", InvalidData;
     /// An access reaches beyond the end of the segment.
     OutOfBounds = 15, "out_of_bounds", InvalidInput;

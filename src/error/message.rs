@@ -78,7 +78,7 @@ impl fmt::Display for Error {
             Self::Foreign { found } => {
                 write!(
                     f,
-                    "the id leads to something that cannot be mapped safely: {found}"
+                    "the id or descriptor leads to something that cannot be mapped safely: {found}"
                 )
             }
             Self::OutOfBounds { offset, len, size } => {
@@ -108,8 +108,19 @@ impl fmt::Display for Error {
                 write!(f, "environment variable {name:?}: {problem}")
             }
             #[cfg(feature = "std")]
-            Self::FromEnvironment { name, error } => {
-                write!(f, "environment variable {name:?}: {error}")
+            Self::FromEnvironment {
+                name,
+                error,
+                inherited,
+            } => {
+                write!(
+                    f,
+                    "environment variable {name:?}: {error}{}",
+                    Dropped(error)
+                )?;
+                inherited
+                    .as_ref()
+                    .map_or(Ok(()), |error| write!(f, "; {error}"))
             }
             #[cfg(feature = "std")]
             Self::Service {
@@ -159,6 +170,30 @@ fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
              created in another session"
         ),
         _ => write!(f, "no process of this user holds segment {escaped}"),
+    }
+}
+
+/// The likely reason why a segment that was handed over is not found: the other process dropped it, as
+/// a temporary for example.
+#[cfg(feature = "std")]
+struct Dropped<'a>(&'a Error);
+
+#[cfg(feature = "std")]
+impl fmt::Display for Dropped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.0 {
+            Error::Gone { id } if matches!(id.kind(), IdKind::Memfd(_)) => {
+                "; the process that handed it over no longer holds it: keep the segment until the \
+                 child has attached"
+            }
+            // It may also be out of reach.
+            error if error.is_not_found() => {
+                ". If the process that handed it over no longer holds it: keep the segment until the \
+                 child has attached"
+            }
+            _ => "",
+        };
+        f.write_str(reason)
     }
 }
 

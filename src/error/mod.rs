@@ -103,7 +103,7 @@ pub enum Error {
         /// The user id of the owner, if the operating system reports it.
         owner: Option<u32>,
     },
-    /// The id leads to something that cannot be mapped safely.
+    /// The id or descriptor leads to something that cannot be mapped safely.
     Foreign {
         /// What it is, or what it lacks.
         found: &'static str,
@@ -147,6 +147,9 @@ pub enum Error {
         name: alloc::string::String,
         /// The reason.
         error: alloc::boxed::Box<Self>,
+        /// Why the descriptor that was [inherited](crate::ShMem::inherit) could not be used instead,
+        /// if the environment names one.
+        inherited: Option<alloc::boxed::Box<Self>>,
     },
     /// The service, or its address, is unusable.
     #[cfg(feature = "std")]

@@ -3,7 +3,8 @@
 //! A dropped segment is zeroed and handed out again if it is certain that no other process has it.
 //! A process that received the id has opened the file, which the kernel reports (see [`Exclusive`]
 //! and `sys/linux/lease.rs`). A forked child has inherited the segment, which the kernel reports
-//! too (see [`ForkWitness`]). This crate passes a segment on in no other way. For System V segments
+//! too (see [`ForkWitness`]). A segment that was passed on in another way, by
+//! [`inherit`](crate::ShMem::inherit), is not reused. For System V segments
 //! the kernel counts the attached processes. If the answer is not certain, a new segment is
 //! created.
 
@@ -249,6 +250,11 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
             .provider
             .clone()
             .shmem_from_id_and_size(id, size)?;
+        Ok(self.pooled(segment, false))
+    }
+
+    fn existing_from_env(&mut self, env_name: &str) -> Result<PooledShMem<B>, Error> {
+        let segment = self.shared.provider.clone().existing_from_env(env_name)?;
         Ok(self.pooled(segment, false))
     }
 

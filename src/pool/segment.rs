@@ -3,8 +3,11 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::process::Command;
 
 use crate::backend::{Exclusive, Sparse};
+use crate::error::Result;
 use crate::id::ShMemId;
 use crate::memory::access::Access;
 use crate::pool::Shared;
@@ -12,10 +15,12 @@ use crate::segment::Segment;
 use crate::traits::ShMem;
 
 /// A segment of a [`ShMemPool`](crate::ShMemPool).
+#[must_use = "dropping a segment releases it: keep it until the other process has attached"]
 pub struct PooledShMem<B: Exclusive + Sparse> {
     segment: Segment<B>,
-    /// Whether this process created the segment through the pool, so that it can be reused.
-    is_reusable: bool,
+    /// Whether this process created the segment through the pool, and passed its descriptor to no other
+    /// one, so that it can be reused.
+    is_reusable: AtomicBool,
     shared: Arc<Shared<B>>,
 }
 
@@ -23,7 +28,7 @@ impl<B: Exclusive + Sparse> PooledShMem<B> {
     pub(super) fn new(segment: Segment<B>, is_reusable: bool, shared: &Arc<Shared<B>>) -> Self {
         Self {
             segment,
-            is_reusable,
+            is_reusable: AtomicBool::new(is_reusable),
             shared: Arc::clone(shared),
         }
     }
@@ -31,7 +36,7 @@ impl<B: Exclusive + Sparse> PooledShMem<B> {
     /// Returns the segment to the pool.
     pub(super) fn release(&mut self) {
         let segment = self.segment.take();
-        if !self.is_reusable || !segment.supports_exclusive() {
+        if !*self.is_reusable.get_mut() || !segment.supports_exclusive() {
             return;
         }
         self.shared
@@ -66,6 +71,13 @@ unsafe impl<B: Exclusive + Sparse> ShMem for PooledShMem<B> {
 
     fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
         self.segment.as_mut_ptr_of()
+    }
+
+    /// The segment is not reused afterwards: the kernel does not report holders of a descriptor that was
+    /// passed on.
+    fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()> {
+        self.is_reusable.store(false, Relaxed);
+        self.segment.inherit(command, env_name)
     }
 }
 

@@ -8,6 +8,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU8;
+#[cfg(feature = "std")]
+use std::process::Command;
 
 pub use self::reference::SharedRef;
 pub use self::typed::Typed;
@@ -79,11 +81,27 @@ impl<S: ShMem> Inner<S> {
 /// What a [`SharedRef`] keeps alive: a segment of any type.
 trait Holder: Send + Sync {
     fn description(&self) -> ShMemDescription;
+
+    #[cfg(feature = "std")]
+    fn hand_over(&self, command: &mut Command, env_name: &str) -> Result<()>;
+
+    #[cfg(feature = "std")]
+    fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()>;
 }
 
 impl<S: ShMem + Send + Sync> Holder for Inner<S> {
     fn description(&self) -> ShMemDescription {
         describe(self)
+    }
+
+    #[cfg(feature = "std")]
+    fn hand_over(&self, command: &mut Command, env_name: &str) -> Result<()> {
+        self.segment.hand_over(command, env_name)
+    }
+
+    #[cfg(feature = "std")]
+    fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()> {
+        self.segment.inherit(command, env_name)
     }
 }
 
@@ -171,9 +189,19 @@ impl<S: ShMem> Shared<S> {
     ///
     /// As [`ShMem::hand_over`].
     #[cfg(feature = "std")]
-    pub fn hand_over(&self, command: &mut std::process::Command, env_name: &str) -> Result<()> {
-        command.envs(crate::handover::variables(self.description(), env_name)?);
-        Ok(())
+    pub fn hand_over(&self, command: &mut Command, env_name: &str) -> Result<()> {
+        self.inner.segment.hand_over(command, env_name)
+    }
+
+    /// As [`hand_over`](Self::hand_over), and passes the descriptor to the program: see
+    /// [`ShMem::inherit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ShMem::inherit`].
+    #[cfg(feature = "std")]
+    pub fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()> {
+        self.inner.segment.inherit(command, env_name)
     }
 
     /// Returns the segment, whose bytes are a slice again.

@@ -52,6 +52,12 @@ impl<T: ?Sized> SharedRef<T> {
         Self { value, holder }
     }
 
+    /// Returns what keeps the segment mapped.
+    #[cfg(feature = "std")]
+    pub(super) fn holder(&self) -> &dyn Holder {
+        &*self.holder
+    }
+
     /// Returns a reference to a part of the value, such as a field.
     ///
     /// # Examples

@@ -210,8 +210,18 @@ impl<T> Typed<T> {
     /// As [`ShMem::hand_over`].
     #[cfg(feature = "std")]
     pub fn hand_over(&self, command: &mut std::process::Command, env_name: &str) -> Result<()> {
-        command.envs(crate::handover::variables(self.description(), env_name)?);
-        Ok(())
+        self.value.holder().hand_over(command, env_name)
+    }
+
+    /// As [`hand_over`](Self::hand_over), and passes the descriptor to the program: see
+    /// [`ShMem::inherit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ShMem::inherit`].
+    #[cfg(feature = "std")]
+    pub fn inherit(&self, command: &mut std::process::Command, env_name: &str) -> Result<()> {
+        self.value.holder().inherit(command, env_name)
     }
 
     /// Returns a reference to the value without the other abilities of this type.

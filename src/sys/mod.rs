@@ -8,6 +8,8 @@
 pub(crate) mod futex_fallback;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod linux;
+#[cfg(feature = "std")]
+mod passed;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -17,6 +19,8 @@ mod windows;
 pub(crate) use self::futex_fallback as futex;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::linux::*;
+#[cfg(feature = "std")]
+pub(crate) use self::passed::{Passed, Unclaimed};
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::random_u64 as nonce;
 #[cfg(unix)]

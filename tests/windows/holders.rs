@@ -1,5 +1,6 @@
 //! Hand-over, and how long segments live.
 
+use std::os::windows::io::{AsHandle, AsRawHandle};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +21,33 @@ pub(crate) fn a_command_hands_over_id_and_size() -> Outcome {
     assert_eq!(peer.ask("get 4999")?, "42");
     peer.ask("put 0 7")?;
     assert_eq!(segment[0], 7);
+    Ok(())
+}
+
+/// No handle is inherited, so the id has to do.
+pub(crate) fn inherit_hands_over() -> Outcome {
+    let mut segment = StdShMemProvider::new()?.new_shmem(5000)?;
+    segment[4999] = 42;
+    let mut command = Peer::command();
+    segment.inherit(&mut command, NAME)?;
+    let mut peer = Peer::started(&mut command);
+    assert_eq!(peer.ask(format!("env {NAME}"))?, "5000");
+    assert_eq!(peer.ask("get 4999")?, "42");
+    Ok(())
+}
+
+pub(crate) fn a_handle_holds_the_section() -> Outcome {
+    let mut provider = StdShMemProvider::new()?;
+    let segment = provider.shmem_from_bytes(b"a picture")?;
+    let id = segment.id();
+    let handle = segment.as_handle().try_clone_to_owned()?;
+    drop(segment);
+    let mut opened = provider.shmem_from_id(id)?;
+    assert_eq!(opened[..9], *b"a picture");
+    provider.release_shmem(&mut opened);
+    assert!(opened.as_handle().as_raw_handle().is_null());
+    drop(handle);
+    assert_eq!(provider.shmem_from_id(id).err(), Some(Error::Gone { id }));
     Ok(())
 }
 

@@ -20,6 +20,8 @@ fn main() {
     let trials = testkit::trials! {
         holders: [
             a_command_hands_over_id_and_size,
+            inherit_hands_over,
+            a_handle_holds_the_section,
             without_a_size_whole_pages_are_attached,
             malformed_variables_are_errors,
             handles_are_not_inherited,

@@ -1,6 +1,8 @@
 //! Opens a memfd by its id: through the descriptor of its creator, or else of any other holder.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fs::{CWD, readlinkat_raw};
+use rustix::path::DecInt;
 
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
@@ -8,7 +10,8 @@ use crate::id::kind::MemfdLocator;
 use crate::sys::procfs::object::Wanted;
 use crate::sys::procfs::own_pid;
 use crate::sys::procfs::processes::{Clock, Look, look_at, look_through, search};
-use crate::sys::{self, failed};
+use crate::sys::{self, failed, identity};
+use crate::util::base64;
 use crate::util::fixed_str::FixedStr;
 
 /// Opens the segment through the descriptor of its creator or of any other holder: a file that has
@@ -19,8 +22,7 @@ pub(super) fn open(
     is_genuine: &dyn Fn(&OwnedFd) -> bool,
 ) -> Result<OwnedFd> {
     let refused = |errno| failed("open", errno, Subject::Id(*id));
-    let name = name(locator);
-    let link = FixedStr::<64>::joined(&[b"/memfd:", name.as_bytes(), b" (deleted)"]);
+    let link = link(locator);
     let wanted = Wanted {
         user: sys::user::check_user()?,
         link: link.as_bytes(),
@@ -69,6 +71,27 @@ pub(super) fn open(
             Error::NotFound { id: *id, search }
         })),
     }
+}
+
+/// Returns an id that opens an existing memfd through this descriptor, or `None` if its name does not
+/// have the form of [`name`], or cannot be read.
+pub(super) fn id_of(fd: &OwnedFd) -> Option<ShMemId> {
+    let own = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", DecInt::from_fd(fd).as_bytes()]);
+    let mut buffer = [0; 64];
+    let len = readlinkat_raw(CWD, own.as_bytes(), &mut buffer).ok()?;
+    let found = buffer.get(..len)?;
+    let rest = found.strip_prefix(b"/memfd:shmem-")?;
+    let digits = core::str::from_utf8(rest.strip_suffix(b" (deleted)")?).ok()?;
+    let number = u32::try_from(fd.as_raw_fd()).ok();
+    let hint = identity::visible_pid().zip(number);
+    let locator = MemfdLocator::new(hint, base64::number(digits)?);
+    // The same number can be spelled with more or fewer digits.
+    (found == link(locator).as_bytes()).then(|| locator.id())
+}
+
+/// Returns the text of links to the memfd in `/proc`.
+fn link(locator: MemfdLocator) -> FixedStr<64> {
+    FixedStr::joined(&[b"/memfd:", name(locator).as_bytes(), b" (deleted)"])
 }
 
 /// Returns the name of the memfd.

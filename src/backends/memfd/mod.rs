@@ -19,12 +19,12 @@ mod sealed;
 use core::cell::Cell;
 use core::ops::Range;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
-    Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, NOT_THE_ONE,
+    Request, Snapshots, Sparse,
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
@@ -186,6 +186,23 @@ impl Backend for MemfdBackend {
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {
         Ok(())
+    }
+
+    fn descriptor<'a>(&self, handle: &'a OwnedFd) -> Option<BorrowedFd<'a>> {
+        Some(handle.as_fd())
+    }
+
+    fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(OwnedFd, ShMemId)> {
+        let nonce = |id: &ShMemId| match id.kind() {
+            IdKind::Memfd(locator) => Some(locator.nonce()),
+            _ => None,
+        };
+        let known = known.filter(|id| nonce(id).is_some());
+        let found = locator::id_of(&fd);
+        match (known, found) {
+            (Some(known), Some(found)) if nonce(&known) != nonce(&found) => Err(NOT_THE_ONE),
+            (known, found) => Ok((fd, known.or(found).unwrap_or_default())),
+        }
     }
 }
 

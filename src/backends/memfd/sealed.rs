@@ -89,9 +89,14 @@ pub(super) fn check(fd: &OwnedFd) -> Result<(FileInfo, SealFlags)> {
     // EINVAL for everything but a file in memory.
     let seals = match fs::fcntl_get_seals(fd) {
         Ok(seals) if seals.contains(NEEDED) => seals,
-        _ => {
+        Ok(_) => {
             return Err(Error::Foreign {
                 found: "it is not sealed against shrinking",
+            });
+        }
+        Err(_) => {
+            return Err(Error::Foreign {
+                found: "it is not a file in memory",
             });
         }
     };

@@ -17,15 +17,17 @@ mod names;
 
 use core::ops::Range;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{
-    Attach, Backend, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Created, Exclusive, Expected, Lifecycle, NOT_THE_ONE, Request, Snapshots,
+    Sparse,
 };
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
@@ -276,6 +278,18 @@ impl Backend for PosixBackend {
 
     fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {
         shm_names::unlink_own(handle, names::name(id)?, id)
+    }
+
+    fn descriptor<'a>(&self, handle: &'a OwnedFd) -> Option<BorrowedFd<'a>> {
+        Some(handle.as_fd())
+    }
+
+    fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(OwnedFd, ShMemId)> {
+        let named = shm_names::adopt(&fd)?;
+        match known.filter(|id| id.kind() == IdKind::Posix) {
+            Some(known) if !named.is_empty() && named != known => Err(NOT_THE_ONE),
+            known => Ok((fd, known.unwrap_or(named))),
+        }
     }
 }
 

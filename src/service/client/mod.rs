@@ -122,6 +122,30 @@ impl Client {
         }
     }
 
+    /// Takes over the descriptor of a segment that another process has registered. Registers this
+    /// process as a holder if the service can be reached; the segment can be used in any case.
+    pub(crate) fn adopt(
+        self: &Arc<Self>,
+        id: ShMemId,
+        size: usize,
+        fd: OwnedFd,
+    ) -> Result<ServedHandle> {
+        let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
+        let size = size.ok_or(Error::InvalidSize { size: 0 })?;
+        let start = Instant::now();
+        let mut state = self.shared.state()?;
+        let deadline = self.shared.deadline(&state, start)?;
+        // Connected first: the monitor would try again and again where there can be no service.
+        let is_connected = self.shared.ensure_connected(&mut state, deadline).is_ok();
+        if !is_connected {
+            return Ok(self.hold(&mut state, id, size, fd));
+        }
+        let handle = self.retain(&mut state, id, size, fd);
+        state.unregistered.push(id);
+        let _ = self.shared.ensure_connected(&mut state, deadline);
+        Ok(handle)
+    }
+
     /// Creates another handle of the same segment.
     pub(crate) fn duplicate(self: &Arc<Self>, handle: &ServedHandle) -> Result<ServedHandle> {
         if let Some(segment) = self.shared.state()?.held.get_mut(&handle.id) {
@@ -143,6 +167,19 @@ impl Client {
         size: NonZeroU64,
         fd: OwnedFd,
     ) -> ServedHandle {
+        let handle = self.hold(state, id, size, fd);
+        self.shared.start_monitor(state);
+        handle
+    }
+
+    /// Creates a handle of a segment that this process holds now.
+    fn hold(
+        self: &Arc<Self>,
+        state: &mut State,
+        id: ShMemId,
+        size: NonZeroU64,
+        fd: OwnedFd,
+    ) -> ServedHandle {
         let fd = Arc::new(fd);
         let segment = state.held.entry(id).or_insert_with(|| HeldSegment {
             size,
@@ -150,7 +187,6 @@ impl Client {
             handles: 0,
         });
         segment.handles += 1;
-        self.shared.start_monitor(state);
         ServedHandle {
             id,
             size,
@@ -338,6 +374,12 @@ impl ServedHandle {
     /// Returns the descriptor.
     pub(crate) fn fd(&self) -> &OwnedFd {
         &self.fd
+    }
+}
+
+impl AsFd for ServedHandle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

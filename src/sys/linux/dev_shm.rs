@@ -36,6 +36,8 @@ use rustix::path::DecInt;
 
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
+use crate::id::kind::IdKind;
+use crate::sys::procfs::object::is_memfd;
 use crate::sys::{above_stdio_quietly, check_owner, failed, failed_for, limits};
 use crate::util::fixed_str::FixedStr;
 
@@ -123,6 +125,46 @@ pub(crate) fn open(name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
         rustix::thread::sched_yield();
     }
     Err(Error::Gone { id: *id })
+}
+
+/// Checks that a descriptor from another process is that of a segment of this user, and takes the lock
+/// that every holder has. Returns the id that opens the segment, or the empty id if it has no name
+/// here any more.
+pub(crate) fn adopt(fd: &OwnedFd) -> Result<ShMemId> {
+    // The kernel answers this without asking a file system, and only for files in memory.
+    if fs::fcntl_get_seals(fd).is_err() {
+        return Err(Error::Foreign {
+            found: "it is not a file in memory",
+        });
+    }
+    let stat = fs::fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
+    check_owner(stat.st_uid)?;
+    if is_memfd(fd.as_fd()) {
+        return Err(Error::Foreign {
+            found: "it is a memfd, not a POSIX segment",
+        });
+    }
+    check_access(&stat)?;
+    let id = id_of(fd, &stat).unwrap_or_default();
+    match lock(fd, FlockOperation::NonBlockingLockShared) {
+        Lock::Refused => Err(Error::Gone { id }),
+        Lock::Taken | Lock::Missing => Ok(id),
+    }
+}
+
+/// Returns the name of an open file, if it still has one in `/dev/shm`.
+fn id_of(fd: &OwnedFd, stat: &Stat) -> Option<ShMemId> {
+    let own = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", DecInt::from_fd(fd).as_bytes()]);
+    let mut link = [0; 64];
+    let len = fs::readlinkat_raw(CWD, own.as_bytes(), &mut link).ok()?;
+    let text = core::str::from_utf8(link.get(..len)?).ok()?;
+    let id = ShMemId::from_string(text.strip_prefix(DIRECTORY)?);
+    if id.kind() != IdKind::Posix {
+        return None;
+    }
+    let name = CStr::from_bytes_until_nul(id.as_array()).ok()?;
+    let found = find(name, &id).ok()?;
+    is_same(&found.stat, stat).then_some(id)
 }
 
 /// Removes the name if it refers to the open object.

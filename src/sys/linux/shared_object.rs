@@ -1,6 +1,6 @@
 //! Recognising objects in memory: by their seals, or as ashmem.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::AsFd;
 use rustix::fs::fcntl_get_seals;
 
 use super::ashmem;
@@ -13,8 +13,8 @@ impl SharedObject {
     /// `fcntl(2)`). Nothing else is examined: the kernel would forward the question about a file of
     /// a file system in user space to the program that serves it, which could block for as long as
     /// it likes.
-    pub(crate) fn from_fd(fd: &OwnedFd) -> Option<Self> {
-        if fcntl_get_seals(fd).is_ok() {
+    pub(crate) fn from_fd(fd: impl AsFd) -> Option<Self> {
+        if fcntl_get_seals(&fd).is_ok() {
             Self::from_stat(fd)
         } else {
             // The device does not report which region it is.

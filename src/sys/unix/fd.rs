@@ -101,7 +101,7 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, len: usize) {
 }
 
 /// The lowest descriptor number that does not belong to a standard stream.
-const ABOVE_STDIO: RawFd = 3;
+pub(in crate::sys) const ABOVE_STDIO: RawFd = 3;
 
 /// Moves a new descriptor to a number above those of the standard streams, if it is not there
 /// already.
@@ -126,8 +126,28 @@ fn duplication_failed(errno: Errno) -> Error {
     failed("fcntl(F_DUPFD_CLOEXEC)", errno, Subject::Nothing)
 }
 
+/// Checks that a descriptor from another process can be mapped for writing, and makes it
+/// close-on-exec, with a number above those of the standard streams.
+#[cfg(feature = "std")]
+pub(crate) fn received(fd: OwnedFd) -> Result<OwnedFd> {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    use rustix::io::{FdFlags, fcntl_setfd};
+
+    let refused = |call| move |errno| failed(call, errno, Subject::Nothing);
+    let flags = fcntl_getfl(&fd).map_err(refused("fcntl(F_GETFL)"))?;
+    if flags & OFlags::ACCMODE != OFlags::RDWR {
+        return Err(Error::Foreign {
+            found: "the descriptor is not open for both reading and writing: pass one that was \
+                    opened with O_RDWR",
+        });
+    }
+    let fd = above_stdio(fd)?;
+    fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(refused("fcntl(F_SETFD)"))?;
+    Ok(fd)
+}
+
 /// Creates another descriptor of the same open file, close-on-exec.
-pub(crate) fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn duplicate(fd: impl AsFd) -> Result<OwnedFd> {
     io::fcntl_dupfd_cloexec(fd, ABOVE_STDIO).map_err(duplication_failed)
 }
 

@@ -20,6 +20,8 @@ mod failed;
 mod fallback;
 pub(in crate::sys) mod fd;
 mod generation;
+#[cfg(feature = "std")]
+pub(crate) mod inherit;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 mod other;
 #[cfg(feature = "std")]
@@ -41,6 +43,8 @@ pub(crate) mod thread;
 pub(crate) mod trust;
 pub(crate) mod user;
 
+pub(crate) use rustix::fd::{BorrowedFd, OwnedFd};
+
 #[cfg(not(target_os = "haiku"))]
 pub(crate) use self::errno::last_errno;
 pub(crate) use self::failed::{failed, failed_for};
@@ -49,11 +53,11 @@ pub(crate) use self::failed::{failed, failed_for};
     shmem_apple_rules
 ))]
 pub(crate) use self::fallback::*;
-#[cfg(feature = "std")]
-pub(crate) use self::fd::duplicate_quietly;
 pub(crate) use self::fd::{
     FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, write_at,
 };
+#[cfg(feature = "std")]
+pub(crate) use self::fd::{duplicate_quietly, received};
 pub(crate) use self::generation::generation;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::other::*;

@@ -1,6 +1,6 @@
 //! [`SharedObject`]: which object in memory a received descriptor refers to.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::AsFd;
 
 /// Identifies an object in memory, and tells its size. `sys::linux` and the portable fallback each
 /// implement `behind` and `may_have`.
@@ -14,7 +14,7 @@ pub(crate) struct SharedObject {
 
 impl SharedObject {
     /// Returns what `fstat` reports about the object.
-    pub(in crate::sys) fn from_stat(fd: &OwnedFd) -> Option<Self> {
+    pub(in crate::sys) fn from_stat(fd: impl AsFd) -> Option<Self> {
         let stat = rustix::fs::fstat(fd).ok()?;
         #[allow(
             clippy::useless_conversion,

@@ -2,6 +2,8 @@
 #![allow(unsafe_code)]
 
 mod handle;
+#[cfg(feature = "std")]
+pub(crate) mod inherit;
 mod limits;
 mod owner;
 
@@ -11,6 +13,13 @@ use windows_sys::Win32::System::Threading::GetCurrentProcessId;
 pub(crate) use self::handle::OwnedHandle;
 pub(crate) use self::owner::is_ours;
 use crate::error::{Error, Subject};
+
+/// A descriptor, of which Windows has none.
+#[derive(Debug)]
+pub enum OwnedFd {}
+
+/// A borrowed descriptor.
+pub(crate) type BorrowedFd<'a> = &'a OwnedFd;
 
 /// Returns a number that differs between a process and its copies. Windows has no `fork()`, but its
 /// native API can copy a process, and the process id costs nothing to read.

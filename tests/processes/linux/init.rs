@@ -206,7 +206,7 @@ fn served(address: &Path, announced: bool) -> Answer {
         )?;
         thread::sleep(Duration::from_millis(10));
     }
-    provider.new_shmem(10)?;
+    let _ = provider.new_shmem(10)?;
     Ok(String::new())
 }
 
@@ -250,7 +250,7 @@ fn lock() -> Answer {
     in_child(
         || Ok(()),
         || {
-            theirs.new_shmem(1)?;
+            let _ = theirs.new_shmem(1)?;
             Ok(String::new())
         },
     )

@@ -1,9 +1,13 @@
 //! The tests of this program.
 
 mod calls;
+mod descriptors;
 mod fork;
 mod handover;
 mod hostile;
+mod hostile_fds;
+mod inherit;
+mod inherit_env;
 mod init;
 mod kill;
 mod limits;
@@ -33,6 +37,43 @@ pub(crate) fn main() {
             malformed_variables_are_errors,
             invalid_variable_names_are_errors,
             descriptors_are_not_inherited,
+        ]
+        descriptors: [
+            a_descriptor_goes_through_a_socket,
+            another_crate_maps_a_descriptor,
+            a_descriptor_given_away_holds_the_segment,
+            released_and_system_v_segments_have_no_descriptor,
+            a_memfd_of_another_program_has_the_empty_id,
+            a_posix_descriptor_takes_the_lock_of_a_holder,
+            a_posix_descriptor_without_a_name_has_the_empty_id,
+            a_descriptor_is_registered_with_the_service,
+        ]
+        hostile_fds: [
+            hostile_descriptors_are_refused_and_closed,
+            memory_of_another_user_is_refused,
+            a_received_descriptor_is_not_inherited,
+            a_received_descriptor_has_no_number_of_a_standard_stream,
+        ]
+        inherit: [
+            a_program_inherits_the_segment,
+            system_v_segments_are_handed_over,
+            no_other_program_inherits_it,
+            a_command_holds_the_segment,
+            it_works_in_another_pid_namespace,
+            it_works_where_the_id_means_nothing,
+            it_works_for_undumpable_parents,
+            the_child_outlives_a_killed_parent,
+            a_pool_does_not_reuse_it,
+            a_served_segment_needs_no_service,
+        ]
+        inherit_env: [
+            forged_numbers_are_left_alone,
+            a_number_is_taken_over_at_the_first_call_or_never,
+            a_later_hand_over_replaces_it,
+            the_second_call_uses_the_id,
+            threads_attach_at_the_same_time,
+            the_error_names_both_reasons,
+            a_segment_that_was_dropped_too_early_is_an_error_that_says_so,
         ]
         kill: [
             ids_outlive_their_creator,

@@ -14,6 +14,7 @@
 //! methods.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::error::Error;
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
@@ -26,7 +27,9 @@ use shmem_providers::{
     Mechanism, MmapShMem, ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider,
 };
 
-use super::{fork, hostile, init, limits, lookup, posix, sharing, stdio, sysv};
+use super::{
+    descriptors, fork, hostile, inherit, init, limits, lookup, posix, sharing, stdio, sysv,
+};
 pub(crate) use testkit::peer::{
     Peer, answer, can_start_by, make_public_program, public_program, remove_public_program,
 };
@@ -163,6 +166,7 @@ pub(crate) fn serve() {
         segments: Vec::new(),
         named: Vec::new(),
         decoy: None,
+        others: Vec::new(),
         woken: Arc::default(),
     };
     if !state.serve() {
@@ -185,6 +189,8 @@ pub(crate) struct State {
     pub(crate) named: Vec<MmapShMem>,
     /// What a hostile peer has put in the place of a segment.
     pub(crate) decoy: Option<OwnedFd>,
+    /// Segments of other providers.
+    pub(crate) others: Vec<Box<dyn Any + Send>>,
     /// Set when another process has opened the FIFO of `forged-fifo`.
     pub(crate) woken: Arc<AtomicBool>,
 }
@@ -203,7 +209,7 @@ impl State {
         false
     }
 
-    fn execute(&mut self, command: &[&str]) -> Answer {
+    pub(crate) fn execute(&mut self, command: &[&str]) -> Answer {
         match *command {
             ["make", mechanism, size] => self.make(mechanism, size.parse()?),
             ["open", id] => {
@@ -278,6 +284,8 @@ impl State {
             ["fork", what] => fork::execute(self, what),
             ["init", ref words @ ..] => init::execute(self, words),
             ["daemon", ref words @ ..] => stdio::execute(words),
+            ["fd", ref words @ ..] => descriptors::execute(self, words),
+            ["inherit", ref words @ ..] => inherit::execute(self, words),
             ["become", what, id] => hostile::replace_segment(self, what, id),
             ["next-shmid", number] => {
                 fs::write("/proc/sys/kernel/shm_next_id", number)?;
@@ -302,7 +310,7 @@ impl State {
         Ok(size)
     }
 
-    fn newest(&mut self) -> Result<&mut StdShMem, &'static str> {
+    pub(crate) fn newest(&mut self) -> Result<&mut StdShMem, &'static str> {
         self.segments.last_mut().ok_or("no segment")
     }
 
@@ -313,7 +321,7 @@ impl State {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the result of a command")]
-fn done() -> Answer {
+pub(crate) fn done() -> Answer {
     Ok(String::new())
 }
 

@@ -137,7 +137,7 @@ pub(crate) fn files_that_others_may_write_are_refused() -> Outcome {
     requires_posix()?;
     let mut provider = StdShMemProvider::new()?;
     let file = File::new(&format!("open-{}", process::id()), 0o600)?;
-    provider.shmem_from_id(file.id())?;
+    let _ = provider.shmem_from_id(file.id())?;
     for mode in [0o666, 0o620, 0o602, 0o1622] {
         fs::set_permissions(&file.0, Permissions::from_mode(mode))?;
         let error = provider
@@ -149,7 +149,7 @@ pub(crate) fn files_that_others_may_write_are_refused() -> Outcome {
         );
     }
     fs::set_permissions(&file.0, Permissions::from_mode(0o644))?;
-    provider.shmem_from_id(file.id())?;
+    let _ = provider.shmem_from_id(file.id())?;
 
     // A second name of a file elsewhere.
     let second = File(PathBuf::from(format!("/dev/shm/second-{}", process::id())));
@@ -157,7 +157,7 @@ pub(crate) fn files_that_others_may_write_are_refused() -> Outcome {
     let error = provider.shmem_from_id(second.id()).expect_err("two names");
     assert!(matches!(error, Error::Foreign { .. }), "{error:?}");
     drop(second);
-    provider.shmem_from_id(file.id())?;
+    let _ = provider.shmem_from_id(file.id())?;
     Ok(())
 }
 

@@ -129,7 +129,7 @@ pub(crate) fn relative_address_does_not_follow_the_working_directory() -> Outcom
         client.change_directory(elsewhere.path())?;
         let id = client.make(100)?;
         assert_eq!(client.address()?, address.display().to_string());
-        Provider::at(&address).shmem_from_id(shmem_providers::ShMemId::from_string(&id))?;
+        let _ = Provider::at(&address).shmem_from_id(shmem_providers::ShMemId::from_string(&id))?;
         host.stop_serving()?;
         // The client is the host now, and removes the files in the end.
         client.try_open(&id)?;

@@ -56,7 +56,7 @@ pub(crate) fn address_in_the_environment_is_used() -> Outcome {
     );
     let id = a.make(100)?;
     b.open(&id)?;
-    Provider::at(&dir.address).shmem_from_id(shmem_providers::ShMemId::from_string(&id))?;
+    let _ = Provider::at(&dir.address).shmem_from_id(shmem_providers::ShMemId::from_string(&id))?;
     drop((a, b));
     service.stop();
     dir.assert_nothing_left();

@@ -355,7 +355,7 @@ where
             move || -> Result<(), shmem_providers::Error> {
                 while !stop.load(Relaxed) {
                     let made = provider.new_shmem(64)?;
-                    provider.clone_ref(&made)?;
+                    let _ = provider.clone_ref(&made)?;
                 }
                 Ok(())
             }

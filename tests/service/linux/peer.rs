@@ -177,7 +177,7 @@ impl State {
                 return Ok(size.to_string());
             }
             ["try", id] => {
-                self.provider.shmem_from_id(ShMemId::from_string(id))?;
+                let _ = self.provider.shmem_from_id(ShMemId::from_string(id))?;
             }
             ["put", offset, byte] => self
                 .newest()?

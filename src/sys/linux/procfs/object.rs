@@ -77,6 +77,16 @@ fn is_memory(object: BorrowedFd<'_>) -> bool {
     }
 }
 
+/// Returns `true` if a descriptor refers to a memfd, be it sealed or not, and `false` also if that is
+/// not known. Sends no request to the file system of the file.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_memfd(fd: BorrowedFd<'_>) -> bool {
+    match device(fd) {
+        None | Some(0) => false,
+        Some(device) => device == memfd_device() || huge_devices().contains(&device),
+    }
+}
+
 /// The types of file systems in memory (`statfs(2)`).
 const TMPFS: u32 = 0x0102_1994;
 const HUGETLBFS: u32 = 0x9584_58f6;

@@ -1,12 +1,12 @@
 //! Recognising objects in memory by their size alone.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::AsFd;
 
 use crate::sys::SharedObject;
 
 impl SharedObject {
     /// Returns the object that a received descriptor refers to.
-    pub(crate) fn from_fd(fd: &OwnedFd) -> Option<Self> {
+    pub(crate) fn from_fd(fd: impl AsFd) -> Option<Self> {
         Self::from_stat(fd)
     }
 

@@ -4,7 +4,7 @@
 use core::ffi::CStr;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, Stat, fstat};
+use rustix::fs::{FileType, Mode, Stat, fstat};
 use rustix::io::{self, Errno};
 use rustix::shm::{self, OFlags};
 
@@ -31,6 +31,28 @@ pub(crate) fn open(name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
         });
     }
     Ok(fd)
+}
+
+/// Checks that a descriptor from another process can be that of a segment of this user. Returns the
+/// empty id, because the name is not known.
+pub(crate) fn adopt(fd: &OwnedFd) -> Result<ShMemId> {
+    let stat = fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
+    check_owner(stat.st_uid)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        // Apple's systems report no type.
+        FileType::RegularFile | FileType::Unknown => {}
+        _ => {
+            return Err(Error::Foreign {
+                found: "it is not a shared-memory object",
+            });
+        }
+    }
+    if stat.st_mode & 0o022 != 0 {
+        return Err(Error::Foreign {
+            found: "its permissions let other users write to it",
+        });
+    }
+    Ok(ShMemId::default())
 }
 
 /// Removes the name if it refers to the open object, as far as the system reports that: macOS does

@@ -1,0 +1,139 @@
+//! Segments as file descriptors: borrowed, given away, and received.
+//!
+//! A descriptor is mapped only after the checks that an object found by an id gets: `Backend::map` is the
+//! same, and `Backend::adopt` checks what `Backend::open` ensures otherwise.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::backend::{Backend, NO_DESCRIPTORS};
+use crate::error::{Error, Result};
+use crate::provider::Provider;
+use crate::segment::Segment;
+use crate::shared::RcShMem;
+use crate::sys;
+use crate::traits::ShMemProvider;
+
+impl<B: Backend> Segment<B> {
+    /// Returns the descriptor of the segment, for segments that may have none, as those of the default
+    /// provider. For the others there is [`AsFd`].
+    ///
+    /// It is close-on-exec. Send it through a Unix socket (`SCM_RIGHTS`), or map it with another crate.
+    /// Whoever receives it can map the segment, whatever it can see of this process. To pass it to a
+    /// program that is started, use [`ShMem::inherit`](crate::ShMem::inherit).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for System V segments, [`Error::Released`] if the segment is released.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{Mechanism, ShMemProvider, StdShMemProvider};
+    ///
+    /// let segment = StdShMemProvider::new()?.shmem_from_bytes(b"a picture")?;
+    /// if segment.mechanism() == Some(Mechanism::Memfd) {
+    ///     // SAFETY: no process writes the segment.
+    ///     let map = unsafe { memmap2::Mmap::map(&segment.try_as_fd()?)? };
+    ///     assert_eq!(map[..], *b"a picture");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_as_fd(&self) -> Result<BorrowedFd<'_>> {
+        if self.handle.is_none() {
+            return Err(Error::Released { id: self.id });
+        }
+        self.descriptor().ok_or(NO_DESCRIPTORS)
+    }
+
+    /// Drops the segment and returns its descriptor, close-on-exec.
+    ///
+    /// # Lifetime
+    ///
+    /// The descriptor holds the memory, and the id of a memfd opens it. Otherwise this is what dropping the
+    /// segment is: a POSIX name is removed by its creator, and the service no longer counts this process as
+    /// a holder.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_as_fd`](Self::try_as_fd), and [`Error::Os`] if this process has no descriptor left. The
+    /// segment is dropped in any case.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{Error, ShMemProvider, StdShMemProvider};
+    ///
+    /// let mut provider = StdShMemProvider::new()?;
+    /// match provider.shmem_from_bytes(b"a picture")?.into_fd() {
+    ///     Ok(fd) => assert_eq!(provider.shmem_from_fd(fd)?[..], *b"a picture"),
+    ///     Err(Error::Unsupported { .. }) => println!("it is a System V segment"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn into_fd(self) -> Result<OwnedFd> {
+        sys::duplicate(self.try_as_fd()?)
+    }
+}
+
+/// Segments that always have a descriptor.
+///
+/// A segment that was [released](crate::ShMemProvider::release_shmem) has none any more. Then this returns
+/// `AT_FDCWD`, on which every call for segments fails with `EBADF`;
+/// [`try_as_fd`](Segment::try_as_fd) returns an error instead.
+impl<B: Backend<Handle: AsFd>> AsFd for Segment<B> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor().unwrap_or(rustix::fs::CWD)
+    }
+}
+
+/// As for the segment of the inner provider.
+impl<P: ShMemProvider<ShMem: AsFd>> AsFd for RcShMem<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.segment.as_fd()
+    }
+}
+
+impl<B: Backend> Provider<B> {
+    /// Attaches to all of the segment that a descriptor refers to: one that another process has sent, that
+    /// this program has inherited, or that another library has created.
+    ///
+    /// The descriptor can be anything. It is mapped only if an id would open the same object: it is of the
+    /// kind that this provider creates, has memory of at least one byte, belongs to this user, cannot be
+    /// written by others, and, if it is a memfd, is sealed against shrinking and not a snapshot. It has to
+    /// be open for reading and writing. The segment owns it then, close-on-exec; after an error it is
+    /// closed.
+    ///
+    /// [`id`](crate::ShMem::id) returns an id that opens the segment, if there is one: that of a memfd
+    /// created by this crate, if `/proc` is mounted, the name of a POSIX segment in the `/dev/shm` of this
+    /// process, or a new id of the service. Otherwise it returns the empty id, which opens nothing: hand
+    /// on the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] if it cannot be mapped safely, [`Error::OtherUser`] if it belongs to another user,
+    /// [`Error::Unsupported`] for System V, [`Error::Os`] if the system refuses.
+    ///
+    /// # Platform notes
+    ///
+    /// A memfd of another program needs the seals `F_SEAL_SHRINK` and `F_SEAL_GROW`. On Linux, a POSIX
+    /// segment is a file in any file system in memory (`tmpfs`). On other systems, nothing tells shared
+    /// memory from other files, and any regular file of this user is accepted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::fs::File;
+    /// use shmem_providers::{Error, ShMemProvider, StdShMemProvider};
+    ///
+    /// let mut provider = StdShMemProvider::new()?;
+    /// for hostile in ["/dev/zero", "/proc/self/status", "/"] {
+    ///     let opened = provider.shmem_from_fd(File::open(hostile)?.into());
+    ///     assert!(matches!(opened, Err(Error::Foreign { .. } | Error::Unsupported { .. })));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shmem_from_fd(&mut self, fd: OwnedFd) -> Result<Segment<B>> {
+        self.adopt(sys::received(fd)?, None, None)
+    }
+}
