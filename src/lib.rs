@@ -66,6 +66,7 @@ mod pool;
 mod process;
 #[cfg(any(unix, windows))]
 mod provider;
+mod read_only;
 #[cfg(any(unix, windows))]
 #[cfg_attr(
     any(target_os = "android", windows),
@@ -115,6 +116,8 @@ pub use self::id::kind::{IdKind, MemfdLocator};
 pub use self::memory::access::Access;
 #[cfg(feature = "std")]
 pub use self::memory::cursor::ShMemCursor;
+pub use self::memory::read_access::ReadAccess;
+pub use self::memory::read_only::ReadOnly;
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 #[cfg(all(any(unix, windows), feature = "std"))]
@@ -135,6 +138,8 @@ pub mod facade {
 pub use self::pool::{PooledShMem, ShMemPool};
 #[cfg(any(unix, windows))]
 pub use self::provider::Provider;
+#[cfg(any(unix, windows))]
+pub use self::read_only::FreezeError;
 #[cfg(any(unix, windows))]
 pub use self::segment::Segment;
 /// For fuzzing: the parts of the service that read untrusted input.

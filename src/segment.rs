@@ -9,6 +9,7 @@ use crate::backend::{Backend, Cleanup, Created};
 use crate::id::ShMemId;
 use crate::memory::access::Access;
 use crate::memory::mapping::Mapping;
+use crate::memory::read_only::ReadOnly;
 use crate::process::Owner;
 use crate::traits::ShMem;
 
@@ -83,6 +84,12 @@ impl<B: Backend> Segment<B> {
 
     pub(crate) fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// Replaces the mapping by one that can only be read, and returns the segment as what it is then.
+    pub(crate) fn into_read_only(mut self, mapping: Mapping) -> ReadOnly<Self> {
+        self.mapping = mapping;
+        ReadOnly::new(self)
     }
 
     /// Keeps the name when the segment is dropped.

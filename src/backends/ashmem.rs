@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
 use crate::memory::size::mapped_len;
-use crate::options::{OptionReport, UNSUPPORTED};
+use crate::options::{OptionReport, ShMemOptions, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::sys::{self, ashmem};
@@ -111,8 +111,12 @@ impl Backend for AshmemBackend {
     fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
         attach.options.refuse(&UNSUPPORTED, report)?;
         match ashmem::size(handle) {
-            Some(size) => sys::map_fd(handle, mapped_len(size, attach.len)?),
-            None => MemfdBackend.map(handle, Attach::plain(attach.len), report),
+            // Opening the device again would create another region, so only the pages are protected.
+            Some(size) => sys::map_fd_as(handle, mapped_len(size, attach.len)?, attach.protection),
+            None => {
+                let options = ShMemOptions::new();
+                MemfdBackend.map(handle, Attach { options, ..attach }, report)
+            }
         }
     }
 

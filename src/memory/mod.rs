@@ -5,4 +5,6 @@ pub(crate) mod copy;
 #[cfg(feature = "std")]
 pub(crate) mod cursor;
 pub(crate) mod mapping;
+pub(crate) mod read_access;
+pub(crate) mod read_only;
 pub(crate) mod size;

@@ -31,6 +31,7 @@ use crate::backend::{Exclusive, Request, Sparse};
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::ShMemId;
+use crate::memory::read_only::ReadOnly;
 use crate::memory::size::check_size;
 use crate::pool::fork_witness::ForkWitness;
 pub use crate::pool::segment::PooledShMem;
@@ -250,6 +251,21 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
             .clone()
             .shmem_from_id_and_size(id, size)?;
         Ok(self.pooled(segment, false))
+    }
+
+    fn shmem_from_id_read_only(&mut self, id: ShMemId) -> Result<ReadOnly<PooledShMem<B>>, Error> {
+        let segment = self.shared.provider.clone().shmem_from_id_read_only(id)?;
+        Ok(segment.map(|segment| self.pooled(segment, false)))
+    }
+
+    fn shmem_from_id_and_size_read_only(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<ReadOnly<PooledShMem<B>>, Error> {
+        let mut provider = self.shared.provider.clone();
+        let segment = provider.shmem_from_id_and_size_read_only(id, size)?;
+        Ok(segment.map(|segment| self.pooled(segment, false)))
     }
 
     // `clone_ref` is the default, which opens the segment by its id: a duplicated handle would not

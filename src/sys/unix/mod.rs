@@ -52,7 +52,7 @@ pub(crate) use self::fallback::*;
 #[cfg(feature = "std")]
 pub(crate) use self::fd::duplicate_quietly;
 pub(crate) use self::fd::{
-    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, write_at,
+    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, map_fd_as, write_at,
 };
 pub(crate) use self::generation::generation;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
