@@ -110,14 +110,13 @@ impl Backend for AshmemBackend {
     /// A handle that is not an ashmem region has to be a memfd that cannot shrink.
     fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
         attach.options.refuse(&UNSUPPORTED, report)?;
-        match ashmem::size(handle) {
+        if let Some(size) = ashmem::size(handle) {
             // Opening the device again would create another region, so only the pages are protected.
-            Some(size) => sys::map_fd_as(handle, mapped_len(size, attach.len)?, attach.protection),
-            None => {
-                let options = ShMemOptions::new();
-                MemfdBackend.map(handle, Attach { options, ..attach }, report)
-            }
+            let len = mapped_len(size, attach.len)?;
+            return sys::map_fd_as(handle, len, attach.protection);
         }
+        let options = ShMemOptions::new();
+        MemfdBackend.map(handle, Attach { options, ..attach }, report)
     }
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {

@@ -118,6 +118,7 @@ pub(crate) fn main() {
             the_service_hands_out_segments_with_a_single_writer,
             a_reader_attaches_from_the_environment,
             a_mapping_from_before_the_seal_is_noticed,
+            sparse_files_are_reserved_for_readers,
         ]
         sizes: [
             memfd_larger_than_a_slice_is_refused,

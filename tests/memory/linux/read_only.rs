@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr;
@@ -24,7 +24,7 @@ use super::peer::{Answer, Peer};
 use super::snapshot::{file_of, path_of};
 use testkit::{Outcome, fork, if_lacking, skip};
 
-const SIZE: usize = 65536;
+const SIZE: usize = 8192;
 
 fn options() -> ShMemOptions {
     ShMemOptions::new().single_writer()
@@ -571,6 +571,25 @@ pub(crate) fn map_everything(pid: &str) -> Answer {
             unsafe { libc::mmap(ptr::null_mut(), 4096, both, shared, file.as_raw_fd(), 0) };
         }
     }
+}
+
+/// Reading from a hole of a file in `/dev/shm` takes memory, too, and would raise SIGBUS if there were none.
+pub(crate) fn sparse_files_are_reserved_for_readers() -> Outcome {
+    let mut p = MmapShMemProvider::new()?;
+    if let Err(error) = p.new_shmem(1) {
+        return if_lacking(error);
+    }
+    let name = format!("/sparse-{}", std::process::id());
+    let path = format!("/dev/shm{name}");
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    let file = options.open(&path)?;
+    file.set_len(SIZE as u64)?;
+    let reader = p.shmem_from_id_read_only(ShMemId::from_string(&name));
+    let removed = fs::remove_file(path);
+    assert_eq!(bytes(&reader?), [0; SIZE]);
+    assert!(file.metadata()?.blocks() * 512 >= SIZE as u64);
+    Ok(removed?)
 }
 
 /// Gives the segment back if it was not frozen.
