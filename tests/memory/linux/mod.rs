@@ -53,6 +53,7 @@ macro_rules! over_all {
     };
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -119,6 +120,7 @@ pub(crate) fn main() {
             a_reader_attaches_from_the_environment,
             a_mapping_from_before_the_seal_is_noticed,
             sparse_files_are_reserved_for_readers,
+            a_pool_leaves_segments_to_their_readers,
         ]
         sizes: [
             memfd_larger_than_a_slice_is_refused,

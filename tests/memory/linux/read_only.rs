@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Acquire;
 
 use rustix::fs::{FallocateFlags, SealFlags, fallocate, fcntl_add_seals};
 use shmem_providers::{
-    Error, FreezeError, HugePages, MemfdBackend, MemfdShMemProvider, MmapShMemProvider,
+    Error, FreezeError, HugePages, Mechanism, MemfdBackend, MemfdShMemProvider, MmapShMemProvider,
     OptionStatus, ReadOnly, ServedShMemProvider, ShMem, ShMemId, ShMemOptions, ShMemPool,
     ShMemProvider, Snapshots, StdShMem, StdShMemProvider, UnixShMemProvider,
 };
@@ -590,6 +590,32 @@ pub(crate) fn sparse_files_are_reserved_for_readers() -> Outcome {
     assert_eq!(bytes(&reader?), [0; SIZE]);
     assert!(file.metadata()?.blocks() * 512 >= SIZE as u64);
     Ok(removed?)
+}
+
+/// A reader counts as a holder, although it has the file open for reading only.
+pub(crate) fn a_pool_leaves_segments_to_their_readers() -> Outcome {
+    let pools = [Mechanism::Memfd, Mechanism::SystemV]
+        .map(|mechanism| ShMemPool::over(StdShMemProvider::with_mechanism(mechanism), 4, 8 * SIZE));
+    for mut pool in pools {
+        let mut segment = pool.new_shmem(SIZE)?;
+        segment.fill(5);
+        let id = segment.id();
+        let reader = StdShMemProvider::new()?.shmem_from_id_read_only(id)?;
+        let mut peer = Peer::start();
+        peer.execute(format!("read-only {id}"))?;
+        drop(segment);
+        assert_ne!(pool.new_shmem(SIZE)?.id(), id);
+        assert_eq!(bytes(&reader), [5; SIZE]);
+        drop(reader);
+        assert_ne!(pool.new_shmem(SIZE)?.id(), id);
+        peer.kill();
+        let again = [pool.new_shmem(SIZE)?, pool.new_shmem(SIZE)?];
+        assert!(
+            again.iter().any(|segment| segment.id() == id),
+            "it is not reused"
+        );
+    }
+    Ok(())
 }
 
 /// Gives the segment back if it was not frozen.
