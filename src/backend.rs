@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{OptionReport, ShMemOptions, UNSUPPORTED};
 use crate::sys::{BorrowedFd, OwnedFd};
 
@@ -60,7 +60,8 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
     fn duplicate(&self, handle: &Self::Handle) -> Result<Self::Handle>;
 
     /// Maps the segment. Before that, checks that it belongs to this user, is large enough, and, where
-    /// the mechanism can promise it, cannot shrink.
+    /// the mechanism can promise it, cannot shrink. If it is mapped for reading, this process cannot
+    /// make the mapping writable, where the mechanism can promise that.
     ///
     /// Sets the status of every option that was asked for in `report`.
     #[doc(hidden)]
@@ -205,7 +206,33 @@ pub trait Snapshots: Sparse {
         let _ = mapping;
         Err(UNSUPPORTED)
     }
+
+    /// Returns `Ok` if [`freeze`](Self::freeze) will succeed unless the segment is mapped for writing.
+    #[doc(hidden)]
+    fn check_freezable(&self, handle: &Self::Handle) -> Result<()> {
+        let _ = handle;
+        Err(NOT_FREEZABLE)
+    }
+
+    /// Makes the segment immutable. Fails as long as any process has it mapped for writing.
+    #[doc(hidden)]
+    fn freeze(&self, handle: &Self::Handle) -> Result<()> {
+        let _ = handle;
+        Err(NOT_FREEZABLE)
+    }
+
+    /// Returns `true` if no process can write to the object any more.
+    #[doc(hidden)]
+    fn is_frozen(&self, handle: &Self::Handle) -> bool {
+        let _ = handle;
+        false
+    }
 }
+
+/// Why a segment cannot be frozen.
+pub(crate) const NOT_FREEZABLE: Error = Error::Unsupported {
+    what: "only a segment that was created with `ShMemOptions::single_writer` can be frozen",
+};
 
 /// What [`Backend::create`] is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -247,6 +274,9 @@ pub struct Expected {
     pub(crate) len: Option<usize>,
     /// Whether it is a snapshot, and not a segment.
     pub(crate) is_snapshot: bool,
+    /// What it is opened for. What can only be read, frozen segments and snapshots, may be opened as a
+    /// segment for reading.
+    pub(crate) protection: Protection,
 }
 
 impl Expected {
@@ -255,6 +285,15 @@ impl Expected {
         Self {
             len,
             is_snapshot: false,
+            protection: Protection::ReadWrite,
+        }
+    }
+
+    /// A segment of at least `len` bytes, or of any size, which is only read.
+    pub(crate) fn readable(len: Option<usize>) -> Self {
+        Self {
+            protection: Protection::Read,
+            ..Self::segment(len)
         }
     }
 
@@ -263,6 +302,7 @@ impl Expected {
         Self {
             len: None,
             is_snapshot: true,
+            protection: Protection::ReadWrite,
         }
     }
 }
@@ -273,6 +313,7 @@ pub struct Attach {
     /// How many bytes from the start, or all.
     pub(crate) len: Option<usize>,
     pub(crate) options: ShMemOptions,
+    pub(crate) protection: Protection,
 }
 
 impl Attach {
@@ -281,6 +322,15 @@ impl Attach {
         Self {
             len,
             options: ShMemOptions::new(),
+            protection: Protection::ReadWrite,
+        }
+    }
+
+    /// Maps the first `len` bytes, or all, for reading.
+    pub(crate) fn for_reading(len: Option<usize>) -> Self {
+        Self {
+            protection: Protection::Read,
+            ..Self::plain(len)
         }
     }
 }

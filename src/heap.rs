@@ -10,6 +10,7 @@ use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::memory::access::Access;
 use crate::memory::mapping::Mapping;
+use crate::memory::read_only::ReadOnly;
 use crate::memory::size::check_size;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
@@ -70,6 +71,20 @@ impl ShMemProvider for NopShMemProvider {
     fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem> {
         let mapping = allocate(check_size(size)?)?;
         Ok(NopShMem { id, mapping })
+    }
+
+    /// Always returns an error: nothing reports the size.
+    fn shmem_from_id_read_only(&mut self, id: ShMemId) -> Result<ReadOnly<Self::ShMem>> {
+        self.shmem_from_id(id).map(ReadOnly::new)
+    }
+
+    /// Creates a new zeroed segment of this size, which has the given id and stays zeroed.
+    fn shmem_from_id_and_size_read_only(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<ReadOnly<Self::ShMem>> {
+        self.shmem_from_id_and_size(id, size).map(ReadOnly::new)
     }
 
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {

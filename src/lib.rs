@@ -70,6 +70,7 @@ mod pool;
 mod process;
 #[cfg(any(unix, windows))]
 mod provider;
+mod read_only;
 #[cfg(any(unix, windows))]
 #[cfg_attr(
     any(target_os = "android", windows),
@@ -122,6 +123,8 @@ pub use self::memory::access::Access;
 #[cfg(feature = "std")]
 pub use self::memory::cursor::ShMemCursor;
 pub use self::memory::layout::SharedLayout;
+pub use self::memory::read_access::ReadAccess;
+pub use self::memory::read_only::ReadOnly;
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 #[cfg(all(any(unix, windows), feature = "std"))]
@@ -149,6 +152,8 @@ pub mod facade {
 pub use self::pool::{PooledShMem, ShMemPool};
 #[cfg(any(unix, windows))]
 pub use self::provider::Provider;
+#[cfg(any(unix, windows))]
+pub use self::read_only::FreezeError;
 #[cfg(any(unix, windows))]
 pub use self::segment::Segment;
 /// For fuzzing: the parts of the service that read untrusted input.

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 /// By default nothing is asked for. No option changes what an id means, how long a segment lives,
 /// or what it contains. If a system, a mechanism or a limit does not allow an option, the segment
 /// is created without it, and the [`OptionReport`] contains the reason. Only
-/// [`require_huge_pages`](Self::require_huge_pages) makes it an error.
+/// [`require_huge_pages`](Self::require_huge_pages) and [`single_writer`](Self::single_writer) make it
+/// an error.
 ///
 /// See `docs/performance.md` for measurements.
 ///
@@ -41,6 +42,7 @@ pub struct ShMemOptions {
     pub(crate) prefault: bool,
     pub(crate) lock: bool,
     pub(crate) no_dump: bool,
+    pub(crate) single_writer: bool,
 }
 
 /// The size of the pages that the administrator has reserved.
@@ -75,6 +77,9 @@ pub struct OptionReport {
     pub lock: OptionStatus,
     /// The status of [`no_dump`](ShMemOptions::no_dump).
     pub no_dump: OptionStatus,
+    /// The status of [`single_writer`](ShMemOptions::single_writer), which is never refused: creating
+    /// the segment fails instead.
+    pub single_writer: OptionStatus,
 }
 
 /// Whether one option was granted.
@@ -99,6 +104,7 @@ impl ShMemOptions {
             prefault: false,
             lock: false,
             no_dump: false,
+            single_writer: false,
         }
     }
 
@@ -197,9 +203,67 @@ impl ShMemOptions {
         self
     }
 
+    /// Creates the segment so that this process alone can write to it, from the moment it exists.
+    ///
+    /// No other process can map it for writing, write to its file, or free parts of it; every process of
+    /// the user can open it with
+    /// [`shmem_from_id_read_only`](crate::ShMemProvider::shmem_from_id_read_only), and attaching for
+    /// writing is [`Error::Foreign`]. That includes this process: the mapping that creation returns is
+    /// the only writable one there will ever be, so `clone_ref` is refused. [`Segment::trim`] is refused
+    /// too, because nobody can free memory of the segment while it exists.
+    /// [`Segment::freeze`] takes the permission from this process as well.
+    ///
+    /// Creating the segment fails where the system cannot enforce this: it is a promise to readers, so it
+    /// is never silently left out. A segment with a single writer has no
+    /// [reserved huge pages](Self::try_huge_pages).
+    ///
+    /// # Security
+    ///
+    /// The kernel enforces it against every process of the same user, as long as the process cannot
+    /// debug this one. One that may (`ptrace(2)`) can write to its memory in any case:
+    /// `process_vm_writev`, `/proc/PID/mem`. A child that this process forks inherits the writable
+    /// mapping, until it executes another program. A process of the same user can prevent
+    /// [`Segment::freeze`], by sealing the seals of the file.
+    ///
+    /// # Platform notes
+    ///
+    /// Linux 5.1 and later, memfd (`F_SEAL_FUTURE_WRITE`, `fcntl(2)`), also through the service. It
+    /// needs `/proc` and file leases, to check that no other process opened the file before it was
+    /// sealed. Other mechanisms and systems return [`Error::Unsupported`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use shmem_providers::{MemfdShMemProvider, ShMem, ShMemOptions, ShMemProvider};
+    ///
+    /// let mut provider = MemfdShMemProvider::new()?;
+    /// let options = ShMemOptions::new().single_writer();
+    /// let (mut segment, _) = provider.new_shmem_with(4096, options)?;
+    /// segment[0] = 7;
+    /// assert!(provider.shmem_from_id(segment.id()).is_err());
+    /// let reader = provider.shmem_from_id_read_only(segment.id())?; // in any process of this user
+    /// let mut byte = [0];
+    /// reader.access().read_at(0, &mut byte)?;
+    /// assert_eq!(byte, [7]);
+    /// # }
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    ///
+    /// [`Segment::freeze`]: crate::Segment::freeze
+    /// [`Segment::trim`]: crate::Segment::trim
+    #[must_use]
+    pub const fn single_writer(mut self) -> Self {
+        self.single_writer = true;
+        self
+    }
+
     /// Reports that nothing of what was asked for is granted, for this reason. Returns the reason
     /// as an error if something was required.
     pub(crate) fn refuse(self, reason: &Error, report: &mut OptionReport) -> Result<()> {
+        if self.single_writer {
+            return Err(NO_SINGLE_WRITER);
+        }
         if self.requires_something() {
             return Err(reason.clone());
         }
@@ -222,10 +286,10 @@ impl ShMemOptions {
 
     /// Returns `true` if creating the segment must fail without one of the options.
     pub(crate) fn requires_something(self) -> bool {
-        matches!(self.huge_pages, Some((_, Priority::Required)))
+        self.single_writer || matches!(self.huge_pages, Some((_, Priority::Required)))
     }
 
-    /// Returns the same options, none of which is required.
+    /// Returns the same options without required huge pages.
     pub(crate) fn without_required(self) -> Self {
         Self {
             huge_pages: self
@@ -244,6 +308,12 @@ impl ShMemOptions {
         }
     }
 }
+
+/// Why a mechanism has no segments with a single writer.
+pub(crate) const NO_SINGLE_WRITER: Error = Error::Unsupported {
+    what: "only memfd segments, on Linux 5.1 and later, can have a single writer: create it with \
+           `MemfdShMemProvider`",
+};
 
 /// Why a mechanism grants nothing.
 pub(crate) const UNSUPPORTED: Error = Error::Unsupported {
@@ -287,6 +357,7 @@ impl OptionReport {
             ("prefault", &self.prefault),
             ("lock", &self.lock),
             ("no dump", &self.no_dump),
+            ("single writer", &self.single_writer),
         ]
         .into_iter()
         .filter_map(|(name, status)| match status {

@@ -3,6 +3,7 @@
 use crate::backend::{Attach, Backend, Expected, Request};
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
+use crate::memory::read_only::ReadOnly;
 use crate::memory::size::check_size;
 use crate::options::{OptionReport, ShMemOptions};
 use crate::segment::Segment;
@@ -118,8 +119,17 @@ impl<B: Backend> Provider<B> {
         size: Option<usize>,
         options: ShMemOptions,
     ) -> Result<(Segment<B>, OptionReport)> {
+        if options.single_writer {
+            return Err(Error::Unsupported {
+                what: "a segment gets its single writer when it is created, not when it is attached",
+            })?;
+        }
+        let attach = Attach {
+            options,
+            ..Attach::plain(size)
+        };
         let mut report = OptionReport::default();
-        let segment = self.attach(id, Attach { len: size, options }, &mut report)?;
+        let segment = self.attach(id, attach, &mut report)?;
         Ok((segment, report))
     }
 
@@ -154,6 +164,14 @@ impl<B: Backend> Provider<B> {
         )
     }
 
+    fn attach_read_only(&self, id: ShMemId, len: Option<usize>) -> Result<ReadOnly<Segment<B>>> {
+        len.map_or(Ok(0), check_size)?;
+        let handle = self.backend.open(&id, Expected::readable(len))?;
+        let attach = Attach::for_reading(len);
+        let segment = self.map(handle, id, attach, &mut OptionReport::default())?;
+        Ok(ReadOnly::new(segment))
+    }
+
     fn map(
         &self,
         handle: B::Handle,
@@ -185,6 +203,18 @@ impl<B: Backend> ShMemProvider for Provider<B> {
 
     fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem> {
         self.attach(id, Attach::plain(Some(size)), &mut OptionReport::default())
+    }
+
+    fn shmem_from_id_read_only(&mut self, id: ShMemId) -> Result<ReadOnly<Self::ShMem>> {
+        self.attach_read_only(id, None)
+    }
+
+    fn shmem_from_id_and_size_read_only(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<ReadOnly<Self::ShMem>> {
+        self.attach_read_only(id, Some(size))
     }
 
     /// Maps the segment by the handle of `mapping`, so this works even if the id no longer opens it.

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::id::ShMemId;
 use crate::memory::access::Access;
 use crate::memory::mapping::Mapping;
+use crate::memory::read_only::ReadOnly;
 use crate::process::Owner;
 #[cfg(feature = "std")]
 use crate::sys::BorrowedFd;
@@ -94,6 +95,12 @@ impl<B: Backend> Segment<B> {
     #[cfg(feature = "std")]
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.backend.descriptor(self.handle.as_ref()?)
+    }
+
+    /// Replaces the mapping by one that can only be read, and returns the segment as what it is then.
+    pub(crate) fn into_read_only(mut self, mapping: Mapping) -> ReadOnly<Self> {
+        self.mapping = mapping;
+        ReadOnly::new(self)
     }
 
     /// Keeps the name when the segment is dropped.

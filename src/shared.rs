@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;
+use crate::memory::read_only::ReadOnly;
 use crate::process::fork_lock::ForkLock;
 use crate::traits::ShMem;
 use crate::traits::ShMemProvider;
@@ -62,12 +63,12 @@ pub struct RcShMem<P: ShMemProvider> {
 }
 
 impl<P: ShMemProvider> RcShMemProvider<P> {
-    fn counted(&self, segment: Result<P::ShMem, Error>) -> Result<RcShMem<P>, Error> {
-        Ok(RcShMem {
-            segment: segment?,
+    fn counted(&self, segment: P::ShMem) -> RcShMem<P> {
+        RcShMem {
+            segment,
             is_released: false,
             shared: Arc::clone(&self.shared),
-        })
+        }
     }
 }
 
@@ -103,27 +104,42 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
 
     fn new_shmem(&mut self, map_size: usize) -> Result<Self::ShMem, Error> {
         let created = self.shared.lock()?.new_shmem(map_size);
-        self.counted(created)
+        Ok(self.counted(created?))
     }
 
     fn shmem_from_id(&mut self, id: ShMemId) -> Result<Self::ShMem, Error> {
         let opened = self.shared.lock()?.shmem_from_id(id);
-        self.counted(opened)
+        Ok(self.counted(opened?))
     }
 
     fn shmem_from_id_and_size(&mut self, id: ShMemId, size: usize) -> Result<Self::ShMem, Error> {
         let opened = self.shared.lock()?.shmem_from_id_and_size(id, size);
-        self.counted(opened)
+        Ok(self.counted(opened?))
+    }
+
+    fn shmem_from_id_read_only(&mut self, id: ShMemId) -> Result<ReadOnly<Self::ShMem>, Error> {
+        let opened = self.shared.lock()?.shmem_from_id_read_only(id)?;
+        Ok(opened.map(|segment| self.counted(segment)))
+    }
+
+    fn shmem_from_id_and_size_read_only(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<ReadOnly<Self::ShMem>, Error> {
+        let mut provider = self.shared.lock()?;
+        let opened = provider.shmem_from_id_and_size_read_only(id, size)?;
+        Ok(opened.map(|segment| self.counted(segment)))
     }
 
     fn clone_ref(&mut self, mapping: &Self::ShMem) -> Result<Self::ShMem, Error> {
         let cloned = self.shared.lock()?.clone_ref(&mapping.segment);
-        self.counted(cloned)
+        Ok(self.counted(cloned?))
     }
 
     fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem, Error> {
         let attached = self.shared.lock()?.existing_from_env(env_name);
-        self.counted(attached)
+        Ok(self.counted(attached?))
     }
 
     fn pre_fork(&mut self) -> Result<(), Error> {

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;
+use crate::memory::read_only::ReadOnly;
 #[cfg(feature = "alloc")]
 use crate::sharing::Shared;
 
@@ -272,6 +273,11 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     }
 }
 
+/// Why a provider does not attach for reading only.
+const NOT_READ_ONLY: Error = Error::Unsupported {
+    what: "this provider does not implement shmem_from_id_read_only",
+};
+
 /// Creates segments, and opens those of other processes.
 ///
 /// Providers are cheap to create and to clone. They hold no segments: dropping a provider leaves its
@@ -334,6 +340,35 @@ pub trait ShMemProvider: Clone + Default + Debug {
         description: ShMemDescription,
     ) -> Result<Self::ShMem, Error> {
         self.shmem_from_id_and_size(description.id, description.size)
+    }
+
+    /// Attaches to all of a segment for reading only.
+    ///
+    /// This also opens what cannot be attached for writing: segments with a single writer, frozen
+    /// segments, and snapshots. [`ReadOnly`] explains what protects the segment from this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`shmem_from_id`](Self::shmem_from_id). The default, for providers that do not implement
+    /// it, returns [`Error::Unsupported`].
+    fn shmem_from_id_read_only(&mut self, id: ShMemId) -> Result<ReadOnly<Self::ShMem>, Error> {
+        let _ = id;
+        Err(NOT_READ_ONLY)
+    }
+
+    /// Attaches to the first `size` bytes of a segment for reading only.
+    ///
+    /// # Errors
+    ///
+    /// As [`shmem_from_id_and_size`](Self::shmem_from_id_and_size) and
+    /// [`shmem_from_id_read_only`](Self::shmem_from_id_read_only).
+    fn shmem_from_id_and_size_read_only(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<ReadOnly<Self::ShMem>, Error> {
+        let _ = (id, size);
+        Err(NOT_READ_ONLY)
     }
 
     /// Maps a segment that this process holds a second time, at another address. The result is a holder of
@@ -405,6 +440,24 @@ pub trait ShMemProvider: Clone + Default + Debug {
         let attached = match crate::handover::read(env_name)? {
             (id, Some(size)) => self.shmem_from_id_and_size(id, size),
             (id, None) => self.shmem_from_id(id),
+        };
+        attached.map_err(|error| crate::handover::named(env_name, error, None))
+    }
+
+    /// As [`existing_from_env`](Self::existing_from_env), for reading only.
+    ///
+    /// # Errors
+    ///
+    /// As [`existing_from_env`](Self::existing_from_env) and
+    /// [`shmem_from_id_read_only`](Self::shmem_from_id_read_only).
+    #[cfg(feature = "std")]
+    fn existing_from_env_read_only(
+        &mut self,
+        env_name: &str,
+    ) -> Result<ReadOnly<Self::ShMem>, Error> {
+        let attached = match crate::handover::read(env_name)? {
+            (id, Some(size)) => self.shmem_from_id_and_size_read_only(id, size),
+            (id, None) => self.shmem_from_id_read_only(id),
         };
         attached.map_err(|error| crate::handover::named(env_name, error, None))
     }

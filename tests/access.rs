@@ -56,6 +56,71 @@ proptest! {
 }
 
 #[test]
+fn loads_are_aligned_and_within_the_segment() -> Result<(), Error> {
+    use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
+
+    let mut segment = segment(20)?;
+    for (at, byte) in (0..).zip(segment.iter_mut()) {
+        *byte = at;
+    }
+    let bytes: [u8; 20] = segment[..].try_into().expect("it has 20");
+    let access = *segment.access();
+    for ordering in [Relaxed, Acquire, Release, AcqRel, SeqCst] {
+        assert_eq!(access.load_u8(19, ordering)?, 19);
+        assert_eq!(access.load_u16(2, ordering)?, u16::from_ne_bytes([2, 3]));
+        let expected = u32::from_ne_bytes([16, 17, 18, 19]);
+        assert_eq!(access.load_u32(16, ordering)?, expected);
+        #[cfg(target_pointer_width = "64")]
+        {
+            let expected = u64::from_ne_bytes([8, 9, 10, 11, 12, 13, 14, 15]);
+            assert_eq!(access.load_u64(8, ordering)?, expected);
+        }
+    }
+    let part = access.range(1, 18)?;
+    assert_eq!(part.load_u16(1, Acquire)?, u16::from_ne_bytes([2, 3]));
+    assert_eq!(
+        part.load_u16(0, Acquire),
+        Err(Error::Misaligned { align: 2 })
+    );
+    assert_eq!(
+        access.load_u32(2, Acquire),
+        Err(Error::Misaligned { align: 4 })
+    );
+    for (offset, len) in [(20, 1), (usize::MAX, 1), (19, 2), (17, 4)] {
+        let size = 20;
+        let beyond = Err(Error::OutOfBounds { offset, len, size });
+        let loaded = match len {
+            1 => access.load_u8(offset, Acquire).map(u32::from),
+            2 => access.load_u16(offset, Acquire).map(u32::from),
+            _ => access.load_u32(offset, Acquire),
+        };
+        assert_eq!(loaded, beyond);
+    }
+    let mut copy = [0; 20];
+    access.read_at(0, &mut copy)?;
+    assert_eq!(copy, bytes);
+    Ok(())
+}
+
+/// A segment on the heap that is only read has an id and stays zeroed.
+#[test]
+fn heap_segments_can_be_attached_for_reading() -> Result<(), Error> {
+    let id = shmem_providers::ShMemId::from_string("any");
+    let mut provider = NopShMemProvider;
+    assert_eq!(
+        provider.shmem_from_id_read_only(id).err(),
+        Some(Error::Gone { id })
+    );
+    let reader = provider.shmem_from_id_and_size_read_only(id, 9)?;
+    assert_eq!(
+        (reader.id(), reader.len(), reader.description().size),
+        (id, 9, 9)
+    );
+    assert_eq!(reader.access().load_u8(8, Relaxed)?, 0);
+    Ok(())
+}
+
+#[test]
 fn atomics_cover_what_they_fit() -> Result<(), Error> {
     let mut segment = segment(23)?;
     segment[16] = 1;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
 use crate::memory::size::mapped_len;
-use crate::options::{OptionReport, UNSUPPORTED};
+use crate::options::{OptionReport, ShMemOptions, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::sys::{self, ashmem};
@@ -110,10 +110,13 @@ impl Backend for AshmemBackend {
     /// A handle that is not an ashmem region has to be a memfd that cannot shrink.
     fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
         attach.options.refuse(&UNSUPPORTED, report)?;
-        match ashmem::size(handle) {
-            Some(size) => sys::map_fd(handle, mapped_len(size, attach.len)?),
-            None => MemfdBackend.map(handle, Attach::plain(attach.len), report),
+        if let Some(size) = ashmem::size(handle) {
+            // Opening the device again would create another region, so only the pages are protected.
+            let len = mapped_len(size, attach.len)?;
+            return sys::map_fd_as(handle, len, attach.protection);
         }
+        let options = ShMemOptions::new();
+        MemfdBackend.map(handle, Attach { options, ..attach }, report)
     }
 
     fn unlink(&self, _handle: &OwnedFd, _id: &ShMemId) -> Result<()> {

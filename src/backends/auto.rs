@@ -225,6 +225,18 @@ impl Snapshots for AutoBackend {
     fn reset(&self, mapping: &mut Mapping) -> Result<()> {
         MemfdBackend.reset(mapping)
     }
+
+    fn check_freezable(&self, handle: &Handle) -> Result<()> {
+        dispatch!(handle, check_freezable())
+    }
+
+    fn freeze(&self, handle: &Handle) -> Result<()> {
+        dispatch!(handle, freeze())
+    }
+
+    fn is_frozen(&self, handle: &Handle) -> bool {
+        dispatch!(handle, is_frozen())
+    }
 }
 
 impl Exclusive for AutoBackend {

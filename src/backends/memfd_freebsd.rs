@@ -91,7 +91,7 @@ impl Backend for MemfdBackend {
         // `F_GET_SEALS` fails with EINVAL for everything but a memfd.
         match fs::fcntl_get_seals(handle) {
             Ok(seals) if seals.contains(NEEDED) => {
-                sys::map_fd(handle, info.mapped_len(attach.len)?)
+                sys::map_fd_as(handle, info.mapped_len(attach.len)?, attach.protection)
             }
             _ => Err(Error::Foreign {
                 found: "it is not sealed against shrinking",

@@ -255,4 +255,16 @@ impl<B: Snapshots<Handle = OwnedFd>> Snapshots for ServedBackend<B> {
     fn reset(&self, mapping: &mut Mapping) -> Result<()> {
         self.memory.reset(mapping)
     }
+
+    fn check_freezable(&self, handle: &ServedHandle) -> Result<()> {
+        self.memory.check_freezable(handle.fd())
+    }
+
+    fn freeze(&self, handle: &ServedHandle) -> Result<()> {
+        self.memory.freeze(handle.fd())
+    }
+
+    fn is_frozen(&self, handle: &ServedHandle) -> bool {
+        self.memory.is_frozen(handle.fd())
+    }
 }

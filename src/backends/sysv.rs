@@ -24,7 +24,7 @@ use crate::backend::{
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{OptionReport, OptionStatus, Priority, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
@@ -158,7 +158,7 @@ impl Backend for SystemVBackend {
         let id = ShMemId::from_int(handle.0);
         // Checked before attaching, so that a segment of another user is never attached.
         info(*handle, id)?;
-        let mapping = shmat(*handle, Subject::Id(id))?;
+        let mapping = shmat(*handle, Subject::Id(id), attach.protection)?;
         // The number can have been given to another segment since the check. An attached segment
         // keeps its number, so the second check is about the segment that is attached.
         let len = info(*handle, id)?.mapped_len(attach.len)?;
@@ -209,7 +209,7 @@ impl Snapshots for SystemVBackend {}
 
 /// Attaches a new segment, and marks it for removal where it can still be opened then.
 fn attach_new(shmid: Shmid, size: usize) -> Result<Created<Shmid>> {
-    let attached = shmat(shmid, Subject::Bytes(size));
+    let attached = shmat(shmid, Subject::Bytes(size), Protection::ReadWrite);
     if CLEANUP == Cleanup::Kernel || attached.is_err() {
         let removed = sysv::remove(shmid.0);
         // The creator is always allowed to remove its segment. Once it is marked, dropping the
@@ -261,9 +261,13 @@ fn get(size: usize, flags: c_int) -> Result<Shmid> {
 }
 
 /// Attaches a segment. The length of the mapping is zero until the caller sets it.
-fn shmat(shmid: Shmid, subject: Subject) -> Result<Mapping> {
+fn shmat(shmid: Shmid, subject: Subject, protection: Protection) -> Result<Mapping> {
+    let flags = match protection {
+        Protection::ReadWrite => 0,
+        Protection::Read => libc::SHM_RDONLY,
+    };
     // SAFETY: the kernel chooses an unused address.
-    let base = unsafe { libc::shmat(shmid.0, ptr::null(), 0) };
+    let base = unsafe { libc::shmat(shmid.0, ptr::null(), flags) };
     match NonNull::new(base.cast::<u8>()) {
         Some(base) if base.as_ptr().addr() != usize::MAX => {
             // SAFETY: the attachment is new and nothing else owns it, and its address is a multiple

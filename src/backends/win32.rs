@@ -23,7 +23,7 @@ use windows_sys::Win32::Foundation::{
 use windows_sys::Win32::System::Memory::{
     CreateFileMappingA, FILE_MAP_READ, FILE_MAP_WRITE, MEM_COMMIT, MEM_MAPPED,
     MEMORY_BASIC_INFORMATION, MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, OpenFileMappingA,
-    PAGE_READWRITE, UnmapViewOfFile, VirtualQuery,
+    PAGE_READONLY, PAGE_READWRITE, UnmapViewOfFile, VirtualQuery,
 };
 
 use crate::backend::{
@@ -33,7 +33,7 @@ use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::memory::size::{check_size, mapped_len};
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
@@ -98,8 +98,21 @@ pub struct Win32Backend;
 /// is wrong.
 const TRIES: usize = 4;
 
-/// Access for reading and writing.
-const READ_WRITE: u32 = FILE_MAP_READ | FILE_MAP_WRITE;
+/// Returns the access right to a section, and that of its views.
+fn access(protection: Protection) -> u32 {
+    match protection {
+        Protection::ReadWrite => FILE_MAP_READ | FILE_MAP_WRITE,
+        Protection::Read => FILE_MAP_READ,
+    }
+}
+
+/// Returns the protection of the pages of such a view.
+fn pages(protection: Protection) -> u32 {
+    match protection {
+        Protection::ReadWrite => PAGE_READWRITE,
+        Protection::Read => PAGE_READONLY,
+    }
+}
 
 /// Access to the owner (`winnt.h`).
 const READ_CONTROL: u32 = 0x0002_0000;
@@ -169,10 +182,11 @@ impl Backend for Win32Backend {
         Err(taken)
     }
 
-    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedHandle> {
+    fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedHandle> {
         let name = Name::of(id)?;
+        let access = access(expected.protection) | READ_CONTROL;
         // SAFETY: `name` ends with a zero byte.
-        let raw = unsafe { OpenFileMappingA(READ_WRITE | READ_CONTROL, 0, name.as_ptr()) };
+        let raw = unsafe { OpenFileMappingA(access, 0, name.as_ptr()) };
         let error = last_error();
         // SAFETY: `raw` is null or a new handle that nothing else owns.
         let handle = unsafe { OwnedHandle::from_raw(raw) };
@@ -203,7 +217,7 @@ impl Backend for Win32Backend {
         report: &mut OptionReport,
     ) -> Result<Mapping> {
         attach.options.refuse(&UNSUPPORTED, report)?;
-        let (mapping, size) = map_all(handle, Subject::Nothing)?;
+        let (mapping, size) = map_all(handle, Subject::Nothing, attach.protection)?;
         let len = mapped_len(size as u64, attach.len)?;
         // SAFETY: at least `len` bytes are mapped, as `mapped_len` ensures, and `unmap` ignores the
         // length.
@@ -263,7 +277,7 @@ fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
     let handle = handle
         .filter(|_| error != ERROR_ALREADY_EXISTS)
         .ok_or_else(|| refused(error, &id, size))?;
-    let (mapping, _) = map_all(&handle, Subject::Bytes(size))?;
+    let (mapping, _) = map_all(&handle, Subject::Bytes(size), Protection::ReadWrite)?;
     // SAFETY: the kernel created the section with at least `size` bytes, and `unmap` ignores the
     // length.
     let mapping = unsafe { mapping.with_len(size) };
@@ -297,9 +311,13 @@ fn refused(error: u32, id: &ShMemId, size: usize) -> Error {
 
 /// Maps a whole section and returns its size in bytes. The length of the mapping is zero until the
 /// caller sets it.
-fn map_all(handle: &OwnedHandle, subject: Subject) -> Result<(Mapping, usize)> {
+fn map_all(
+    handle: &OwnedHandle,
+    subject: Subject,
+    protection: Protection,
+) -> Result<(Mapping, usize)> {
     // SAFETY: the handle is open, and the kernel chooses an unused address.
-    let view = unsafe { MapViewOfFile(handle.as_raw(), READ_WRITE, 0, 0, 0) };
+    let view = unsafe { MapViewOfFile(handle.as_raw(), access(protection), 0, 0, 0) };
     let error = last_error();
     let base = NonNull::new(view.Value.cast::<u8>())
         .ok_or_else(|| failed("MapViewOfFile", error, subject))?;
@@ -321,7 +339,7 @@ fn map_all(handle: &OwnedHandle, subject: Subject) -> Result<(Mapping, usize)> {
     // SAFETY: zeros are a valid value of the type, and so is what `VirtualQuery` writes.
     let info = unsafe { info.assume_init() };
     // An image, or a section whose memory is only reserved, which cannot be touched safely.
-    if info.Type != MEM_MAPPED || info.State != MEM_COMMIT || info.Protect != PAGE_READWRITE {
+    if info.Type != MEM_MAPPED || info.State != MEM_COMMIT || info.Protect != pages(protection) {
         return Err(Error::Foreign {
             found: "its memory is not committed for reading and writing",
         });

@@ -10,8 +10,7 @@
 //! or more writers.
 #![allow(unsafe_code)]
 
-#[cfg(feature = "zerocopy")]
-use core::mem::MaybeUninit;
+use core::ops::Deref;
 #[cfg(target_has_atomic = "64")]
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
@@ -19,12 +18,14 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
 use crate::error::Error;
 use crate::memory::copy;
 use crate::memory::layout::SharedLayout;
+use crate::memory::read_access::ReadAccess;
 
 /// A view of the bytes of a segment that stays sound while other processes write them.
 ///
 /// Created by [`ShMem::access`](crate::ShMem::access), which borrows the segment mutably: while the
 /// access lives, safe code of this process cannot hold a `&[u8]` of the same segment. It is `Copy`,
-/// `Send` and `Sync`, so threads can use it at the same time.
+/// `Send` and `Sync`, so threads can use it at the same time. Reading is in [`ReadAccess`], to which it
+/// dereferences.
 ///
 /// Copies are relaxed and bytewise: a copy that races with a writer can consist of old and new
 /// bytes. Guard what must be seen together with an atomic of your own, which is written with
@@ -53,24 +54,27 @@ use crate::memory::layout::SharedLayout;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Access<'a> {
-    bytes: &'a [AtomicU8],
+    read: ReadAccess<'a>,
+}
+
+/// Everything that only reads.
+impl<'a> Deref for Access<'a> {
+    type Target = ReadAccess<'a>;
+
+    fn deref(&self) -> &ReadAccess<'a> {
+        &self.read
+    }
 }
 
 impl<'a> Access<'a> {
     pub(crate) fn new(bytes: &'a [AtomicU8]) -> Self {
-        Self { bytes }
+        Self {
+            read: ReadAccess::new(bytes),
+        }
     }
 
-    /// Returns the number of bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Returns `true` if there are no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    fn bytes(self) -> &'a [AtomicU8] {
+        self.read.bytes()
     }
 
     /// Returns access to `len` bytes that start at `offset`.
@@ -79,23 +83,9 @@ impl<'a> Access<'a> {
     ///
     /// [`Error::OutOfBounds`] if they reach beyond the end.
     pub fn range(&self, offset: usize, len: usize) -> Result<Access<'a>, Error> {
-        let bytes = self.bytes.get(offset..).and_then(|rest| rest.get(..len));
-        let bytes = bytes.ok_or(Error::OutOfBounds {
-            offset,
-            len,
-            size: self.len(),
-        })?;
-        Ok(Access::new(bytes))
-    }
-
-    /// Fills `into` with the bytes that start at `offset`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfBounds`] if they reach beyond the end; then `into` is unchanged.
-    pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), Error> {
-        copy::load(self.range(offset, into.len())?.bytes, into);
-        Ok(())
+        Ok(Access {
+            read: self.read.range(offset, len)?,
+        })
     }
 
     /// Copies all of `from` to `offset`.
@@ -104,18 +94,18 @@ impl<'a> Access<'a> {
     ///
     /// [`Error::OutOfBounds`] if it does not fit; then nothing is written.
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<(), Error> {
-        copy::store(self.range(offset, from.len())?.bytes, from);
+        copy::store(self.range(offset, from.len())?.bytes(), from);
         Ok(())
     }
 
     /// Sets every byte to `value`.
     pub fn fill(&self, value: u8) {
-        copy::fill(self.bytes, value);
+        copy::fill(self.bytes(), value);
     }
 
     /// Writes to one byte of every `step`, without changing its value.
     pub(crate) fn touch_every(&self, step: usize) {
-        for byte in self.bytes.iter().step_by(step) {
+        for byte in self.bytes().iter().step_by(step) {
             byte.fetch_or(0, core::sync::atomic::Ordering::Relaxed);
         }
     }
@@ -123,7 +113,7 @@ impl<'a> Access<'a> {
     /// Returns the bytes as atomics.
     #[must_use]
     pub fn as_atomic_u8(&self) -> &'a [AtomicU8] {
-        self.bytes
+        self.bytes()
     }
 
     /// Returns as many 16-bit atomics as fit, in the byte order of the machine.
@@ -184,7 +174,7 @@ impl<'a> Access<'a> {
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
     pub fn view<T: SharedLayout>(&self, offset: usize) -> Result<&'a T, Error> {
-        let bytes = self.range(offset, size_of::<T>())?.bytes;
+        let bytes = self.range(offset, size_of::<T>())?.bytes();
         let value = aligned::<T>(bytes)?;
         // SAFETY: the bytes of the value are valid for `'a`, and aligned. Any bytes are a valid
         // `SharedLayout`, which consists of atomics, so that others may write them.
@@ -203,49 +193,11 @@ impl<'a> Access<'a> {
     ) -> Result<&'a [T], Error> {
         // A length that overflows reaches beyond every end.
         let len = size_of::<T>().saturating_mul(count);
-        let bytes = self.range(offset, len)?.bytes;
+        let bytes = self.range(offset, len)?.bytes();
         let first = aligned::<T>(bytes)?;
         // SAFETY: the bytes of `count` values are valid for `'a`, and aligned. Any bytes are a valid
         // `SharedLayout`, which consists of atomics, so that others may write them.
         Ok(unsafe { core::slice::from_raw_parts(first, count) })
-    }
-
-    /// Returns a copy of the value at `offset`, which need not be aligned there.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfBounds`] if it reaches beyond the end.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use shmem_providers::{NopShMemProvider, ShMem, ShMemProvider};
-    ///
-    /// let mut segment = NopShMemProvider.new_shmem(16)?;
-    /// segment[3] = 7;
-    /// assert_eq!(segment.access().read::<[u16; 2]>(2)?.map(u16::to_le), [7 << 8, 0]);
-    /// # Ok::<(), shmem_providers::Error>(())
-    /// ```
-    #[cfg(feature = "zerocopy")]
-    pub fn read<T: zerocopy::FromBytes>(&self, offset: usize) -> Result<T, Error> {
-        let mut copy = MaybeUninit::uninit();
-        self.fetch(offset, &mut copy)?;
-        // SAFETY: `fetch` has written all bytes, and `FromBytes` states that any bytes are a valid
-        // value.
-        Ok(unsafe { copy.assume_init() })
-    }
-
-    /// Returns a copy of the value at `offset`, if the bytes there are a valid value of the type.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::OutOfBounds`] if it reaches beyond the end, [`Error::InvalidValue`] if the bytes
-    /// are not a valid value of the type.
-    #[cfg(feature = "zerocopy")]
-    pub fn try_read<T: zerocopy::TryFromBytes>(&self, offset: usize) -> Result<T, Error> {
-        let mut copy = MaybeUninit::<T>::uninit();
-        let bytes = &*self.fetch(offset, &mut copy)?;
-        T::try_read_from_bytes(bytes).map_err(|_| Error::InvalidValue)
     }
 
     /// Copies the value to `offset`, which need not be aligned for its type.
@@ -261,23 +213,6 @@ impl<'a> Access<'a> {
         self.write_at(offset, value.as_bytes())
     }
 
-    /// Copies the bytes at `offset` into `copy`, and returns them.
-    #[cfg(feature = "zerocopy")]
-    fn fetch<'b, T>(
-        &self,
-        offset: usize,
-        copy: &'b mut MaybeUninit<T>,
-    ) -> Result<&'b mut [u8], Error> {
-        let dst = copy.as_mut_ptr();
-        // SAFETY: `copy` has space for one `T`, padding included.
-        unsafe { dst.write_bytes(0, 1) };
-        // SAFETY: all bytes were initialised just now, in place, so that this includes padding, and
-        // `copy` stays borrowed for as long as the slice lives.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(dst.cast::<u8>(), size_of::<T>()) };
-        self.read_at(offset, bytes)?;
-        Ok(bytes)
-    }
-
     /// Returns all bytes that form whole values of `T`.
     ///
     /// # Safety
@@ -286,7 +221,7 @@ impl<'a> Access<'a> {
     unsafe fn atomics<T>(&self) -> Result<&'a [T], Error> {
         // SAFETY: the caller ensures that `T` is an atomic integer: any bytes are valid, and it is
         // only accessed atomically.
-        let (head, values, _) = unsafe { self.bytes.align_to::<T>() };
+        let (head, values, _) = unsafe { self.bytes().align_to::<T>() };
         if head.is_empty() {
             Ok(values)
         } else {

@@ -7,11 +7,22 @@ use core::sync::atomic::AtomicU8;
 
 use crate::memory::access::Access;
 
+/// What the pages of a mapping permit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Reading and writing.
+    #[default]
+    ReadWrite,
+    /// Reading. Only a [`ReadOnly`](crate::ReadOnly) owns such a mapping, and never writes to it.
+    Read,
+}
+
 /// Unmaps the pages. The arguments are the first byte and the length that the mapping was created
 /// with.
 pub(crate) type Unmap = unsafe fn(NonNull<u8>, usize);
 
-/// Owns readable and writable memory, and unmaps it once, when it is dropped.
+/// Owns memory that can be read and, unless it belongs to a [`ReadOnly`](crate::ReadOnly), written, and
+/// unmaps it once, when it is dropped.
 ///
 /// Its slices are subject to the contract that [`ShMem`](crate::ShMem#the-contract-of-the-slice)
 /// states.
@@ -32,7 +43,8 @@ impl Mapping {
     ///
     /// # Safety
     ///
-    /// The bytes are initialised, readable and writable, and stay so until `unmap(base, len)` is
+    /// The bytes are initialised, readable and, unless the caller passes the mapping to a
+    /// [`ReadOnly`](crate::ReadOnly), writable, and stay so until `unmap(base, len)` is
     /// called, which nothing but this value calls. `base` is aligned to 8 bytes. `len` is at most
     /// `isize::MAX`.
     pub(crate) unsafe fn from_raw(base: NonNull<u8>, len: usize, unmap: Unmap) -> Self {

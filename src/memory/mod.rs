@@ -6,4 +6,6 @@ pub(crate) mod copy;
 pub(crate) mod cursor;
 pub(crate) mod layout;
 pub(crate) mod mapping;
+pub(crate) mod read_access;
+pub(crate) mod read_only;
 pub(crate) mod size;

@@ -32,6 +32,7 @@ use crate::backend::{Exclusive, Request, Sparse};
 use crate::error::Error;
 use crate::error::Result;
 use crate::id::ShMemId;
+use crate::memory::read_only::ReadOnly;
 use crate::memory::size::check_size;
 use crate::pool::fork_witness::ForkWitness;
 pub use crate::pool::segment::PooledShMem;
@@ -256,6 +257,21 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
     fn existing_from_env(&mut self, env_name: &str) -> Result<PooledShMem<B>, Error> {
         let segment = self.shared.provider.clone().existing_from_env(env_name)?;
         Ok(self.pooled(segment, false))
+    }
+
+    fn shmem_from_id_read_only(&mut self, id: ShMemId) -> Result<ReadOnly<PooledShMem<B>>, Error> {
+        let segment = self.shared.provider.clone().shmem_from_id_read_only(id)?;
+        Ok(segment.map(|segment| self.pooled(segment, false)))
+    }
+
+    fn shmem_from_id_and_size_read_only(
+        &mut self,
+        id: ShMemId,
+        size: usize,
+    ) -> Result<ReadOnly<PooledShMem<B>>, Error> {
+        let mut provider = self.shared.provider.clone();
+        let segment = provider.shmem_from_id_and_size_read_only(id, size)?;
+        Ok(segment.map(|segment| self.pooled(segment, false)))
     }
 
     // `clone_ref` is the default, which opens the segment by its id: a duplicated handle would not

@@ -9,7 +9,7 @@ use std::thread;
 
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider};
 
-use testkit::{Outcome, if_lacking, name_exists, skip, too_few_descriptors};
+use testkit::{Outcome, becomes_writable, if_lacking, name_exists, skip, too_few_descriptors};
 
 /// The differences between mechanisms.
 #[derive(Clone, Copy)]
@@ -18,6 +18,8 @@ pub(crate) struct Rules {
     pub(crate) id_outlives_creator: bool,
     /// The sizes that the system reports are multiples of this.
     pub(crate) rounded_to: usize,
+    /// The mapping of a read-only attachment stays read-only, also for `mprotect`.
+    pub(crate) protects_readers: bool,
 }
 
 const SIZE: usize = 65536;
@@ -49,6 +51,51 @@ pub(crate) fn an_attachment_sees_the_same_bytes<P: ShMemProvider>(p: &mut P, _: 
     // Another provider opens the same, because providers hold nothing of their own.
     let by_another = P::new()?.shmem_from_id(made.id())?;
     assert_eq!(by_another[7], 3);
+    Ok(())
+}
+
+pub(crate) fn a_read_only_attachment_sees_the_same_bytes_and_cannot_be_mprotected<
+    P: ShMemProvider,
+>(
+    p: &mut P,
+    rules: Rules,
+) -> Outcome {
+    let size = 5000;
+    let mut made = p.new_shmem(size)?;
+    made[0] = 1;
+    made[size - 1] = 2;
+    let reader = p.shmem_from_id_read_only(made.id())?;
+    assert_eq!(reader.len(), size.next_multiple_of(rules.rounded_to));
+    assert_eq!((reader.id(), reader.is_empty()), (made.id(), false));
+    let read = |at| reader.access().load_u8(at, Ordering::Acquire);
+    assert_eq!((read(0)?, read(size - 1)?), (1, 2));
+    made[7] = 3;
+    assert_eq!(read(7)?, 3);
+    let part = p.shmem_from_id_and_size_read_only(made.id(), 8)?;
+    let mut bytes = [0; 8];
+    part.access().read_at(0, &mut bytes)?;
+    assert_eq!(bytes, [1, 0, 0, 0, 0, 0, 0, 3]);
+    let beyond = p.shmem_from_id_and_size_read_only(made.id(), 1 << 20);
+    assert!(matches!(refused(beyond), Error::TooLarge { .. }));
+    let nothing = p.shmem_from_id_and_size_read_only(made.id(), 0);
+    assert_eq!(refused(nothing), Error::InvalidSize { size: 0 });
+    for reader in [&reader, &part] {
+        let writable = becomes_writable(reader.as_ptr());
+        assert!(!writable || !rules.protects_readers);
+    }
+    // A reader is a holder.
+    let id = made.id();
+    if rules.id_outlives_creator {
+        drop(made);
+        drop(part);
+        p.shmem_from_id(id)?[7] = 4;
+        assert_eq!(read(7)?, 4);
+    } else {
+        drop((made, part));
+        assert_eq!(read(7)?, 3);
+    }
+    drop(reader);
+    assert!(refused(p.shmem_from_id_read_only(id)).is_not_found());
     Ok(())
 }
 

@@ -45,6 +45,7 @@ macro_rules! contracts {
         $(contract!($trials, $mechanism, $rules, $provider, [
             a_new_segment_is_zeroed_and_exact,
             an_attachment_sees_the_same_bytes,
+            a_read_only_attachment_sees_the_same_bytes_and_cannot_be_mprotected,
             less_may_be_attached_and_more_may_not,
             impossible_sizes_are_errors,
             ids_that_name_nothing_are_errors,
@@ -84,6 +85,11 @@ fn main() {
 const KEPT: Rules = Rules {
     id_outlives_creator: true,
     rounded_to: 1,
+    // Elsewhere the service hands out descriptors that can be mapped for writing.
+    protects_readers: cfg!(any(
+        all(target_os = "linux", not(shmem_freebsd_rules)),
+        windows
+    )),
 };
 
 #[cfg(all(
@@ -122,6 +128,7 @@ fn trials() -> Vec<Trial> {
     let named = Rules {
         id_outlives_creator: false,
         rounded_to: 16 << 10,
+        ..KEPT
     };
     let mut trials = Vec::new();
     contracts! { trials:
@@ -164,6 +171,7 @@ fn trials() -> Vec<Trial> {
     let named = Rules {
         id_outlives_creator: false,
         rounded_to,
+        protects_readers: true,
     };
     let removed = Rules {
         id_outlives_creator: false,

@@ -119,3 +119,11 @@ pub fn mappings() -> Vec<String> {
     };
     maps.lines().filter(shared).map(str::to_owned).collect()
 }
+
+/// Returns `true` if the page at this address becomes writable (`mprotect(2)`), for all its life.
+#[allow(unsafe_code)]
+pub fn becomes_writable(page: *const u8) -> bool {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: the memory stays readable, and nothing relies on a fault when it is written.
+    unsafe { libc::mprotect(page.cast_mut().cast(), 1, protection) == 0 }
+}

@@ -6,7 +6,7 @@ use std::ptr;
 
 use shmem_providers::Error;
 use windows_sys::Win32::System::Memory::{
-    MEM_COMMIT, MEM_MAPPED, MEMORY_BASIC_INFORMATION, PAGE_READWRITE, VirtualQuery,
+    MEM_COMMIT, MEM_MAPPED, MEMORY_BASIC_INFORMATION, PAGE_READWRITE, VirtualProtect, VirtualQuery,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessHandleCount};
 
@@ -77,4 +77,13 @@ pub fn mappings() -> Vec<(usize, usize)> {
         }
         address = info.BaseAddress.addr() + info.RegionSize;
     }
+}
+
+/// Returns `true` if the page at this address becomes writable, for all its life.
+pub fn becomes_writable(page: *const u8) -> bool {
+    let mut before = 0;
+    let address = page.cast_mut().cast();
+    // SAFETY: the memory stays readable, and nothing relies on a fault when it is written. The last
+    // pointer is to a local variable.
+    unsafe { VirtualProtect(address, 1, PAGE_READWRITE, &raw mut before) != 0 }
 }

@@ -7,6 +7,7 @@ use rustix::path::DecInt;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::MemfdLocator;
+use crate::memory::mapping::Protection;
 use crate::sys::procfs::object::Wanted;
 use crate::sys::procfs::own_pid;
 use crate::sys::procfs::processes::{Clock, Look, look_at, look_through, search};
@@ -19,6 +20,7 @@ use crate::util::fixed_str::FixedStr;
 pub(super) fn open(
     locator: MemfdLocator,
     id: &ShMemId,
+    protection: Protection,
     is_genuine: &dyn Fn(&OwnedFd) -> bool,
 ) -> Result<OwnedFd> {
     let refused = |errno| failed("open", errno, Subject::Id(*id));
@@ -26,6 +28,7 @@ pub(super) fn open(
     let wanted = Wanted {
         user: sys::user::check_user()?,
         link: link.as_bytes(),
+        protection,
         is_genuine,
     };
     if let Some((pid, number)) = locator.process_and_fd() {

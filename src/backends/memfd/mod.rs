@@ -15,6 +15,7 @@
 
 mod locator;
 mod sealed;
+mod single_writer;
 
 use core::cell::Cell;
 use core::ops::Range;
@@ -29,11 +30,11 @@ use crate::backend::{
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{HugePages, OptionReport, OptionStatus, Priority, ShMemOptions};
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::sys::{self, FileInfo, PageSize, limits};
+use crate::sys::{self, PageSize, limits};
 
 /// Creates segments with `memfd_create(2)`.
 ///
@@ -119,6 +120,9 @@ impl Backend for MemfdBackend {
 
     fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
         let Request { size, options, .. } = request;
+        if options.single_writer {
+            return single_writer::create(request, report);
+        }
         if let Some((pages, priority)) = options.huge_pages {
             match create_huge(size, pages) {
                 Ok(mut created) => {
@@ -157,7 +161,7 @@ impl Backend for MemfdBackend {
                 false
             }
         };
-        let opened = locator::open(locator, id, &is_genuine);
+        let opened = locator::open(locator, id, expected.protection, &is_genuine);
         opened.map_err(|error| match (error, decoy.take()) {
             (Error::Gone { .. } | Error::NotFound { .. }, Some(decoy)) => decoy,
             (error, _) => error,
@@ -169,9 +173,17 @@ impl Backend for MemfdBackend {
     }
 
     fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
-        let Attach { len, options } = attach;
-        let info = sealed::check_writable(handle)?;
+        let Attach {
+            len,
+            options,
+            protection,
+        } = attach;
+        let info = sealed::check_mappable(handle, protection)?;
         let pages = PageSize::of(handle, &info)?;
+        if protection == Protection::Read {
+            let mapping = sys::map_file_for_reading(handle, info.mapped_len(len)?, pages)?;
+            return if_present(mapping, pages);
+        }
         if let Some((wanted, priority)) = options.huge_pages {
             report.huge_pages = match priority {
                 _ if pages == PageSize::Huge(wanted) => OptionStatus::Granted,
@@ -214,7 +226,13 @@ impl Sparse for MemfdBackend {
     }
 
     fn trim(&self, handle: &OwnedFd, range: Range<usize>) -> Result<()> {
-        let info = FileInfo::of(handle)?;
+        let (info, seals) = sealed::check(handle)?;
+        if seals.contains(SealFlags::FUTURE_WRITE) {
+            return Err(Error::Unsupported {
+                what: "the memory of a segment with a single writer cannot be freed: the seal that \
+                       keeps other processes from writing forbids it to all",
+            });
+        }
         match PageSize::of(handle, &info)? {
             PageSize::Ordinary => sys::punch_hole(handle, range, info.size),
             // If none were free when the memory is needed again, that would be a SIGBUS.
@@ -258,6 +276,18 @@ impl Snapshots for MemfdBackend {
 
     fn reset(&self, mapping: &mut Mapping) -> Result<()> {
         sys::reset_private(mapping)
+    }
+
+    fn check_freezable(&self, handle: &OwnedFd) -> Result<()> {
+        single_writer::check_freezable(handle)
+    }
+
+    fn freeze(&self, handle: &OwnedFd) -> Result<()> {
+        single_writer::freeze(handle)
+    }
+
+    fn is_frozen(&self, handle: &OwnedFd) -> bool {
+        sealed::check(handle).is_ok_and(|(_, seals)| seals.contains(SealFlags::WRITE))
     }
 }
 
@@ -314,7 +344,11 @@ fn map_existing(
     pages: PageSize,
     options: ShMemOptions,
 ) -> Result<Mapping> {
-    let mapping = map(fd, len, pages, options)?;
+    if_present(map(fd, len, pages, options)?, pages)
+}
+
+/// Returns the mapping if none of its huge pages is missing.
+fn if_present(mapping: Mapping, pages: PageSize) -> Result<Mapping> {
     if pages != PageSize::Ordinary {
         sys::populate_or_refuse(&mapping)?;
     }

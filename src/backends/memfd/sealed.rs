@@ -11,6 +11,7 @@ use crate::backend::Expected;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::MemfdLocator;
+use crate::memory::mapping::Protection;
 use crate::sys::{self, FileInfo, failed, identity};
 
 /// The seals of every segment: no process can change its size, or add seals that would keep others
@@ -25,6 +26,16 @@ const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 /// Why a snapshot is not mapped for writing.
 const IS_SNAPSHOT: Error = Error::Foreign {
     found: "it is a snapshot: open it with `view_from_id`",
+};
+
+/// Why a segment with a single writer is not mapped for writing.
+const HAS_SINGLE_WRITER: Error = Error::Foreign {
+    found: "it has a single writer: open it with `shmem_from_id_read_only`",
+};
+
+/// Why a frozen segment is not mapped for writing.
+const IS_FROZEN: Error = Error::Foreign {
+    found: "it is frozen: open it with `shmem_from_id_read_only` or `view_from_id`",
 };
 
 /// Why a segment has no views.
@@ -109,17 +120,29 @@ pub(super) fn check(fd: &OwnedFd) -> Result<(FileInfo, SealFlags)> {
 pub(super) fn check_expected(fd: &OwnedFd, expected: Expected) -> Result<()> {
     let (info, seals) = check(fd)?;
     info.mapped_len(expected.len)?;
-    match (expected.is_snapshot, seals.contains(SealFlags::WRITE)) {
-        (false, true) => Err(IS_SNAPSHOT),
-        (true, false) => Err(IS_SEGMENT),
-        _ => Ok(()),
+    if !expected.is_snapshot {
+        check_protection(seals, expected.protection)
+    } else if seals.contains(SealFlags::WRITE) {
+        Ok(())
+    } else {
+        Err(IS_SEGMENT)
     }
 }
 
-/// As [`check`], for a file that is to be mapped for writing.
-pub(super) fn check_writable(fd: &OwnedFd) -> Result<FileInfo> {
-    match check(fd)? {
-        (_, seals) if seals.contains(SealFlags::WRITE) => Err(IS_SNAPSHOT),
-        (info, _) => Ok(info),
+/// As [`check`], for a file that is to be mapped with this protection.
+pub(super) fn check_mappable(fd: &OwnedFd, protection: Protection) -> Result<FileInfo> {
+    let (info, seals) = check(fd)?;
+    check_protection(seals, protection)?;
+    Ok(info)
+}
+
+/// Returns the reason why a file with these seals cannot be mapped with this protection.
+fn check_protection(seals: SealFlags, protection: Protection) -> Result<()> {
+    let has = |seal| protection == Protection::ReadWrite && seals.contains(seal);
+    match (has(SealFlags::WRITE), has(SealFlags::FUTURE_WRITE)) {
+        (false, false) => Ok(()),
+        (true, false) => Err(IS_SNAPSHOT),
+        (false, true) => Err(HAS_SINGLE_WRITER),
+        (true, true) => Err(IS_FROZEN),
     }
 }

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
@@ -255,8 +255,8 @@ impl Backend for PosixBackend {
         Ok(created)
     }
 
-    fn open(&self, id: &ShMemId, _expected: Expected) -> Result<OwnedFd> {
-        shm_names::open(names::name(id)?, id)
+    fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
+        shm_names::open(names::name(id)?, id, expected.protection)
     }
 
     fn duplicate(&self, handle: &OwnedFd) -> Result<OwnedFd> {
@@ -270,6 +270,9 @@ impl Backend for PosixBackend {
         let len = info.mapped_len(attach.len)?;
         sys::refuse_huge_pages(handle, &info)?;
         sys::reserve_existing(handle, len)?;
+        if attach.protection == Protection::Read {
+            return sys::map_for_reading(handle, len);
+        }
         let mut mapping = sys::map_fd(handle, len)?;
         let options = attach.options.without_huge_pages();
         sys::apply_options(&mut mapping, options, report);

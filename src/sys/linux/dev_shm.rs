@@ -37,6 +37,7 @@ use rustix::path::DecInt;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
+use crate::memory::mapping::Protection;
 use crate::sys::procfs::object::is_memfd;
 use crate::sys::{above_stdio_quietly, check_owner, failed, failed_for, limits};
 use crate::util::fixed_str::FixedStr;
@@ -111,11 +112,11 @@ fn are_locks_missing() -> bool {
 }
 
 /// Opens the object with this name, if it is a segment of this user.
-pub(crate) fn open(name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
+pub(crate) fn open(name: &CStr, id: &ShMemId, protection: Protection) -> Result<OwnedFd> {
     for _ in 0..TRIES {
         let found = find(name, id)?;
         check_access(&found.stat)?;
-        let fd = found.open(name, id)?;
+        let fd = found.open(name, id, protection)?;
         let lock = lock(&fd, FlockOperation::NonBlockingLockShared);
         let stat = fs::fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
         if lock != Lock::Refused && stat.st_nlink != 0 {
@@ -181,7 +182,7 @@ pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
     for _ in 0..TRIES {
         let found = find(name, id)?;
         // If the object may not be opened, it cannot be locked, and is removed without the lock.
-        let opened = found.open(name, id);
+        let opened = found.open(name, id, Protection::ReadWrite);
         match remove(name, opened.as_ref().unwrap_or(&found.fd)) {
             Ok(true) => return Ok(()),
             // The name now refers to another object.
@@ -208,7 +209,7 @@ pub(crate) fn remove_if_unused(name: &CStr) -> bool {
         if permissions(&found.stat) != MARK {
             return None;
         }
-        let fd = found.open(name, &id).ok()?;
+        let fd = found.open(name, &id, Protection::ReadWrite).ok()?;
         if lock(&fd, FlockOperation::NonBlockingLockExclusive) != Lock::Taken {
             return None;
         }
@@ -254,8 +255,12 @@ struct Found {
 
 impl Found {
     /// Opens the file. [`find`] has excluded files that would block or have an effect when opened.
-    fn open(&self, name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    fn open(&self, name: &CStr, id: &ShMemId, protection: Protection) -> Result<OwnedFd> {
+        let access = match protection {
+            Protection::ReadWrite => OFlags::RDWR,
+            Protection::Read => OFlags::RDONLY,
+        };
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let number = DecInt::from_fd(&self.fd);
         let link = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
         let opened = match fs::open(link.as_bytes(), flags, Mode::empty()) {

@@ -9,13 +9,12 @@
 use core::ffi::c_int;
 
 use rustix::fd::{AsRawFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::OFlags;
 use rustix::io::{DupFlags, dup3};
-use rustix::path::DecInt;
 
+use super::reopen::reopen;
 use crate::error::{Result, Subject};
-use crate::sys::{above_stdio_quietly, failed};
-use crate::util::fixed_str::FixedStr;
+use crate::sys::failed;
 
 /// Selects the signal that is sent when a process opens a leased file (`fcntl(2)`). The
 /// crate libc does not define it for every machine; it is 10 on all of them.
@@ -24,12 +23,8 @@ const F_SETSIG: c_int = 10;
 /// Reopens a new memfd and replaces the descriptor by the new one. The kernel does not count the
 /// open file that `memfd_create` returns among those that are open for writing.
 pub(crate) fn make_countable(fd: &mut OwnedFd) -> Result<()> {
-    let number = DecInt::from_fd(&*fd);
-    let path = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let reopened = openat(CWD, path.as_bytes(), flags, Mode::empty())
-        .and_then(above_stdio_quietly)
-        .map_err(|errno| failed("open", errno, Subject::Nothing))?;
+    let reopened =
+        reopen(fd, OFlags::RDWR).map_err(|errno| failed("open", errno, Subject::Nothing))?;
     // rustix defines this flag for `dup3` on Linux only; Android's kernel is the same.
     let flags = DupFlags::from_bits_retain(OFlags::CLOEXEC.bits());
     dup3(&reopened, fd, flags).map_err(|errno| failed("dup3", errno, Subject::Nothing))

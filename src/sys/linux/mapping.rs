@@ -10,8 +10,8 @@ use rustix::mm::{self, MapFlags, ProtFlags};
 
 use super::huge_pages::PageSize;
 use crate::error::{Error, Result, Subject};
-use crate::memory::mapping::{Mapping, Unmap};
-use crate::sys::fd::unmap;
+use crate::memory::mapping::{Mapping, Protection, Unmap};
+use crate::sys::fd::{prot, unmap};
 use crate::sys::{failed, failed_for, limits};
 
 /// Returns the page size of the system in bytes.
@@ -38,8 +38,7 @@ pub(crate) fn map_fd_aligned(
     };
     let refused = |errno| failed_for("mmap", errno, Subject::Bytes(len), limit_for);
     let Some(align) = align else {
-        return map_fd_at(fd, ptr::null_mut(), len, MapFlags::SHARED, pages.unmap())
-            .map_err(refused);
+        return map_fd_at(fd, None, len, Protection::ReadWrite, pages.unmap()).map_err(refused);
     };
     let page = page_size();
     // Enough to contain an aligned range of the length.
@@ -53,9 +52,8 @@ pub(crate) fn map_fd_aligned(
         .map_err(refused)?;
     let before = start.align_offset(align).min(align);
     let address = start.wrapping_byte_add(before);
-    let flags = MapFlags::SHARED | MapFlags::FIXED;
     // This replaces a part of the mapping that was reserved above.
-    let mapping = map_fd_at(fd, address, len, flags, pages.unmap());
+    let mapping = map_fd_at(fd, Some(address), len, Protection::ReadWrite, pages.unmap());
     let end = match &mapping {
         Ok(_) => address.wrapping_byte_add(len.next_multiple_of(page)),
         Err(_) => address,
@@ -70,15 +68,31 @@ pub(crate) fn map_fd_aligned(
     mapping.map_err(refused)
 }
 
-/// Maps for reading and writing. With `MAP_FIXED`, the caller must own what is mapped at `address`.
-fn map_fd_at(
+/// Creates a shared mapping. The caller must own what is mapped at `address`.
+pub(super) fn map_fd_at(
+    fd: impl AsFd,
+    address: Option<*mut c_void>,
+    len: usize,
+    protection: Protection,
+    unmap: Unmap,
+) -> Result<Mapping, Errno> {
+    let flags = match address {
+        Some(_) => MapFlags::SHARED | MapFlags::FIXED,
+        None => MapFlags::SHARED,
+    };
+    let address = address.unwrap_or(ptr::null_mut());
+    map_at(fd, address, len, prot(protection), flags, unmap)
+}
+
+/// With `MAP_FIXED`, the caller must own what is mapped at `address`.
+fn map_at(
     fd: impl AsFd,
     address: *mut c_void,
     len: usize,
+    prot: ProtFlags,
     flags: MapFlags,
     unmap: Unmap,
 ) -> Result<Mapping, Errno> {
-    let prot = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: either the kernel chooses the address, or the caller owns the mapping that is
     // replaced, so no other mapping is affected.
     let base = unsafe { mm::mmap(address, len, prot, flags, fd, 0) }?;
@@ -91,7 +105,8 @@ fn map_fd_at(
 
 /// Maps the first `len` bytes so that what is written stays private to this process.
 pub(crate) fn map_private(fd: impl AsFd, len: usize) -> Result<Mapping> {
-    map_fd_at(fd, ptr::null_mut(), len, MapFlags::PRIVATE, unmap)
+    let prot = prot(Protection::ReadWrite);
+    map_at(fd, ptr::null_mut(), len, prot, MapFlags::PRIVATE, unmap)
         .map_err(|errno| failed_for("mmap", errno, Subject::Bytes(len), limits::for_mapping))
 }
 

@@ -27,6 +27,7 @@ mod posix_shm;
 #[cfg(feature = "std")]
 mod process;
 pub(crate) mod procfs;
+mod reopen;
 #[cfg(all(feature = "std", not(shmem_apple_rules)))]
 mod shared_object;
 mod sparse;
@@ -60,6 +61,9 @@ pub(crate) use self::posix_shm::{reserve, reserve_existing};
 pub(in crate::sys) use self::process::set_thread_name;
 #[cfg(feature = "std")]
 pub(crate) use self::process::{has_more_rights, process_runs};
+#[cfg(target_os = "linux")]
+pub(crate) use self::reopen::map_for_reading;
+pub(crate) use self::reopen::{is_read_only, map_file_for_reading, reopen};
 pub(crate) use self::sparse::{next_data, punch_hole};
 pub(in crate::sys) use self::user_namespace::is_distinct;
 

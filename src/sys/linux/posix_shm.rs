@@ -3,13 +3,13 @@
 //! Memory is reserved when an object is created, so that a full `/dev/shm` causes an error here,
 //! and not SIGBUS in a process that accesses the page later.
 
-use rustix::fd::AsFd;
-use rustix::fs::{self, FallocateFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, FallocateFlags, OFlags};
 use rustix::io::{self, Errno};
 
 use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
-use crate::sys::{failed, failed_for, limits};
+use crate::sys::{failed, failed_for, is_read_only, limits, reopen};
 
 /// How much memory is reserved by one call. A signal undoes a whole call, so in a program with a
 /// fast timer a large one would never succeed.
@@ -41,11 +41,11 @@ pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
 /// Reserves the memory of the first `len` bytes of an existing object, unless all of it is
 /// reserved. Another program may have created the object without reserving memory, or freed it
 /// since. The content does not change.
-pub(crate) fn reserve_existing(fd: impl AsFd, len: usize) -> Result<()> {
+pub(crate) fn reserve_existing(fd: &OwnedFd, len: usize) -> Result<()> {
     /// The unit of `st_blocks`, in bytes.
     const BLOCK: u64 = 512;
 
-    let stat = fs::fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
+    let stat = fs::fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Nothing))?;
     #[allow(
         clippy::useless_conversion,
         reason = "the types differ from machine to machine"
@@ -58,7 +58,16 @@ pub(crate) fn reserve_existing(fd: impl AsFd, len: usize) -> Result<()> {
         return Ok(());
     }
     check_memory(len)?;
-    match allocate(fd, len as u64) {
+    // Reserving memory needs the permission to write.
+    let reopened = if is_read_only(fd) {
+        Some(reopen(fd, OFlags::RDWR).map_err(|_| Error::Foreign {
+            found: "its memory is not reserved, and without /proc or the permission to write it, it \
+                    cannot be reserved",
+        })?)
+    } else {
+        None
+    };
+    match allocate(reopened.as_ref().unwrap_or(fd), len as u64) {
         // If the file system cannot reserve memory, it is not known whether it is reserved.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) => Err(failed_for(

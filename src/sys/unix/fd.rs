@@ -10,7 +10,7 @@ use rustix::mm::{self, MapFlags, ProtFlags};
 use super::{failed, failed_for};
 use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::memory::size::mapped_len;
 use crate::sys::limits;
 
@@ -52,13 +52,26 @@ impl FileInfo {
     }
 }
 
+/// Returns the protection for `mmap`.
+pub(in crate::sys) fn prot(protection: Protection) -> ProtFlags {
+    match protection {
+        Protection::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+        Protection::Read => ProtFlags::READ,
+    }
+}
+
 /// Maps the first `len` bytes of an object for reading and writing, shared with all other mappings
 /// of it.
 ///
 /// The caller has checked that the object has at least `len` bytes.
 pub(crate) fn map_fd(fd: impl AsFd, len: usize) -> Result<Mapping> {
+    map_fd_as(fd, len, Protection::ReadWrite)
+}
+
+/// Does the same with this protection.
+pub(crate) fn map_fd_as(fd: impl AsFd, len: usize, protection: Protection) -> Result<Mapping> {
     let refused = |errno| failed_for("mmap", errno, Subject::Bytes(len), limits::for_mapping);
-    let prot = ProtFlags::READ | ProtFlags::WRITE;
+    let prot = prot(protection);
     // SAFETY: the kernel chooses the address, so no existing mapping is affected.
     let base = unsafe { mm::mmap(ptr::null_mut(), len, prot, MapFlags::SHARED, fd, 0) }
         .map_err(refused)?;

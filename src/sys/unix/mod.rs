@@ -54,7 +54,7 @@ pub(crate) use self::failed::{failed, failed_for};
 ))]
 pub(crate) use self::fallback::*;
 pub(crate) use self::fd::{
-    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, write_at,
+    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, map_fd_as, write_at,
 };
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{duplicate_quietly, received};

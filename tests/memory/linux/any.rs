@@ -29,6 +29,8 @@ pub(crate) trait Tuned: ShMemProvider {
     fn data_ranges(segment: &Self::ShMem) -> Result<Vec<Range<usize>>, Error>;
 
     fn trim(segment: &mut Self::ShMem, range: Range<usize>) -> Result<(), Error>;
+
+    fn freeze(segment: Self::ShMem) -> Result<(), Self::ShMem>;
 }
 
 macro_rules! tuned {
@@ -65,6 +67,10 @@ macro_rules! tuned {
 
             fn trim(segment: &mut Self::ShMem, range: Range<usize>) -> Result<(), Error> {
                 segment.trim(range)
+            }
+
+            fn freeze(segment: Self::ShMem) -> Result<(), Self::ShMem> {
+                super::read_only::freeze_or_keep(segment)
             }
         })*
     };

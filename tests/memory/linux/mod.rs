@@ -5,6 +5,7 @@ mod any;
 mod options;
 mod peer;
 mod pool;
+mod read_only;
 mod sizes;
 mod slab;
 mod smaps;
@@ -52,6 +53,7 @@ macro_rules! over_all {
     };
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();
@@ -79,6 +81,7 @@ pub(crate) fn main() {
             nothing_beyond_a_part_is_trimmed_or_cleared,
             a_released_segment_has_nothing_to_clear,
         ]
+        read_only: [what_cannot_be_frozen_stays_writable]
     }
     trials.extend(testkit::trials! {
         slab: [
@@ -99,6 +102,25 @@ pub(crate) fn main() {
             a_part_has_a_snapshot_of_its_own,
             other_segments_are_refused_as_snapshots,
             the_service_hands_out_snapshots,
+        ]
+        read_only: [
+            an_ordinary_segment_can_be_changed_by_its_peers,
+            a_c_program_can_change_only_ordinary_segments,
+            nobody_but_the_single_writer_can_change_its_segment,
+            nobody_can_change_a_frozen_segment,
+            a_single_writer_has_one_mapping_and_no_more,
+            options_of_a_single_writer_are_granted_or_refused_as_usual,
+            mechanisms_without_a_single_writer_create_nothing,
+            a_frozen_segment_opens_as_a_view_and_for_reading_only,
+            a_peer_can_prevent_a_segment_from_being_frozen_and_nothing_else,
+            a_forked_child_can_write_until_it_ends,
+            readers_outlive_a_killed_writer,
+            an_id_opens_through_a_reader_alone,
+            the_service_hands_out_segments_with_a_single_writer,
+            a_reader_attaches_from_the_environment,
+            a_mapping_from_before_the_seal_is_noticed,
+            sparse_files_are_reserved_for_readers,
+            a_pool_leaves_segments_to_their_readers,
         ]
         sizes: [
             memfd_larger_than_a_slice_is_refused,

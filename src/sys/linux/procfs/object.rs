@@ -9,14 +9,14 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
+use crate::memory::mapping::Protection;
 use crate::sys::above_stdio_quietly;
 use crate::sys::user::User;
 use crate::util::fixed_str::FixedStr;
 
-/// How a segment is opened once it has been recognised. With `O_NONBLOCK`, a lease on it
-/// (`fcntl(2)`) does not block the call.
-const READ_WRITE: OFlags = OFlags::RDWR
-    .union(OFlags::CLOEXEC)
+/// How a segment is opened once it has been recognised, besides the access. With `O_NONBLOCK`, a lease
+/// on it (`fcntl(2)`) does not block the call.
+const FLAGS: OFlags = OFlags::CLOEXEC
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
@@ -30,12 +30,13 @@ pub(crate) struct Wanted<'a> {
     pub(crate) user: User,
     /// The text of links to it in `/proc`.
     pub(crate) link: &'a [u8],
-    /// Returns `true` if an object with this link, opened for reading and writing, is the right
-    /// one.
+    /// What it is opened for. The access of the holder's descriptor does not matter to the kernel.
+    pub(crate) protection: Protection,
+    /// Returns `true` if an object with this link, opened for that, is the right one.
     pub(crate) is_genuine: &'a dyn Fn(&OwnedFd) -> bool,
 }
 
-/// Opens the object of a descriptor for reading and writing, if it is the wanted one.
+/// Opens the object of a descriptor, if it is the wanted one.
 pub(super) fn open(
     at: &OwnedFd,
     path: &[u8],
@@ -52,7 +53,11 @@ pub(super) fn open(
     if found.get(..len) != Some(wanted.link) || !is_memory(object.as_fd()) {
         return Ok(None);
     }
-    let fd = openat(CWD, own.as_bytes(), READ_WRITE, Mode::empty())?;
+    let access = match wanted.protection {
+        Protection::ReadWrite => OFlags::RDWR,
+        Protection::Read => OFlags::RDONLY,
+    };
+    let fd = openat(CWD, own.as_bytes(), access | FLAGS, Mode::empty())?;
     let fd = above_stdio_quietly(fd)?;
     Ok(Some(fd).filter(wanted.is_genuine))
 }

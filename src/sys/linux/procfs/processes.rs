@@ -12,7 +12,7 @@
 //!    recognised by its link (kind of object and nonce) and by the device of memfds, which no other
 //!    file system has. Both are read from the descriptor of this process, so they cannot change
 //!    afterwards.
-//! 4. Only then is it opened for reading and writing, through the descriptor of this process.
+//! 4. Only then is it opened for reading, or also for writing, through the descriptor of this process.
 //!
 //! The caller checks the object itself: its seals, owner and size.
 

@@ -10,6 +10,7 @@ use rustix::shm::{self, OFlags};
 
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
+use crate::memory::mapping::Protection;
 use crate::sys::{above_stdio, above_stdio_quietly, check_owner, failed, failed_for, limits};
 
 /// Creates the object with this name, which must not exist.
@@ -23,8 +24,8 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
 }
 
 /// Opens the object with this name, if it is a segment of this user.
-pub(crate) fn open(name: &CStr, id: &ShMemId) -> Result<OwnedFd> {
-    let (fd, stat) = find(name, id)?;
+pub(crate) fn open(name: &CStr, id: &ShMemId, protection: Protection) -> Result<OwnedFd> {
+    let (fd, stat) = find(name, id, protection)?;
     if stat.st_mode & 0o022 != 0 {
         return Err(Error::Foreign {
             found: "its permissions let other users write to it",
@@ -58,7 +59,7 @@ pub(crate) fn adopt(fd: &OwnedFd) -> Result<ShMemId> {
 /// Removes the name if it refers to the open object, as far as the system reports that: macOS does
 /// not.
 pub(crate) fn unlink_own(fd: &OwnedFd, name: &CStr, id: &ShMemId) -> Result<()> {
-    let (_, named) = find(name, id)?;
+    let (_, named) = find(name, id, Protection::ReadWrite)?;
     let open = fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
     if (named.st_dev, named.st_ino) != (open.st_dev, open.st_ino) {
         return Err(Error::Gone { id: *id });
@@ -68,7 +69,7 @@ pub(crate) fn unlink_own(fd: &OwnedFd, name: &CStr, id: &ShMemId) -> Result<()> 
 
 /// Removes the name if it refers to an object of this user.
 pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
-    find(name, id)?;
+    find(name, id, Protection::ReadWrite)?;
     unlink(name, id)
 }
 
@@ -90,8 +91,12 @@ pub(crate) fn remove_unused(_is_ours: impl Fn(&str) -> bool, _most: usize) -> Re
     Ok(0)
 }
 
-fn find(name: &CStr, id: &ShMemId) -> Result<(OwnedFd, Stat)> {
-    let fd = shm::open(name, OFlags::RDWR, Mode::empty())
+fn find(name: &CStr, id: &ShMemId, protection: Protection) -> Result<(OwnedFd, Stat)> {
+    let access = match protection {
+        Protection::ReadWrite => OFlags::RDWR,
+        Protection::Read => OFlags::RDONLY,
+    };
+    let fd = shm::open(name, access, Mode::empty())
         .map_err(|errno| refused("shm_open", errno, id))
         .and_then(above_stdio)?;
     let stat = fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;

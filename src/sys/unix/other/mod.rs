@@ -20,9 +20,9 @@ pub(in crate::sys) use self::process::set_thread_name;
 #[cfg(feature = "std")]
 pub(crate) use self::process::{has_more_rights, process_runs};
 use crate::error::Result;
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{OptionReport, ShMemOptions};
-use crate::sys::FileInfo;
+use crate::sys::{FileInfo, map_fd_as};
 
 /// How to open a directory to look up names in it.
 #[cfg(feature = "std")]
@@ -47,6 +47,12 @@ pub(crate) fn populate_or_refuse(_mapping: &Mapping) -> Result<()> {
 #[expect(clippy::unnecessary_wraps, reason = "the Linux version can fail")]
 pub(crate) fn refuse_huge_pages(_fd: impl AsFd, _info: &FileInfo) -> Result<()> {
     Ok(())
+}
+
+/// Maps the first `len` bytes for reading. If the descriptor permits writing, only the pages are
+/// protected.
+pub(crate) fn map_for_reading(fd: &OwnedFd, len: usize) -> Result<Mapping> {
+    map_fd_as(fd, len, Protection::Read)
 }
 
 /// Returns an error: the system does not report which parts of an object have memory.
