@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::thread::{self, ScopedJoinHandle};
 
@@ -13,7 +13,7 @@ use shmem_providers::{
     StdShMem, StdShMemPool, StdShMemProvider,
 };
 
-use super::descriptors::WITH_FD;
+use super::descriptors::{SEALED, WITH_FD, memfd};
 use super::peer::{
     ALL, Answer, Commands, Peer, State, can_start_by, done, here, provider, public_program,
 };
@@ -98,8 +98,10 @@ pub(crate) fn a_program_inherits_the_segment() -> Outcome {
     segment.inherit(&mut command, NAME)?;
     for provider in ["counted", "pool"] {
         let mut peer = Peer::started(&mut command);
+        let inherited = peer.ask("fd count")?;
         assert_eq!(peer.ask(format!("inherit by {provider} {NAME}"))?, "100 1");
         if segment.id().as_str().starts_with('m') {
+            assert_eq!(inherited, "1 1", "{provider}");
             assert_eq!(peer.ask("fd count")?, "1 0", "{provider}");
         }
     }
@@ -237,6 +239,9 @@ pub(crate) fn a_served_segment_needs_no_service() -> Outcome {
     let directory = tempfile::tempdir()?;
     let address = directory.path().join("service");
     let provider = || ServedShMemProvider::<MemfdBackend>::at(&address);
+    // This one hosts the service.
+    let mut host = provider();
+    let kept = host.new_shmem(1)?;
     let mut segment = provider().new_shmem(100)?;
     segment[99] = 7;
     let id = segment.id();
@@ -250,7 +255,6 @@ pub(crate) fn a_served_segment_needs_no_service() -> Outcome {
     assert_eq!(answer, expected);
     drop(peer);
     // Where it finds it, it is a holder like any other, and keeps the segment for new ones.
-    let kept = provider().new_shmem(1)?;
     let mut peer = Peer::started(&mut command);
     let answer = peer.ask(format!("inherit served {} {NAME}", address.display()))?;
     assert_eq!(answer, expected);
@@ -305,18 +309,24 @@ pub(crate) fn execute(state: &mut State, words: &[&str]) -> Answer {
             }
             done()
         }
-        // Gives the newest segment a second descriptor with this number, which programs inherit.
-        ["occupy", number] => {
-            let fd = state.newest()?.try_as_fd()?.as_raw_fd();
+        // Gives a descriptor of this number to the newest segment, or to a segment of another program.
+        ["occupy", number, what] => {
             let number = number.parse()?;
+            let foreign = memfd("another", 5000, SEALED)?;
+            let fd = match what {
+                "foreign" => foreign.as_fd(),
+                _ => state.newest()?.try_as_fd()?,
+            };
+            let flags = if what == "own" { libc::O_CLOEXEC } else { 0 };
             // SAFETY: the call takes no pointer, and nothing has the number.
-            if unsafe { libc::dup2(fd, number) } != number {
+            if unsafe { libc::dup3(fd.as_raw_fd(), number, flags) } != number {
                 return Err(std::io::Error::last_os_error().into());
             }
             // SAFETY: the descriptor is new.
             state.decoy = Some(unsafe { OwnedFd::from_raw_fd(number) });
             done()
         }
+        ["variable", name] => Ok(std::env::var(name).unwrap_or_default()),
         // Hands a segment to a child that may not look into this process.
         ["undumpable", name] => {
             state.execute(&["undumpable"])?;

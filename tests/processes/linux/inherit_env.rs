@@ -79,21 +79,43 @@ pub(crate) fn forged_numbers_are_left_alone() -> Outcome {
     Ok(())
 }
 
-/// Later, the number may be one that the program has chosen itself.
+/// Before and after that, the number may be one that the program has chosen itself.
 pub(crate) fn a_number_is_taken_over_at_the_first_call_or_never() -> Outcome {
     for mechanism in here(WITH_FD) {
         let segment = segment(mechanism)?;
         let mut command = Peer::command();
         segment.inherit(&mut command, NAME)?;
         let genuine = value(&command, FD_NAME).ok_or("no variable")?;
-        let (_, object) = genuine.split_once(':').ok_or("no number")?;
-        let mut peer = started_with(&segment, &mut Peer::command(), &format!("77:{object}"))?;
-        assert_eq!(peer.open_from_env(NAME)?, 5000);
-        peer.execute("inherit occupy 77")?;
-        assert_eq!(peer.ask("fd count")?, "2 1", "{mechanism}");
-        assert_eq!(peer.open_from_env(NAME)?, 5000);
-        assert_eq!(peer.ask("fd count")?, "3 1", "{mechanism}");
+        let (number, object) = genuine.split_once(':').ok_or("no number")?;
+        let forged = format!("77:{object}");
+        let expected = |peer: &mut Peer, count| -> Outcome {
+            assert_eq!(peer.open_from_env(NAME)?, 5000);
+            assert_eq!(peer.ask("fd count")?, count, "{mechanism}");
+            Ok(())
+        };
+        // The number is not open at the first call.
+        let mut peer = started_with(&segment, &mut Peer::command(), &forged)?;
+        expected(&mut peer, "1 0")?;
+        peer.execute("inherit occupy 77 inherited")?;
+        expected(&mut peer, "3 1")?;
         assert_eq!(peer.ask("fd is-open 77")?, "true");
+
+        // The first call has taken it over.
+        let mut peer = Peer::started(&mut command);
+        expected(&mut peer, "1 0")?;
+        peer.execute(format!("inherit occupy {number} inherited"))?;
+        expected(&mut peer, "3 1")?;
+        assert_eq!(peer.ask(format!("fd is-open {number}"))?, "true");
+
+        // The program has opened it, so that it is close-on-exec, or it is another object.
+        for (what, count) in [("own", "3 0"), ("foreign", "2 0")] {
+            let mut peer = started_with(&segment, &mut Peer::command(), &forged)?;
+            peer.open(&segment.id())?;
+            peer.execute(format!("inherit occupy 77 {what}"))?;
+            expected(&mut peer, count)?;
+            assert_eq!(peer.get(4999)?, 42);
+            assert_eq!(peer.ask("fd is-open 77")?, "true");
+        }
     }
     Ok(())
 }
@@ -112,7 +134,9 @@ pub(crate) fn a_later_hand_over_replaces_it() -> Outcome {
         first.inherit(&mut command, NAME)?;
         let mut peer = Peer::started(&mut command);
         peer.make(mechanism, 100)?;
+        assert_ne!(peer.ask(format!("inherit variable {FD_NAME}"))?, "");
         peer.execute(format!("write-env {NAME}"))?;
+        assert_eq!(peer.ask(format!("inherit variable {FD_NAME}"))?, "");
         assert_eq!(peer.open_from_env(NAME)?, 100);
 
         // By a program that only knows the first two variables.
