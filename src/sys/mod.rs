@@ -12,6 +12,8 @@ mod linux;
 mod unix;
 #[cfg(windows)]
 mod windows;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+mod write_witness_fallback;
 
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::futex_fallback as futex;
@@ -23,6 +25,8 @@ pub(crate) use self::random_u64 as nonce;
 pub(crate) use self::unix::*;
 #[cfg(windows)]
 pub(crate) use self::windows::*;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) use self::write_witness_fallback::WriteWitness;
 use crate::error::{Error, Result, Subject};
 
 /// Fills the buffer with random bytes that nobody can predict.
