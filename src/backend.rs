@@ -234,6 +234,12 @@ pub(crate) const NOT_FREEZABLE: Error = Error::Unsupported {
     what: "only a segment that was created with `ShMemOptions::single_writer` can be frozen",
 };
 
+/// Why a segment cannot be frozen yet.
+pub(crate) const STILL_WRITABLE: Error = Error::Unsupported {
+    what: "a process still has the segment mapped for writing: its creator, or a child that the creator \
+           has forked; freeze it once that process has dropped it, executed another program or ended",
+};
+
 /// What [`Backend::create`] is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {

@@ -229,7 +229,7 @@ impl ShMemOptions {
     ///
     /// Linux 5.1 and later, memfd (`F_SEAL_FUTURE_WRITE`, `fcntl(2)`), also through the service. It
     /// needs `/proc` and file leases, to check that no other process opened the file before it was
-    /// sealed. Other mechanisms and systems return [`Error::Unsupported`].
+    /// sealed, and takes a second descriptor, which tells whether a forked child has the mapping. Other mechanisms and systems return [`Error::Unsupported`].
     ///
     /// # Examples
     ///

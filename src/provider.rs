@@ -58,7 +58,11 @@ impl<B: Backend> Provider<B> {
         };
         let mut report = OptionReport::default();
         let created = self.backend.create(request, &mut report)?;
-        Ok((Segment::from_created(created, &self.backend), report))
+        let mut segment = Segment::from_created(created, &self.backend);
+        if options.single_writer {
+            segment = segment.with_witness();
+        }
+        Ok((segment, report))
     }
 
     /// Creates a segment that contains `bytes`.

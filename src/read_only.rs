@@ -5,7 +5,7 @@
 use core::fmt;
 use core::sync::atomic::AtomicU8;
 
-use crate::backend::{Attach, Backend, Snapshots};
+use crate::backend::{Attach, Backend, STILL_WRITABLE, Snapshots};
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
@@ -142,7 +142,7 @@ impl<B: Snapshots> Segment<B> {
     ///
     /// A [`FreezeError`], which contains the segment. The reason is [`Error::Unsupported`] if the segment
     /// was not created with [`single_writer`](crate::ShMemOptions::single_writer), or if a forked child
-    /// still has it mapped for writing.
+    /// still has it mapped for writing. Then this process still has, too.
     ///
     /// # Platform notes
     ///
@@ -165,7 +165,7 @@ impl<B: Snapshots> Segment<B> {
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
     #[expect(clippy::result_large_err, reason = "it contains the segment")]
-    pub fn freeze(self) -> Result<ReadOnly<Self>, FreezeError<B>> {
+    pub fn freeze(mut self) -> Result<ReadOnly<Self>, FreezeError<B>> {
         let backend = self.backend().clone();
         let Some(handle) = &self.handle else {
             let id = self.id;
@@ -179,6 +179,9 @@ impl<B: Snapshots> Segment<B> {
             backend.map(handle, attach, &mut report)
         });
         let frozen = match mapping {
+            Ok(_) if !self.is_alone() => {
+                return Err(FreezeError::Unchanged(self, STILL_WRITABLE));
+            }
             Ok(mapping) => self.into_read_only(mapping),
             Err(error) => return Err(FreezeError::Unchanged(self, error)),
         };
@@ -211,8 +214,9 @@ impl<B: Snapshots> Segment<B> {
 pub enum FreezeError<B: Backend> {
     /// Nothing has changed: this process can write to the segment.
     Unchanged(Segment<B>, Error),
-    /// This process has given up its permission to write, and another one has not: a child that was forked
-    /// after the segment was created. Call [`ReadOnly::freeze`] once it has ended or dropped the segment.
+    /// This process has given up its permission to write, and another one has not: a child that another
+    /// thread has forked during the call. Call [`ReadOnly::freeze`] once it has ended or dropped the
+    /// segment.
     ReadOnly(ReadOnly<Segment<B>>, Error),
 }
 

@@ -15,6 +15,7 @@ use crate::memory::read_only::ReadOnly;
 use crate::process::Owner;
 #[cfg(feature = "std")]
 use crate::sys::BorrowedFd;
+use crate::sys::WriteWitness;
 use crate::traits::ShMem;
 
 /// How a segment came into this process, and so what dropping it does.
@@ -39,6 +40,8 @@ pub struct Segment<B: Backend> {
     ownership: Ownership,
     /// `None` once released.
     pub(crate) handle: Option<B::Handle>,
+    /// Of a segment with a single writer: inherited by the processes that inherit the mapping.
+    witness: Option<WriteWitness>,
     backend: B,
 }
 
@@ -60,6 +63,7 @@ impl<B: Backend> Segment<B> {
             id: created.id,
             ownership,
             handle: Some(created.handle),
+            witness: None,
             backend: backend.clone(),
         }
     }
@@ -71,6 +75,7 @@ impl<B: Backend> Segment<B> {
             id,
             ownership: Ownership::Attached,
             handle: Some(handle),
+            witness: None,
             backend: backend.clone(),
         }
     }
@@ -97,9 +102,21 @@ impl<B: Backend> Segment<B> {
         self.backend.descriptor(self.handle.as_ref()?)
     }
 
+    /// Returns the same segment, which can tell from now on whether a forked child has it mapped.
+    pub(crate) fn with_witness(mut self) -> Self {
+        self.witness = WriteWitness::new();
+        self
+    }
+
+    /// Returns `false` if a forked child has the segment mapped. If it is not known, returns `true`.
+    pub(crate) fn is_alone(&mut self) -> bool {
+        self.witness.as_mut().is_none_or(WriteWitness::is_alone)
+    }
+
     /// Replaces the mapping by one that can only be read, and returns the segment as what it is then.
     pub(crate) fn into_read_only(mut self, mapping: Mapping) -> ReadOnly<Self> {
         self.mapping = mapping;
+        self.witness = None;
         ReadOnly::new(self)
     }
 
@@ -118,6 +135,7 @@ impl<B: Backend> Segment<B> {
             id: self.id,
             ownership: self.ownership,
             handle: self.handle.take(),
+            witness: self.witness.take(),
             backend: self.backend.clone(),
         }
     }
@@ -125,6 +143,7 @@ impl<B: Backend> Segment<B> {
     /// Unmaps the segment, and removes its name if this process has to.
     pub(crate) fn release(&mut self) {
         self.mapping = Mapping::empty();
+        self.witness = None;
         let Some(handle) = self.handle.take() else {
             return;
         };

@@ -14,6 +14,8 @@ mod passed;
 mod unix;
 #[cfg(windows)]
 mod windows;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+mod write_witness_fallback;
 
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::futex_fallback as futex;
@@ -27,6 +29,8 @@ pub(crate) use self::random_u64 as nonce;
 pub(crate) use self::unix::*;
 #[cfg(windows)]
 pub(crate) use self::windows::*;
+#[cfg(not(any(target_os = "android", target_os = "linux")))]
+pub(crate) use self::write_witness_fallback::WriteWitness;
 use crate::error::{Error, Result, Subject};
 
 /// Fills the buffer with random bytes that nobody can predict.

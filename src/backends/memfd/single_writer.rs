@@ -14,7 +14,7 @@ use rustix::fs::{self, MemfdFlags, OFlags, SealFlags};
 use rustix::io::Errno;
 
 use super::{created, map, sealed};
-use crate::backend::{Created, NOT_FREEZABLE, Request};
+use crate::backend::{Created, NOT_FREEZABLE, Request, STILL_WRITABLE};
 use crate::error::{Error, Result, Subject};
 use crate::options::{OptionReport, OptionStatus, Priority};
 use crate::sys::{self, PageSize, failed, lease, limits};
@@ -99,10 +99,7 @@ pub(super) fn freeze(fd: &OwnedFd) -> Result<()> {
         Ok(()) => Ok(()),
         // Somebody else has frozen it.
         Err(Errno::PERM) if sealed::check(fd)?.1.contains(SealFlags::WRITE) => Ok(()),
-        Err(Errno::BUSY) => Err(Error::Unsupported {
-            what: "a process still has the segment mapped for writing: its creator, or a child that \
-                   the creator has forked; freeze it once that process has dropped it or ended",
-        }),
+        Err(Errno::BUSY) => Err(STILL_WRITABLE),
         Err(errno) => Err(refused("fcntl(F_ADD_SEALS)", errno)),
     }
 }

@@ -37,6 +37,7 @@ pub(crate) mod sysv_ext;
 mod sysv_orphans;
 mod user_namespace;
 mod wipe_on_fork;
+mod write_witness;
 
 #[cfg(feature = "std")]
 use rustix::fs::OFlags;
@@ -66,6 +67,7 @@ pub(crate) use self::reopen::map_for_reading;
 pub(crate) use self::reopen::{is_read_only, map_file_for_reading, reopen};
 pub(crate) use self::sparse::{next_data, punch_hole};
 pub(in crate::sys) use self::user_namespace::is_distinct;
+pub(crate) use self::write_witness::WriteWitness;
 
 /// How to open a directory to look up names in it.
 #[cfg(feature = "std")]

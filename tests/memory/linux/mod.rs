@@ -114,6 +114,7 @@ pub(crate) fn main() {
             a_frozen_segment_opens_as_a_view_and_for_reading_only,
             a_peer_can_prevent_a_segment_from_being_frozen_and_nothing_else,
             a_forked_child_can_write_until_it_ends,
+            a_segment_that_could_not_be_frozen_in_time_is_frozen_later,
             readers_outlive_a_killed_writer,
             an_id_opens_through_a_reader_alone,
             the_service_hands_out_segments_with_a_single_writer,
