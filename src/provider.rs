@@ -117,7 +117,13 @@ impl<B: Backend> Provider<B> {
         options: ShMemOptions,
     ) -> Result<(Segment<B>, OptionReport)> {
         let mut report = OptionReport::default();
+        let asked = options.reserve.unwrap_or(0);
+        let options = options.without_reservation();
         let segment = self.attach(id, Attach { len: size, options }, &mut report)?;
+        let reserved = segment.reserved();
+        if asked > reserved {
+            return Err(Error::NotReserved { asked, reserved });
+        }
         Ok((segment, report))
     }
 

@@ -28,12 +28,12 @@ enum Ownership {
 /// Dropping it releases this process's hold. It dereferences to its bytes, under the contract of
 /// [`ShMem`](ShMem#the-contract-of-the-slice); [`ShMem::access`] has no such contract.
 pub struct Segment<B: Backend> {
-    mapping: Mapping,
+    pub(crate) mapping: Mapping,
     pub(crate) id: ShMemId,
     ownership: Ownership,
     /// `None` once released.
     pub(crate) handle: Option<B::Handle>,
-    backend: B,
+    pub(crate) backend: B,
 }
 
 impl<B: Backend> Segment<B> {

@@ -25,7 +25,8 @@ use windows_sys::Win32::System::Memory::{
 };
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Growable, Lifecycle, Request,
+    Snapshots, Sparse,
 };
 use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
@@ -218,6 +219,8 @@ impl Lifecycle for Win32Backend {}
 impl Exclusive for Win32Backend {}
 
 impl Sparse for Win32Backend {}
+
+impl Growable for Win32Backend {}
 
 impl Snapshots for Win32Backend {}
 

@@ -3,7 +3,8 @@
 
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering::{AcqRel, Acquire};
+use core::sync::atomic::{AtomicU8, AtomicUsize};
 
 use crate::memory::access::Access;
 
@@ -17,7 +18,12 @@ pub(crate) type Unmap = unsafe fn(NonNull<u8>, usize);
 /// states.
 pub struct Mapping {
     base: NonNull<u8>,
+    /// How many bytes slices and accesses cover.
     len: usize,
+    /// How many bytes `len` can grow to.
+    reserved: usize,
+    /// How many bytes are mapped: more than `reserved` if the mapping is growable.
+    mapped: usize,
     unmap: Unmap,
 }
 
@@ -36,7 +42,13 @@ impl Mapping {
     /// called, which nothing but this value calls. `base` is aligned to 8 bytes. `len` is at most
     /// `isize::MAX`.
     pub(crate) unsafe fn from_raw(base: NonNull<u8>, len: usize, unmap: Unmap) -> Self {
-        Self { base, len, unmap }
+        Self {
+            base,
+            len,
+            reserved: len,
+            mapped: len,
+            unmap,
+        }
     }
 
     /// Creates a mapping without bytes.
@@ -52,8 +64,30 @@ impl Mapping {
     ///
     /// At least `len` bytes are mapped, and `unmap` does not depend on the length.
     pub(crate) unsafe fn with_len(mut self, len: usize) -> Self {
-        self.len = len;
+        (self.len, self.reserved, self.mapped) = (len, len, len);
         self
+    }
+
+    /// Returns the same mapping, without bytes at first, and growable to `reserved` bytes. Behind them is
+    /// the number of bytes that are committed.
+    ///
+    /// # Safety
+    ///
+    /// `reserved` is a multiple of the page size and lower than the length of the mapping. Nothing accesses
+    /// the last page otherwise, except processes that may not be trusted.
+    pub(crate) unsafe fn growable(mut self, reserved: usize) -> Self {
+        (self.len, self.reserved) = (0, reserved);
+        self
+    }
+
+    /// Makes slices and accesses cover the first `len` bytes.
+    ///
+    /// # Safety
+    ///
+    /// `len` is at most [`reserved`](Self::reserved), and the memory of these bytes is committed, so that
+    /// no access to them fails.
+    pub(crate) unsafe fn show(&mut self, len: usize) {
+        self.len = len;
     }
 
     /// Returns the address of the bytes, for system calls that do not change them.
@@ -64,6 +98,41 @@ impl Mapping {
     /// Returns the number of bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns how many bytes this mapping can have: [`len`](Self::len), unless it is growable.
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    /// Returns how many bytes are mapped, including those that are not committed.
+    pub(crate) fn mapped(&self) -> usize {
+        self.mapped
+    }
+
+    /// Returns the number of bytes that are committed, as the holders of the object state it. It is not
+    /// lower than [`len`](Self::len), nor larger than [`reserved`](Self::reserved), whatever they state.
+    pub(crate) fn committed(&self) -> usize {
+        let stated = self.commitment().map_or(0, |cell| cell.load(Acquire));
+        stated.min(self.reserved).max(self.len)
+    }
+
+    /// States that `len` bytes are committed, unless more are.
+    pub(crate) fn publish(&self, len: usize) {
+        if let Some(cell) = self.commitment() {
+            cell.fetch_max(len, AcqRel);
+        }
+    }
+
+    /// Returns the number of committed bytes in memory that all holders share, if the mapping is growable.
+    fn commitment(&self) -> Option<&AtomicUsize> {
+        if self.reserved == self.mapped {
+            return None;
+        }
+        let cell = self.base.as_ptr().wrapping_add(self.reserved);
+        // SAFETY: by the contract of `growable` a page is mapped there, which is only accessed
+        // atomically, and no slice covers it, as `show` demands.
+        Some(unsafe { AtomicUsize::from_ptr(cell.cast()) })
     }
 
     /// Returns the first byte as a pointer to `T`, if `T` fits and is aligned there.
@@ -115,7 +184,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: by the contract of `from_raw` only this value calls `unmap`. A value is dropped
         // once, and references into the memory borrow from it.
-        unsafe { (self.unmap)(self.base, self.len) }
+        unsafe { (self.unmap)(self.base, self.mapped) }
     }
 }
 

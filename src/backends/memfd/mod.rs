@@ -23,8 +23,8 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
-    Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Growable, Lifecycle,
+    Request, Snapshots, Sparse,
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
@@ -33,6 +33,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{HugePages, OptionReport, OptionStatus, Priority, ShMemOptions};
 use crate::provider::Provider;
 use crate::segment::Segment;
+use crate::sys::growth::{self, Memory};
 use crate::sys::{self, FileInfo, PageSize, limits};
 
 /// Creates segments with `memfd_create(2)`.
@@ -119,6 +120,14 @@ impl Backend for MemfdBackend {
 
     fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
         let Request { size, options, .. } = request;
+        if let Some(max) = options.reserve {
+            let options = options.of_growable(report)?;
+            let object_size = growth::object_size(max.max(size))?;
+            let (fd, id) = sealed::create_segment(object_size, MemfdFlags::empty())?;
+            let mut mapping = growth::create(&fd, size, max.max(size), Memory::OnDemand)?;
+            sys::apply_options(&mut mapping, options, report);
+            return Ok(created(fd, id, mapping).filled_with(request.content));
+        }
         if let Some((pages, priority)) = options.huge_pages {
             match create_huge(size, pages) {
                 Ok(mut created) => {
@@ -171,6 +180,12 @@ impl Backend for MemfdBackend {
     fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
         let Attach { len, options } = attach;
         let info = sealed::check_writable(handle)?;
+        if growth::is_growable(&info) {
+            let options = options.of_growable(report)?;
+            let mut mapping = growth::attach(handle, &info, len, Memory::OnDemand)?;
+            sys::apply_options(&mut mapping, options, report);
+            return Ok(mapping);
+        }
         let pages = PageSize::of(handle, &info)?;
         if let Some((wanted, priority)) = options.huge_pages {
             report.huge_pages = match priority {
@@ -205,6 +220,12 @@ impl Sparse for MemfdBackend {
                 what: "the huge pages of the segment are reserved and cannot be freed",
             }),
         }
+    }
+}
+
+impl Growable for MemfdBackend {
+    fn grow(&self, handle: &OwnedFd, mapping: &mut Mapping, len: usize) -> Result<()> {
+        growth::grow(handle, mapping, len, Memory::OnDemand)
     }
 }
 

@@ -20,7 +20,7 @@ use core::ops::Range;
 use rustix::fd::OwnedFd;
 
 use crate::backend::{
-    Attach, Backend, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Created, Exclusive, Expected, Growable, Lifecycle, Request, Snapshots, Sparse,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -30,6 +30,7 @@ use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
+use crate::sys::growth::{self, Memory};
 use crate::sys::{self, FileInfo, shm_names};
 
 /// Creates segments with `shm_open(3)`.
@@ -144,7 +145,10 @@ impl MmapShMemProvider {
         let size = crate::memory::size::check_size(map_size)?;
         let path = id_path.as_ref().to_str().unwrap_or_default();
         let id = ShMemId::from_string(&std::format!("/{}", path.strip_prefix('/').unwrap_or(path)));
-        let created = names::create_named(id, size, |fd| sys::reserve(fd, size))?;
+        let created = names::create_named(id, |fd| {
+            sys::reserve(fd, size)?;
+            sys::map_fd(fd, size)
+        })?;
         Ok(Segment::from_created(created, &self.backend))
     }
 
@@ -239,15 +243,19 @@ impl Backend for PosixBackend {
 
     fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
         let Request { size, options, .. } = request;
-        options.refuse(&UNSUPPORTED, report)?;
-        let mut created = match request.content {
-            None => names::create_unique(size, |fd| sys::reserve(fd, size)),
-            // Writing reserves the memory too.
-            Some(content) => names::create_unique(size, |fd| {
-                sys::limits::check_file_size(size)?;
-                sys::write_at(fd, 0, content, sys::limits::for_dev_shm)
-            }),
-        }?;
+        options.without_reservation().refuse(&UNSUPPORTED, report)?;
+        let mut created = names::create_unique(size, |fd| {
+            match (options.reserve, request.content) {
+                (Some(max), _) => return growth::create(fd, size, max.max(size), Memory::Limited),
+                (None, None) => sys::reserve(fd, size)?,
+                // Writing reserves the memory too.
+                (None, Some(content)) => {
+                    sys::limits::check_file_size(size)?;
+                    sys::write_at(fd, 0, content, sys::limits::for_dev_shm)?;
+                }
+            }
+            sys::map_fd(fd, size)
+        })?;
         let options = options.without_huge_pages();
         sys::apply_options(&mut created.mapping, options, report);
         Ok(created)
@@ -265,10 +273,14 @@ impl Backend for PosixBackend {
         attach.options.refuse(&UNSUPPORTED, report)?;
         let info = FileInfo::of(handle)?;
         sys::check_owner(info.owner)?;
-        let len = info.mapped_len(attach.len)?;
         sys::refuse_huge_pages(handle, &info)?;
-        sys::reserve_existing(handle, len)?;
-        let mut mapping = sys::map_fd(handle, len)?;
+        let mut mapping = if growth::is_growable(&info) {
+            growth::attach(handle, &info, attach.len, Memory::Limited)?
+        } else {
+            let len = info.mapped_len(attach.len)?;
+            sys::reserve_existing(handle, len)?;
+            sys::map_fd(handle, len)?
+        };
         let options = attach.options.without_huge_pages();
         sys::apply_options(&mut mapping, options, report);
         Ok(mapping)
@@ -286,6 +298,18 @@ impl Exclusive for PosixBackend {}
 impl Sparse for PosixBackend {
     fn next_data(&self, handle: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
         sys::next_data(handle, from, len)
+    }
+}
+
+impl Growable for PosixBackend {
+    fn grow(&self, handle: &OwnedFd, mapping: &mut Mapping, len: usize) -> Result<()> {
+        let result = growth::grow(handle, mapping, len, Memory::Limited);
+        match result {
+            Err(error) if names::made_room(&error) => {
+                growth::grow(handle, mapping, len, Memory::Limited)
+            }
+            result => result,
+        }
     }
 }
 
