@@ -129,7 +129,7 @@ impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
         }
         let handle = self
             .client
-            .register(created.mapping.len(), created.handle)?;
+            .register(created.mapping.mapped(), created.handle)?;
         Ok(Created {
             id: handle.id(),
             handle,
@@ -173,7 +173,7 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
         attach: Attach,
         report: &mut OptionReport,
     ) -> Result<Mapping> {
-        // The service knows the size at the start.
+        // The service knows the size of the whole object.
         if growth::is_growable(&FileInfo::of(handle.fd())?) {
             return self.memory.map(handle.fd(), attach, report);
         }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod any;
+mod growth;
 mod options;
 mod peer;
 mod pool;
@@ -79,6 +80,18 @@ pub(crate) fn main() {
             nothing_beyond_a_part_is_trimmed_or_cleared,
             a_released_segment_has_nothing_to_clear,
         ]
+        growth: [
+            a_segment_grows_where_it_is,
+            a_peer_grows_it_too,
+            memory_comes_with_growth,
+            attaching_gets_what_is_committed,
+            nothing_grows_beyond_its_reservation,
+            options_apply_to_what_is_committed,
+            parts_of_it_are_found_and_freed,
+            a_snapshot_has_what_is_covered,
+            rivals_agree_on_the_largest_size,
+            a_peer_that_states_nonsense_harms_nobody,
+        ]
     }
     trials.extend(testkit::trials! {
         slab: [
@@ -129,6 +142,17 @@ pub(crate) fn main() {
             trim_frees_memory,
             concurrent_trim_hides_no_data,
             huge_pages_are_not_trimmed,
+        ]
+        growth: [
+            served_posix_segments_grow,
+            orphans_that_could_grow_are_removed,
+            the_default_chooses_a_mechanism_that_grows,
+            a_changed_mode_harms_nobody,
+            death_in_the_middle_of_growth_harms_nobody,
+            more_memory_than_there_is_is_an_error,
+            the_file_size_limit_is_an_error_and_no_signal,
+            full_dev_shm_is_an_error_and_no_signal,
+            rivals_for_the_last_memory_get_no_signal,
         ]
         options: [
             failed_requirements_leave_nothing,

@@ -7,7 +7,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use shmem_providers::{OptionStatus, ShMemOptions, ShMemProvider, SlabRef, StdShMemProvider};
 
-use super::{pool, slab, snapshot, wake};
+use super::{growth, pool, slab, snapshot, wake};
 pub(crate) use testkit::peer::Peer;
 
 /// The result of a command in the peer.
@@ -94,6 +94,7 @@ fn execute(command: &[&str]) -> Answer {
         ["probe", id] => pool::probe(id),
         ["view", id, expected] => snapshot::view(id, expected.parse()?),
         ["object", ref words @ ..] => slab::change_object(words),
+        ["grow", ref words @ ..] => growth::execute(words),
         ["lock", size, limit] => lock(size.parse()?, limit.parse()?),
         _ => Err(format!("unknown command {command:?}").into()),
     }
