@@ -146,6 +146,7 @@ pub(crate) fn main() {
         growth: [
             served_posix_segments_grow,
             orphans_that_could_grow_are_removed,
+            system_v_segments_refuse_to_grow,
             the_default_chooses_a_mechanism_that_grows,
             a_changed_mode_harms_nobody,
             death_in_the_middle_of_growth_harms_nobody,

@@ -220,11 +220,11 @@ pub(crate) fn the_file_size_limit_is_an_error_and_no_signal() -> Outcome {
     Ok(())
 }
 
-/// Starts a peer in a mount namespace with a `/dev/shm` of 1 MiB.
+/// Starts a peer in a mount namespace with a `/dev/shm` of 6 MiB.
 fn peer_with_small_dev_shm() -> Outcome<Peer> {
     let root = rustix::process::geteuid().is_root();
     let flags = if root { "-m" } else { "-rm" };
-    let shell = "mount -t tmpfs -o size=1m,mode=1777 tmpfs /dev/shm && exec \"$@\"";
+    let shell = "mount -t tmpfs -o size=6m,mode=1777 tmpfs /dev/shm && exec \"$@\"";
     let wrapper = ["unshare", flags, "sh", "-c", shell, "sh"];
     can_start_by(&wrapper)?;
     started_by(&wrapper)
@@ -243,14 +243,15 @@ fn started_by(wrapper: &[&str]) -> Outcome<Peer> {
 pub(crate) fn full_dev_shm_is_an_error_and_no_signal() -> Outcome {
     let mut peer = peer_with_small_dev_shm()?;
     peer.execute("grow new posix 1 64000000")?;
-    let free: u64 = peer.ask_for("grow free")?;
-    for len in [2 << 20, 32 << 20] {
-        let error = peer.grow_to(len).expect_err("there is no room");
+    for (len, larger) in [(1, 32 << 20), (1, 7 << 20), (3 << 20, 7 << 20)] {
+        peer.grow_to(len)?;
+        let free: u64 = peer.ask_for("grow free")?;
+        let error = peer.grow_to(larger).expect_err("there is no room");
         assert!(
-            error.contains("No space left") && error.contains("of 1 MiB"),
+            error.contains("No space left") && error.contains("of 6 MiB"),
             "{error}"
         );
-        assert_eq!(peer.state().committed, 1);
+        assert_eq!(peer.state().committed, len);
         // What was allocated before it failed is free again.
         assert_eq!(peer.ask_for::<u64>("grow free")?, free);
         peer.touch()?;
@@ -258,11 +259,11 @@ pub(crate) fn full_dev_shm_is_an_error_and_no_signal() -> Outcome {
     let answer = peer.ask("grow race 50000")?;
     assert!(answer.contains("No space left"), "{answer}");
     let len = peer.state().len;
-    assert!(len > 500_000, "{len}");
+    assert!(len > 5 << 20, "{len}");
     assert_eq!(peer.touch()?, len);
     // The initial size as well.
     let error = peer
-        .ask("grow new posix 2000000 64000000")
+        .ask("grow new posix 7000000 64000000")
         .expect_err("there is no room");
     assert!(error.contains("No space left"), "{error}");
     assert_eq!(peer.ask("grow names")?, "1");

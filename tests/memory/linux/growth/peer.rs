@@ -214,8 +214,8 @@ fn rivals() -> Answer {
     let id = execute(&["new", "posix", "1", "8000000"])?;
     let mut rival = Peer::start();
     rival.execute(format!("grow open posix {id}"))?;
-    rival.send("grow race 20000");
-    let mine = execute(&["race", "16384"])?;
+    rival.send("grow race 200000");
+    let mine = execute(&["race", "300000"])?;
     let theirs = rival.answer_to("race")?;
     // All of it can be used, by both.
     with(|held| {
