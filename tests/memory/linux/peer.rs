@@ -94,6 +94,7 @@ fn execute(command: &[&str]) -> Answer {
         ["probe", id] => pool::probe(id),
         ["view", id, expected] => snapshot::view(id, expected.parse()?),
         ["object", ref words @ ..] => slab::change_object(words),
+        ["forbid", ref words @ ..] => testkit::seccomp::forbid(words),
         ["grow", ref words @ ..] => growth::execute(words),
         ["lock", size, limit] => lock(size.parse()?, limit.parse()?),
         _ => Err(format!("unknown command {command:?}").into()),

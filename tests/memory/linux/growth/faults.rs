@@ -7,14 +7,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shmem_providers::{
-    Error, Growable, MemfdShMemProvider, MmapShMemProvider, Provider, ShMem, ShMemOptions,
-    ShMemProvider,
+    Error, Growable, MemfdShMemProvider, MmapShMemProvider, Provider, ShMem, ShMemProvider,
 };
 
-use super::peer::GrowthCommands;
+use super::peer::{GrowthCommands, State};
 use super::{MAX, SIZE, attached, descriptor, growable, memory};
 use crate::linux::peer::Peer;
 use testkit::peer::can_start_by;
+use testkit::seccomp::forbid_in;
 use testkit::{Outcome, natively, page_size, skip};
 
 pub(crate) fn rivals_agree_on_the_largest_size<B: Growable>(p: &mut Provider<B>) -> Outcome {
@@ -182,24 +182,37 @@ pub(crate) fn more_memory_than_there_is_is_an_error() -> Outcome {
     if usize::BITS < 64 || total == 0 {
         return skip("no reservation is larger than the memory of this machine");
     }
-    let mut p = MemfdShMemProvider::new()?;
-    let options = ShMemOptions::new().reserve(4 * total);
-    let (mut segment, _) = p.new_shmem_with(SIZE, options)?;
+    let mut peer = Peer::start();
+    let max = 4 * total;
+    peer.execute(format!("grow new default {SIZE} {max}"))?;
+    let before = peer.state();
+    peer.grow_to(1 << 20)?;
+    // An attempt would take all memory of the machine.
+    forbid_in(&mut peer, "EPERM", "fallocate")?;
     for (len, reason) in [(3 * total, " together"), (total - page_size(), " free of ")] {
-        let error = segment
-            .grow_to(len)
-            .expect_err("there is not as much")
-            .to_string();
-        assert!(error.contains("fallocate"), "{error}");
-        assert!(
-            error.contains("RAM and swap have") && error.contains(reason),
-            "{error}"
+        let created = peer.ask(format!("grow new default {len} {max}"));
+        for error in [peer.grow_to(len).err(), created.err()] {
+            let error = error.unwrap_or_default();
+            assert!(
+                error.contains("fallocate") && error.contains("No space left"),
+                "{error}"
+            );
+            assert!(
+                error.contains("RAM and swap have") && error.contains(reason),
+                "{error}"
+            );
+        }
+        let (len, committed) = (1 << 20, 1 << 20);
+        assert_eq!(
+            peer.state(),
+            State {
+                len,
+                committed,
+                ..before
+            }
         );
-        assert_eq!((segment.len(), segment.committed()), (SIZE, SIZE));
     }
-    assert!(p.new_shmem_with(3 * total, options).is_err());
-    segment.grow_to(1 << 20)?;
-    segment.fill(1);
+    peer.touch()?;
     Ok(())
 }
 
