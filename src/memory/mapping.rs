@@ -193,3 +193,43 @@ impl fmt::Debug for Mapping {
         write!(f, "{:p}+{:#x}", self.base, self.len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::NonNull;
+    use core::sync::atomic::Ordering::SeqCst;
+
+    use super::Mapping;
+
+    #[test]
+    fn the_committed_length_never_shrinks_nor_leaves_the_reservation() {
+        #[repr(align(16))]
+        struct Pages([u8; 128]);
+
+        let mut pages = Pages([0; 128]);
+        let base = NonNull::from(&mut pages.0).cast();
+        // SAFETY: the bytes are valid and borrowed as long as the mapping exists, and stay when it ends.
+        let mapping = unsafe { Mapping::from_raw(base, 128, |_, _| ()) };
+        assert_eq!((mapping.committed(), mapping.reserved()), (128, 128));
+        mapping.publish(7);
+        assert_eq!(mapping.committed(), 128);
+
+        // SAFETY: the second half is used for nothing else.
+        let mut mapping = unsafe { mapping.growable(64) };
+        assert_eq!((mapping.len(), mapping.committed()), (0, 0));
+        for (published, committed) in [(20, 20), (10, 20), (30, 30)] {
+            mapping.publish(published);
+            assert_eq!(mapping.committed(), committed);
+        }
+        // SAFETY: the first half has memory.
+        unsafe { mapping.show(30) };
+        for (stated, committed) in [(0, 30), (31, 31), (65, 64), (usize::MAX, 64)] {
+            mapping
+                .commitment()
+                .expect("it is growable")
+                .store(stated, SeqCst);
+            assert_eq!(mapping.committed(), committed);
+        }
+        assert_eq!((mapping.len(), mapping.mapped()), (30, 128));
+    }
+}

@@ -367,6 +367,7 @@ pub(crate) fn orphans_that_could_grow_are_removed() -> Outcome {
     MmapShMemProvider::remove_orphans()?;
     let mut attached = p.shmem_from_id(id)?;
     MmapShMemProvider::remove(id)?;
+    assert_eq!((attached.len(), attached.reserved()), (SIZE, MAX));
     attached.grow_to(MAX)?;
     Ok(())
 }

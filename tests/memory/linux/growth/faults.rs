@@ -289,6 +289,8 @@ pub(crate) fn full_dev_shm_is_an_error_and_no_signal() -> Outcome {
 /// another process has been promised.
 pub(crate) fn rivals_for_the_last_memory_get_no_signal() -> Outcome {
     let mut peer = peer_with_small_dev_shm()?;
+    let error = peer.ask("grow after-failure")?;
+    assert!(error.contains("No space left"), "{error}");
     for _ in 0..20 {
         let sizes = peer.ask("grow rivals")?;
         assert!(sizes.contains("No space left"), "{sizes}");

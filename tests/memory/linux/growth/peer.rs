@@ -130,6 +130,7 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
         ["free"] => Ok(rustix::fs::statvfs("/dev/shm")?.f_bfree.to_string()),
         ["names"] => Ok(fs::read_dir("/dev/shm")?.count().to_string()),
         ["rivals"] => rivals(),
+        ["after-failure"] => after_failure(),
         _ => Err(format!("unknown command {words:?}").into()),
     }
 }
@@ -205,6 +206,21 @@ fn state_as(held: &mut dyn Grows, value: usize) -> Answer {
     // SAFETY: a page with an atomic number is mapped behind the reservation as long as the segment is held.
     unsafe { AtomicUsize::from_ptr(cell) }.store(value, SeqCst);
     Ok(String::new())
+}
+
+/// Grows a segment, whose memory the failing growth of another process must not free. Uses it when there is
+/// no other memory left.
+fn after_failure() -> Answer {
+    let id = execute(&["new", "posix", "1", "64000000"])?;
+    execute(&["to", "3000000"])?;
+    let mut rival = Peer::start();
+    rival.execute(format!("grow open posix {id} 1"))?;
+    let error = rival.grow_to(7 << 20).expect_err("there is no room");
+    let rest = rustix::fs::statvfs("/dev/shm")?;
+    let rest = rest.f_bfree * rest.f_bsize;
+    rival.execute(format!("grow new posix {} 1", rest - (64 << 10)))?;
+    execute(&["touch"])?;
+    Ok(error)
 }
 
 /// Fills `/dev/shm` together with another process, which grows the same segment at the same time. Returns
