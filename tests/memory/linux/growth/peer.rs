@@ -213,9 +213,11 @@ fn state_as(held: &mut dyn Grows, value: usize) -> Answer {
 fn after_failure() -> Answer {
     let id = execute(&["new", "posix", "1", "64000000"])?;
     execute(&["to", "3000000"])?;
-    let mut rival = Peer::start();
+    let (mut rival, mut other) = (Peer::start(), Peer::start());
     rival.execute(format!("grow open posix {id} 1"))?;
-    let error = rival.grow_to(7 << 20).expect_err("there is no room");
+    other.execute("grow new posix 2000000 1")?;
+    // Less than the file system has in all, so that the kernel tries.
+    let error = rival.grow_to(5 << 20).expect_err("there is no room");
     let rest = rustix::fs::statvfs("/dev/shm")?;
     let rest = rest.f_bfree * rest.f_bsize;
     rival.execute(format!("grow new posix {} 1", rest - (64 << 10)))?;
