@@ -73,8 +73,7 @@ impl<B: Growable> Segment<B> {
     ///
     /// # Platform notes
     ///
-    /// Linux: `fallocate(2)` and `MADV_POPULATE_READ` (`madvise(2)`), so that no later access has to
-    /// allocate memory. The limit of a cgroup (`memory.max`) is not known to this call: where it is
+    /// Linux: `fallocate(2)`, so that no later access has to allocate memory. The limit of a cgroup (`memory.max`) is not known to this call: where it is
     /// exceeded, the kernel may kill a process of the cgroup instead.
     ///
     /// # Examples

@@ -14,7 +14,6 @@ use rustix::fs::{Mode, fchmod, ftruncate};
 use rustix::io::Errno;
 
 use super::allocate::{allocate, check_free_memory};
-use super::options::populate_range;
 use super::page_size;
 use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
@@ -45,6 +44,8 @@ impl Memory {
         }
     }
 
+    /// Allocates the memory of these bytes. Failures of other holders do not take it away again: of what
+    /// was allocated before, the kernel frees nothing.
     fn commit(self, fd: &OwnedFd, range: Range<usize>) -> Result<()> {
         let refused = |errno| {
             let subject = Subject::Bytes(range.len());
@@ -144,25 +145,7 @@ pub(crate) fn grow(fd: &OwnedFd, mapping: &mut Mapping, len: usize, memory: Memo
     if len > committed || memory != Memory::OnDemand {
         memory.commit(fd, mapping.len()..len)?;
     }
-    if len > committed {
-        // Another holder whose growth fails at this moment frees what it has allocated, and with it the
-        // same pages of this process, unless they have content.
-        let start = committed - committed % page_size();
-        populate_range(mapping, start..len).map_err(|errno| {
-            let errno = match errno {
-                Errno::FAULT => Errno::NOSPC,
-                errno => errno,
-            };
-            let limit = |errno| memory.limit(errno);
-            failed_for(
-                "madvise(MADV_POPULATE_READ)",
-                errno,
-                Subject::Bytes(len),
-                limit,
-            )
-        })?;
-        mapping.publish(len);
-    }
+    mapping.publish(len);
     // SAFETY: `len` is at most `reserved`, as the caller ensures. Its memory was committed just now, or
     // another holder has committed it.
     unsafe { mapping.show(len) };

@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
-use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -62,7 +61,7 @@ fn status(result: Result<()>) -> OptionStatus {
 fn prefault(mapping: &mut Mapping) -> Result<()> {
     // This acts as if every page were read. In a shared mapping that allocates the page and maps it
     // for writing, too. Unlike writing, it maps pages that exist already sixteen at a time.
-    match advise(mapping, 0..mapping.len(), Advice::LinuxPopulateRead) {
+    match advise(mapping, Advice::LinuxPopulateRead) {
         // Before Linux 5.14, or in an emulator.
         Err(Errno::INVAL | Errno::NOSYS) => {
             mapping.access().touch_every(SMALLEST_PAGE);
@@ -116,42 +115,29 @@ fn populate(mapping: &Mapping) -> Result<()> {
                 accessing them would raise SIGBUS: set more aside (/proc/sys/vm/nr_hugepages), and \
                 create it without SHM_NORESERVE",
     };
-    populate_range(mapping, 0..mapping.len()).map_err(|errno| match errno.raw_os_error() {
-        EHWPOISON => Error::Foreign {
-            found: "some of its memory is damaged (EHWPOISON)",
-        },
-        _ => missing,
-    })
-}
-
-/// Makes the pages of a part of the mapping present. The part starts with a page, and may be one that is
-/// not committed.
-///
-/// # Errors
-///
-/// `EFAULT` or `ENOMEM` where accessing a page would raise SIGBUS.
-pub(super) fn populate_range(mapping: &Mapping, range: Range<usize>) -> Result<(), Errno> {
-    match advise(mapping, range.clone(), Advice::LinuxPopulateRead) {
+    match advise(mapping, Advice::LinuxPopulateRead) {
         Ok(()) => Ok(()),
-        Err(errno @ (Errno::FAULT | Errno::NOMEM)) => Err(errno),
-        Err(errno) if errno.raw_os_error() == EHWPOISON => Err(errno),
+        Err(Errno::FAULT | Errno::NOMEM) => Err(missing),
+        Err(errno) if errno.raw_os_error() == EHWPOISON => Err(Error::Foreign {
+            found: "some of its memory is damaged (EHWPOISON)",
+        }),
         // Before Linux 5.14, or where it is forbidden.
-        Err(_) => read_every_page(mapping, range),
+        Err(_) => read_every_page(mapping).map_err(|_| missing),
     }
 }
 
-/// Makes the kernel read a word of every page of a range. Where an access by this process would raise SIGBUS,
+/// Makes the kernel read a word of every page. Where an access by this process would raise SIGBUS,
 /// the kernel returns EFAULT.
 ///
 /// Waiting for a word (`futex(2)`) reads it, and needs nothing else, not even a file descriptor.
-fn read_every_page(mapping: &Mapping, range: Range<usize>) -> Result<(), Errno> {
+fn read_every_page(mapping: &Mapping) -> Result<(), Errno> {
     /// A timeout that has passed already, so that the call never blocks.
     const NO_TIME: Timespec = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
 
-    for offset in range.step_by(page_size()) {
+    for offset in (0..mapping.len()).step_by(page_size()) {
         let address = mapping.base().as_ptr().wrapping_add(offset);
         // SAFETY: the address is a multiple of the page size, and the page that starts there is
         // mapped as long as `mapping` exists. This function does not read the word itself.
@@ -177,13 +163,13 @@ fn transparent_huge_pages(mapping: &Mapping) -> Result<()> {
                    /sys/kernel/mm/transparent_hugepage/shmem_enabled",
         });
     }
-    advise(mapping, 0..mapping.len(), Advice::LinuxHugepage)
+    advise(mapping, Advice::LinuxHugepage)
         .map_err(|errno| failed("madvise(MADV_HUGEPAGE)", errno, Subject::Nothing))
 }
 
 /// Also applies to what is not committed yet.
 fn no_dump(mapping: &Mapping) -> Result<()> {
-    advise(mapping, 0..mapping.mapped(), Advice::LinuxDontDump)
+    advise_first(mapping, mapping.mapped(), Advice::LinuxDontDump)
         .map_err(|errno| failed("madvise(MADV_DONTDUMP)", errno, Subject::Nothing))
 }
 
@@ -195,15 +181,20 @@ fn lock(mapping: &Mapping) -> Result<()> {
         .map_err(|errno| failed_for("mlock", errno, Subject::Bytes(len), limits::for_lock))
 }
 
-/// Gives advice on a part of the mapping that does not change its content.
-fn advise(mapping: &Mapping, range: Range<usize>, advice: Advice) -> Result<(), Errno> {
+/// Gives advice that does not change the content of the mapping.
+fn advise(mapping: &Mapping, advice: Advice) -> Result<(), Errno> {
+    advise_first(mapping, mapping.len(), advice)
+}
+
+/// Does so for the first `len` bytes that are mapped.
+fn advise_first(mapping: &Mapping, len: usize, advice: Advice) -> Result<(), Errno> {
     if !advice_is_heeded() {
         return Err(Errno::NOSYS);
     }
-    let start = mapping.base().as_ptr().wrapping_add(range.start).cast();
+    let base = mapping.base().as_ptr().cast();
     // SAFETY: the pages are mapped as long as `mapping` exists, and the callers pass only advice
     // that does not change their content.
-    unsafe { mm::madvise(start, range.len(), advice) }
+    unsafe { mm::madvise(base, len, advice) }
 }
 
 /// Returns `true` if the system is configured to use transparent huge pages for shared memory.

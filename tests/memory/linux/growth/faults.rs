@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use shmem_providers::{
     Error, Growable, MemfdShMemProvider, MmapShMemProvider, Provider, ShMem, ShMemProvider,
 };
@@ -125,16 +126,18 @@ pub(crate) fn a_changed_mode_harms_nobody() -> Outcome {
 /// segment that the others use and grow as before.
 pub(crate) fn death_in_the_middle_of_growth_harms_nobody() -> Outcome {
     natively("whose own calls strace would change")?;
-    let kill = "inject=madvise:signal=KILL";
+    // The call has its effect, and does not return for a minute.
+    let late = "inject=fallocate:delay_exit=60000000";
+    let trace = "trace=fallocate";
     let wrapper = [
         "strace",
         "-qq",
         "-o",
         "/dev/null",
         "-e",
-        "trace=madvise",
+        trace,
         "-e",
-        kill,
+        late,
         "--",
     ];
     can_start_by(&wrapper)?;
@@ -143,14 +146,19 @@ pub(crate) fn death_in_the_middle_of_growth_harms_nobody() -> Outcome {
     let mut segment = growable(&mut p)?;
     let mut peer = started_by(&wrapper)?;
     peer.execute(format!("grow open default {}", segment.id()))?;
+    let traced: i32 = peer.ask_for("grow pid")?;
     assert!(memory(segment.as_ptr())? < 8 << 20);
     peer.send(&format!("grow to {}", 8 << 20));
-    // It dies before it answers.
-    let end = Instant::now() + Duration::from_secs(60);
-    while !is_dead(peer.pid()) && Instant::now() < end {
+    let end = Instant::now() + Duration::from_secs(50);
+    while memory(segment.as_ptr())? < 8 << 20 && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(is_dead(peer.pid()) && peer.answered().is_none());
+    let traced = Pid::from_raw(traced).ok_or("a process has a number")?;
+    rustix::process::kill_process(traced, Signal::KILL)?;
+    while !is_dead(traced) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(peer.answered().is_none());
     peer.kill();
     assert_eq!((segment.len(), segment.committed()), (SIZE, SIZE));
     assert!(memory(segment.as_ptr())? >= 8 << 20);
@@ -162,12 +170,11 @@ pub(crate) fn death_in_the_middle_of_growth_harms_nobody() -> Outcome {
     Ok(())
 }
 
-/// Returns `true` if a child has ended and was not waited for.
-fn is_dead(process: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(')')
-        .next()
-        .is_some_and(|rest| rest.starts_with(" Z"))
+/// Returns `true` if a process has ended, whether or not its parent knows.
+fn is_dead(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    let state = stat.as_ref().map(|stat| stat.rsplit(") ").next());
+    !matches!(state, Ok(Some(rest)) if !rest.starts_with('Z'))
 }
 
 /// The kernel would look for it until it has killed a process.

@@ -129,6 +129,7 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
         }
         ["free"] => Ok(rustix::fs::statvfs("/dev/shm")?.f_bfree.to_string()),
         ["names"] => Ok(fs::read_dir("/dev/shm")?.count().to_string()),
+        ["pid"] => Ok(std::process::id().to_string()),
         ["rivals"] => rivals(),
         ["after-failure"] => after_failure(),
         _ => Err(format!("unknown command {words:?}").into()),
