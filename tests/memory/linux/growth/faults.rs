@@ -154,12 +154,12 @@ pub(crate) fn death_in_the_middle_of_growth_harms_nobody() -> Outcome {
         std::thread::sleep(Duration::from_millis(1));
     }
     let traced = Pid::from_raw(traced).ok_or("a process has a number")?;
+    assert!(peer.answered().is_none());
     rustix::process::kill_process(traced, Signal::KILL)?;
+    peer.kill();
     while !is_dead(traced) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(peer.answered().is_none());
-    peer.kill();
     assert_eq!((segment.len(), segment.committed()), (SIZE, SIZE));
     assert!(memory(segment.as_ptr())? >= 8 << 20);
     assert_eq!(p.shmem_from_id(segment.id())?.len(), SIZE);
