@@ -116,7 +116,10 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
         ["get", at] => with(|held| Ok(held.bytes()[at.parse::<usize>()?].to_string())),
         ["touch"] => with(|held| Ok(touch(held))),
         ["race", step] => with(|held| race(held, step.parse()?)),
-        ["state-as", value] => with(|held| state_as(held, value.parse()?)),
+        ["state-as", value] => with(|held| {
+            state_as(held, value.parse()?);
+            Ok(String::new())
+        }),
         ["drop"] => {
             HELD.take();
             Ok(String::new())
@@ -199,14 +202,13 @@ fn race(held: &mut dyn Grows, step: usize) -> Answer {
 
 /// Writes any number where the number of committed bytes is.
 #[allow(unsafe_code)]
-fn state_as(held: &mut dyn Grows, value: usize) -> Answer {
+fn state_as(held: &dyn Grows, value: usize) {
     let State {
         address, reserved, ..
     } = held.state();
     let cell = std::ptr::with_exposed_provenance_mut::<usize>(address + reserved);
     // SAFETY: a page with an atomic number is mapped behind the reservation as long as the segment is held.
     unsafe { AtomicUsize::from_ptr(cell) }.store(value, SeqCst);
-    Ok(String::new())
 }
 
 /// Grows a segment, whose memory the failing growth of another process must not free. Uses it when there is
