@@ -74,7 +74,8 @@ impl<B: Growable> Segment<B> {
     /// # Platform notes
     ///
     /// Linux: `fallocate(2)`, so that no later access has to allocate memory. The limit of a cgroup (`memory.max`) is not known to this call: where it is
-    /// exceeded, the kernel may kill a process of the cgroup instead.
+    /// exceeded, the kernel may kill a process of the cgroup instead. Windows: `VirtualAlloc`, up to the
+    /// commit limit of the system.
     ///
     /// # Examples
     ///

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// # Platform notes
 ///
 /// Memfd, System V and POSIX segments on Linux support the options, and so do served segments whose
-/// memory is one of these. On other systems no option is granted.
+/// memory is one of these. On other systems no option is granted, except a reservation on Windows.
 ///
 /// # Examples
 ///
@@ -213,8 +213,9 @@ impl ShMemOptions {
     ///
     /// # Platform notes
     ///
-    /// Linux, memfd and POSIX segments, and served segments whose memory is one of these. The
-    /// reservation counts against `RLIMIT_AS` and `RLIMIT_FSIZE`, but needs no memory.
+    /// Linux, memfd and POSIX segments, and served segments whose memory is one of these: the
+    /// reservation counts against `RLIMIT_AS` and `RLIMIT_FSIZE`, but needs no memory. Windows
+    /// (`SEC_RESERVE`).
     ///
     /// # Examples
     ///
@@ -311,8 +312,8 @@ const NOT_HUGE: Error = Error::Unsupported {
 
 /// Why a mechanism has no segments that can grow.
 pub(crate) const NO_GROWTH: Error = Error::Unsupported {
-    what: "segments of this mechanism cannot grow: on Linux, use memfd or POSIX segments; elsewhere, \
-           create them as large as they will have to be",
+    what: "segments of this mechanism cannot grow on this system: create them as large as they will have \
+           to be, or, on Linux, use memfd or POSIX segments",
 };
 
 /// Why a mechanism grants nothing.

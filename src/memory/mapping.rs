@@ -68,13 +68,13 @@ impl Mapping {
         self
     }
 
-    /// Returns the same mapping, without bytes at first, and growable to `reserved` bytes. Behind them is
-    /// the number of bytes that are committed.
+    /// Returns the same mapping, without bytes at first, and growable to `reserved` bytes. It ends with the
+    /// number of bytes that are committed.
     ///
     /// # Safety
     ///
-    /// `reserved` is a multiple of the page size and lower than the length of the mapping. Nothing accesses
-    /// the last page otherwise, except processes that may not be trusted.
+    /// The mapping consists of whole pages, the last of which is committed and behind the `reserved` bytes.
+    /// Nothing else accesses that page, except processes that may not be trusted.
     pub(crate) unsafe fn growable(mut self, reserved: usize) -> Self {
         (self.len, self.reserved) = (0, reserved);
         self
@@ -129,8 +129,9 @@ impl Mapping {
         if self.reserved == self.mapped {
             return None;
         }
-        let cell = self.base.as_ptr().wrapping_add(self.reserved);
-        // SAFETY: by the contract of `growable` a page is mapped there, which is only accessed
+        let offset = self.mapped.saturating_sub(size_of::<usize>());
+        let cell = self.base.as_ptr().wrapping_add(offset);
+        // SAFETY: by the contract of `growable` the mapping ends with a page that is only accessed
         // atomically, and no slice covers it, as `show` demands.
         Some(unsafe { AtomicUsize::from_ptr(cell.cast()) })
     }

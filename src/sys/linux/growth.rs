@@ -82,7 +82,8 @@ pub(crate) fn create(fd: &OwnedFd, size: usize, max: usize, memory: Memory) -> R
     memory.commit(fd, 0..size)?;
     memory.commit(fd, reserved..object_size)?;
     mark(fd)?;
-    // SAFETY: the object has one page more than `reserved`, which is a multiple of the page size.
+    // SAFETY: the object has one page more than `reserved`, which is committed or allocated by the first
+    // access.
     let mut mapping = unsafe { map_fd(fd, object_size)?.growable(reserved) };
     mapping.publish(size);
     // SAFETY: `size` is at most `reserved`, and these bytes were committed above.
@@ -123,7 +124,8 @@ pub(crate) fn attach(
     if memory != Memory::OnDemand {
         memory.commit(fd, reserved..object_size)?;
     }
-    // SAFETY: the object has one page more than `reserved`, which is a multiple of the page size.
+    // SAFETY: the object has one page more than `reserved`, which is committed or allocated by the first
+    // access.
     let mut mapping = unsafe { map_fd(fd, object_size)?.growable(reserved) };
     let len = mapped_len(mapping.committed() as u64, asked)?;
     if memory != Memory::OnDemand {

@@ -200,13 +200,14 @@ fn race(held: &mut dyn Grows, step: usize) -> Answer {
     }
 }
 
-/// Writes any number where the number of committed bytes is.
+/// Writes any number where the number of committed bytes is: at the end.
 #[allow(unsafe_code)]
 fn state_as(held: &dyn Grows, value: usize) {
     let State {
         address, reserved, ..
     } = held.state();
-    let cell = std::ptr::with_exposed_provenance_mut::<usize>(address + reserved);
+    let last = address + reserved + page_size() - size_of::<usize>();
+    let cell = std::ptr::with_exposed_provenance_mut::<usize>(last);
     // SAFETY: a page with an atomic number is mapped behind the reservation as long as the segment is held.
     unsafe { AtomicUsize::from_ptr(cell) }.store(value, SeqCst);
 }
