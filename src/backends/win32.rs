@@ -261,14 +261,13 @@ fn create(id: ShMemId, size: usize, max: Option<usize>) -> Result<Created<OwnedH
         .filter(|_| error != ERROR_ALREADY_EXISTS)
         .ok_or_else(|| refused(error, &id, size))?;
     let subject = Subject::Bytes(whole);
-    let mapping = match max {
-        Some(_) => growth::create(view(&handle, subject)?, whole, size)?,
-        None => {
-            let (mapping, _) = map_all(&handle, subject)?;
-            // SAFETY: the kernel created the section with at least `size` bytes, and `unmap` ignores
-            // the length.
-            unsafe { mapping.with_len(size) }
-        }
+    let mapping = if max.is_some() {
+        growth::create(view(&handle, subject)?, whole, size)?
+    } else {
+        let (mapping, _) = map_all(&handle, subject)?;
+        // SAFETY: the kernel created the section with at least `size` bytes, and `unmap` ignores the
+        // length.
+        unsafe { mapping.with_len(size) }
     };
     Ok(Created {
         handle,
