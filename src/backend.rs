@@ -150,6 +150,22 @@ pub trait Sparse: Backend {
 /// Backends whose segments can grow.
 ///
 /// By default they cannot, and return [`Unsupported`](crate::Error::Unsupported). The trait is sealed.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{Growable, MemfdShMemProvider, Segment, ShMem, ShMemOptions, ShMemProvider};
+///
+/// fn double<B: Growable>(segment: &mut Segment<B>) -> shmem_providers::Result<()> {
+///     segment.grow_to(2 * segment.len())
+/// }
+///
+/// let options = ShMemOptions::new().reserve(1 << 20);
+/// let (mut segment, _) = MemfdShMemProvider::new()?.new_shmem_with(100, options)?;
+/// double(&mut segment)?;
+/// assert_eq!(segment.len(), 200);
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
 pub trait Growable: Backend {
     /// Commits `len` bytes, unless as many are committed already, and makes the mapping cover them.
     /// `len` is not lower than that of the mapping, and at most what it has reserved.
