@@ -180,13 +180,13 @@ impl Backend for MemfdBackend {
     fn map(&self, handle: &OwnedFd, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
         let Attach { len, options } = attach;
         let info = sealed::check_writable(handle)?;
-        if growth::is_growable(&info) {
+        let pages = PageSize::of(handle, &info)?;
+        if pages == PageSize::Ordinary && growth::is_growable(&info) {
             let options = options.of_growable(report)?;
             let mut mapping = growth::attach(handle, &info, len, Memory::OnDemand)?;
             sys::apply_options(&mut mapping, options, report);
             return Ok(mapping);
         }
-        let pages = PageSize::of(handle, &info)?;
         if let Some((wanted, priority)) = options.huge_pages {
             report.huge_pages = match priority {
                 _ if pages == PageSize::Huge(wanted) => OptionStatus::Granted,

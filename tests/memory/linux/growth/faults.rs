@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use shmem_providers::{
-    Error, Growable, MemfdShMemProvider, MmapShMemProvider, Provider, ShMem, ShMemProvider,
+    Error, Growable, HugePages, MemfdShMemProvider, MmapShMemProvider, Provider, ShMem,
+    ShMemOptions, ShMemProvider,
 };
 
 use super::peer::{GrowthCommands, State};
@@ -118,7 +119,15 @@ pub(crate) fn a_changed_mode_harms_nobody() -> Outcome {
         segment.fill(9);
         Ok(())
     }
-    check(&mut MemfdShMemProvider::new()?)?;
+    let mut memfd = MemfdShMemProvider::new()?;
+    check(&mut memfd)?;
+    // Huge pages are checked as before, where the host has any.
+    let huge = ShMemOptions::new().require_huge_pages(HugePages::TwoMiB);
+    if let Ok((segment, _)) = memfd.new_shmem_with(2 << 20, huge) {
+        set(&segment, 0o2600)?;
+        let attached = memfd.shmem_from_id(segment.id())?;
+        assert_eq!((attached.len(), attached.reserved()), (2 << 20, 2 << 20));
+    }
     check(&mut MmapShMemProvider::new()?)
 }
 
