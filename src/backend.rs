@@ -1,7 +1,7 @@
 //! [`Backend`]: what the common code knows of one mechanism of the operating system.
 //!
 //! A backend implements the five methods of [`Backend`]. What only some mechanisms can do is in
-//! [`Exclusive`], [`Sparse`] and [`Snapshots`], whose default methods return
+//! [`Exclusive`], [`Sparse`], [`Growable`] and [`Snapshots`], whose default methods return
 //! [`Unsupported`](crate::Error::Unsupported); the start and the forks of a connection are in
 //! [`Lifecycle`]. All of these traits are sealed: [`Lifecycle`] cannot be named outside of the crate.
 
@@ -11,7 +11,7 @@ use core::ops::Range;
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::{Mapping, Protection};
-use crate::options::{OptionReport, ShMemOptions, UNSUPPORTED};
+use crate::options::{NO_GROWTH, OptionReport, ShMemOptions, UNSUPPORTED};
 use crate::sys::{BorrowedFd, OwnedFd};
 
 /// A mechanism of the operating system that provides shared memory.
@@ -175,6 +175,35 @@ pub trait Sparse: Backend {
     fn trim(&self, handle: &Self::Handle, range: Range<usize>) -> Result<()> {
         let _ = (handle, range);
         Err(UNSUPPORTED)
+    }
+}
+
+/// Backends whose segments can grow.
+///
+/// By default they cannot, and return [`Unsupported`](crate::Error::Unsupported). The trait is sealed.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{Growable, MemfdShMemProvider, Segment, ShMem, ShMemOptions, ShMemProvider};
+///
+/// fn double<B: Growable>(segment: &mut Segment<B>) -> shmem_providers::Result<()> {
+///     segment.grow_to(2 * segment.len())
+/// }
+///
+/// let options = ShMemOptions::new().reserve(1 << 20);
+/// let (mut segment, _) = MemfdShMemProvider::new()?.new_shmem_with(100, options)?;
+/// double(&mut segment)?;
+/// assert_eq!(segment.len(), 200);
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+pub trait Growable: Backend {
+    /// Commits `len` bytes, unless as many are committed already, and makes the mapping cover them.
+    /// `len` is not lower than that of the mapping, and at most what it has reserved.
+    #[doc(hidden)]
+    fn grow(&self, handle: &Self::Handle, mapping: &mut Mapping, len: usize) -> Result<()> {
+        let _ = (handle, mapping, len);
+        Err(NO_GROWTH)
     }
 }
 

@@ -31,6 +31,8 @@ mod descriptor;
     allow(dead_code, reason = "only Linux searches processes")
 )]
 pub mod error;
+#[cfg(any(unix, windows))]
+mod growth;
 #[cfg(feature = "std")]
 mod handover;
 #[cfg(feature = "alloc")]
@@ -55,8 +57,8 @@ mod libafl;
 mod memory;
 #[cfg(any(unix, windows))]
 #[cfg_attr(
-    any(target_os = "android", target_os = "haiku", windows),
-    allow(dead_code, reason = "only POSIX and System V segments drop options")
+    not(target_os = "linux"),
+    allow(dead_code, reason = "only the backends of Linux use all of it")
 )]
 mod options;
 #[cfg(all(unix, feature = "std"))]
@@ -106,7 +108,7 @@ pub mod fuzzing {}
 pub mod migration {}
 
 #[cfg(any(unix, windows))]
-pub use self::backend::{Backend, Exclusive, Snapshots, Sparse};
+pub use self::backend::{Backend, Exclusive, Growable, Snapshots, Sparse};
 // Which of these exist depends on the system, as the table in `backends/mod.rs` says. Listing them here
 // would repeat its conditions; `make api` prints those that exist on Linux.
 #[cfg(any(unix, windows))]

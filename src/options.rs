@@ -10,15 +10,15 @@ use crate::error::{Error, Result};
 /// By default nothing is asked for. No option changes what an id means, how long a segment lives,
 /// or what it contains. If a system, a mechanism or a limit does not allow an option, the segment
 /// is created without it, and the [`OptionReport`] contains the reason. Only
-/// [`require_huge_pages`](Self::require_huge_pages) and [`single_writer`](Self::single_writer) make it
-/// an error.
+/// [`require_huge_pages`](Self::require_huge_pages), [`single_writer`](Self::single_writer) and
+/// [`reserve`](Self::reserve) make it an error.
 ///
 /// See `docs/performance.md` for measurements.
 ///
 /// # Platform notes
 ///
 /// Memfd, System V and POSIX segments on Linux support the options, and so do served segments whose
-/// memory is one of these. On other systems no option is granted.
+/// memory is one of these. On other systems no option is granted, except a reservation on Windows.
 ///
 /// # Examples
 ///
@@ -43,6 +43,8 @@ pub struct ShMemOptions {
     pub(crate) lock: bool,
     pub(crate) no_dump: bool,
     pub(crate) single_writer: bool,
+    /// In bytes.
+    pub(crate) reserve: Option<usize>,
 }
 
 /// The size of the pages that the administrator has reserved.
@@ -105,6 +107,7 @@ impl ShMemOptions {
             lock: false,
             no_dump: false,
             single_writer: false,
+            reserve: None,
         }
     }
 
@@ -258,11 +261,47 @@ impl ShMemOptions {
         self
     }
 
+    /// Reserves address space for `max` bytes, rounded up to whole pages, so that the segment can
+    /// [grow](crate::Segment::grow_to) without moving.
+    ///
+    /// The segment starts with the size that it is created with, and memory is allocated for no more
+    /// than that. Every process that attaches gets the reservation too, without asking. The option is
+    /// required: without it, creating the segment fails. To an attacher that asks for it, it means that
+    /// the segment has at least such a reservation.
+    ///
+    /// A reservation consists of ordinary pages: huge pages are refused. `prefault` and `lock` apply to
+    /// the size at the start, `no_dump` to all of it.
+    ///
+    /// # Platform notes
+    ///
+    /// Linux, memfd and POSIX segments, and served segments whose memory is one of these: the
+    /// reservation counts against `RLIMIT_AS` and `RLIMIT_FSIZE`, but needs no memory. Windows
+    /// (`SEC_RESERVE`).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{MemfdShMemProvider, ShMem, ShMemOptions, ShMemProvider};
+    ///
+    /// let options = ShMemOptions::new().reserve(1 << 30);
+    /// let (segment, _) = MemfdShMemProvider::new()?.new_shmem_with(4096, options)?;
+    /// assert_eq!((segment.len(), segment.reserved()), (4096, 1 << 30));
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    #[must_use]
+    pub const fn reserve(mut self, max: usize) -> Self {
+        self.reserve = Some(max);
+        self
+    }
+
     /// Reports that nothing of what was asked for is granted, for this reason. Returns the reason
     /// as an error if something was required.
     pub(crate) fn refuse(self, reason: &Error, report: &mut OptionReport) -> Result<()> {
         if self.single_writer {
             return Err(NO_SINGLE_WRITER);
+        }
+        if self.reserve.is_some() {
+            return Err(NO_GROWTH);
         }
         if self.requires_something() {
             return Err(reason.clone());
@@ -286,7 +325,30 @@ impl ShMemOptions {
 
     /// Returns `true` if creating the segment must fail without one of the options.
     pub(crate) fn requires_something(self) -> bool {
-        self.single_writer || matches!(self.huge_pages, Some((_, Priority::Required)))
+        self.single_writer
+            || self.reserve.is_some()
+            || matches!(self.huge_pages, Some((_, Priority::Required)))
+    }
+
+    /// Returns the same options without a reservation, which the caller has dealt with.
+    pub(crate) fn without_reservation(self) -> Self {
+        Self {
+            reserve: None,
+            ..self
+        }
+    }
+
+    /// Returns the options that apply to the mapping of a growable segment, which has ordinary pages.
+    /// Refuses the others.
+    pub(crate) fn of_growable(self, report: &mut OptionReport) -> Result<Self> {
+        let rest = self.without_reservation().without_huge_pages();
+        let refused = Self {
+            huge_pages: self.huge_pages,
+            transparent_huge_pages: self.transparent_huge_pages,
+            ..Self::new()
+        };
+        refused.refuse(&NOT_HUGE, report)?;
+        Ok(rest)
     }
 
     /// Returns the same options without required huge pages.
@@ -313,6 +375,17 @@ impl ShMemOptions {
 pub(crate) const NO_SINGLE_WRITER: Error = Error::Unsupported {
     what: "only memfd segments, on Linux 5.1 and later, can have a single writer: create it with \
            `MemfdShMemProvider`",
+};
+
+/// Why a growable segment has no huge pages.
+const NOT_HUGE: Error = Error::Unsupported {
+    what: "a segment that can grow consists of ordinary pages",
+};
+
+/// Why a mechanism has no segments that can grow.
+pub(crate) const NO_GROWTH: Error = Error::Unsupported {
+    what: "segments of this mechanism cannot grow on this system: create them as large as they will have \
+           to be, or, on Linux, use memfd or POSIX segments",
 };
 
 /// Why a mechanism grants nothing.

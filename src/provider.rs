@@ -128,12 +128,17 @@ impl<B: Backend> Provider<B> {
                 what: "a segment gets its single writer when it is created, not when it is attached",
             })?;
         }
+        let mut report = OptionReport::default();
+        let asked = options.reserve.unwrap_or(0);
         let attach = Attach {
-            options,
+            options: options.without_reservation(),
             ..Attach::plain(size)
         };
-        let mut report = OptionReport::default();
         let segment = self.attach(id, attach, &mut report)?;
+        let reserved = segment.reserved();
+        if asked > reserved {
+            return Err(Error::NotReserved { asked, reserved });
+        }
         Ok((segment, report))
     }
 

@@ -35,14 +35,14 @@ enum Ownership {
 /// [`ShMem`](ShMem#the-contract-of-the-slice); [`ShMem::access`] has no such contract.
 #[must_use = "dropping a segment releases it: keep it until the other process has attached"]
 pub struct Segment<B: Backend> {
-    mapping: Mapping,
+    pub(crate) mapping: Mapping,
     pub(crate) id: ShMemId,
     ownership: Ownership,
     /// `None` once released.
     pub(crate) handle: Option<B::Handle>,
     /// Of a segment with a single writer: inherited by the processes that inherit the mapping.
     witness: Option<WriteWitness>,
-    backend: B,
+    pub(crate) backend: B,
 }
 
 impl<B: Backend> Segment<B> {

@@ -13,7 +13,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::memfd::MemfdBackend;
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Growable, Lifecycle, Request,
+    Snapshots, Sparse,
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
@@ -137,5 +138,7 @@ impl Lifecycle for AshmemBackend {}
 impl Exclusive for AshmemBackend {}
 
 impl Sparse for AshmemBackend {}
+
+impl Growable for AshmemBackend {}
 
 impl Snapshots for AshmemBackend {}

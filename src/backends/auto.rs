@@ -16,8 +16,8 @@ use super::memfd::MemfdBackend;
 use super::posix::PosixBackend;
 use super::sysv::SystemVBackend;
 use crate::backend::{
-    Attach, Backend, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request, Snapshots,
-    Sparse,
+    Attach, Backend, Created, Exclusive, ExclusiveLock, Expected, Growable, Lifecycle, Request,
+    Snapshots, Sparse,
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
@@ -198,6 +198,12 @@ impl Sparse for AutoBackend {
 
     fn trim(&self, handle: &Handle, range: Range<usize>) -> Result<()> {
         dispatch!(handle, trim(range))
+    }
+}
+
+impl Growable for AutoBackend {
+    fn grow(&self, handle: &Handle, mapping: &mut Mapping, len: usize) -> Result<()> {
+        dispatch!(handle, grow(mapping, len))
     }
 }
 

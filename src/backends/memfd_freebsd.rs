@@ -9,7 +9,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, MemfdFlags, SealFlags};
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Growable, Lifecycle, Request,
+    Snapshots, Sparse,
 };
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
@@ -117,5 +118,7 @@ impl Lifecycle for MemfdBackend {}
 impl Exclusive for MemfdBackend {}
 
 impl Sparse for MemfdBackend {}
+
+impl Growable for MemfdBackend {}
 
 impl Snapshots for MemfdBackend {}

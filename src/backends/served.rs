@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Growable, Lifecycle, Request,
+    Snapshots, Sparse,
 };
 use crate::error::Result;
 use crate::id::ShMemId;
@@ -25,6 +26,7 @@ use crate::options::OptionReport;
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::service::client::{Client, ServedHandle};
+use crate::sys::{FileInfo, growth};
 
 /// Creates segments of another backend, and shares them through a [service](crate::ShMemService)
 /// instead of by names.
@@ -130,7 +132,7 @@ impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
         }
         let handle = self
             .client
-            .register(created.mapping.len(), created.handle)?;
+            .register(created.mapping.mapped(), created.handle)?;
         Ok(Created {
             id: handle.id(),
             handle,
@@ -172,6 +174,10 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
         attach: Attach,
         report: &mut OptionReport,
     ) -> Result<Mapping> {
+        // The service knows the size of the whole object.
+        if growth::is_growable(&FileInfo::of(handle.fd())?) {
+            return self.memory.map(handle.fd(), attach, report);
+        }
         // The size that the service knows, because some systems round the size up to whole pages.
         let len = mapped_len(handle.size(), attach.len)?;
         let attach = Attach {
@@ -233,6 +239,12 @@ impl<B: Sparse<Handle = OwnedFd>> Sparse for ServedBackend<B> {
 
     fn trim(&self, handle: &ServedHandle, range: Range<usize>) -> Result<()> {
         self.memory.trim(handle.fd(), range)
+    }
+}
+
+impl<B: Growable<Handle = OwnedFd>> Growable for ServedBackend<B> {
+    fn grow(&self, handle: &ServedHandle, mapping: &mut Mapping, len: usize) -> Result<()> {
+        self.memory.grow(handle.fd(), mapping, len)
     }
 }
 

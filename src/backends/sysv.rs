@@ -18,8 +18,8 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustix::io::Errno;
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, Request,
-    Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Growable, Lifecycle,
+    Request, Snapshots, Sparse,
 };
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
@@ -119,6 +119,9 @@ impl Backend for SystemVBackend {
 
     fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<Shmid>> {
         let Request { size, options, .. } = request;
+        if options.reserve.is_some() {
+            return Err(FIXED_SIZE);
+        }
         options.without_required().refuse(&UNSUPPORTED, report)?;
         let huge = options.huge_pages.map(|(pages, priority)| {
             let created = sysv::huge(pages).and_then(|flags| attach_new(get(size, flags)?, size));
@@ -205,7 +208,15 @@ impl Exclusive for SystemVBackend {
 
 impl Sparse for SystemVBackend {}
 
+impl Growable for SystemVBackend {}
+
 impl Snapshots for SystemVBackend {}
+
+/// Why a segment cannot grow.
+const FIXED_SIZE: Error = Error::Unsupported {
+    what: "a System V segment has the size that it is created with: use memfd or POSIX segments, which \
+           can grow on Linux",
+};
 
 /// Attaches a new segment, and marks it for removal where it can still be opened then.
 fn attach_new(shmid: Shmid, size: usize) -> Result<Created<Shmid>> {
@@ -306,6 +317,7 @@ fn info(shmid: Shmid, id: ShMemId) -> Result<FileInfo> {
         size: u64::try_from(stat.shm_segsz).unwrap_or(0),
         block: 0,
         owner: stat.shm_perm.uid,
+        mode: 0,
     })
 }
 

@@ -11,7 +11,6 @@
 //! into other processes, which need the access right `PROCESS_DUP_HANDLE`.
 #![allow(unsafe_code)]
 
-use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 #[cfg(feature = "std")]
 use std::os::windows::io::{AsHandle, BorrowedHandle};
@@ -22,12 +21,13 @@ use windows_sys::Win32::Foundation::{
 };
 use windows_sys::Win32::System::Memory::{
     CreateFileMappingA, FILE_MAP_READ, FILE_MAP_WRITE, MEM_COMMIT, MEM_MAPPED,
-    MEMORY_BASIC_INFORMATION, MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, OpenFileMappingA,
-    PAGE_READONLY, PAGE_READWRITE, UnmapViewOfFile, VirtualQuery,
+    MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, OpenFileMappingA, PAGE_READONLY, PAGE_READWRITE,
+    SEC_COMMIT, SEC_RESERVE, UnmapViewOfFile,
 };
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, Expected, Lifecycle, Request, Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, Expected, Growable, Lifecycle, Request,
+    Snapshots, Sparse,
 };
 use crate::error::limit::Limit;
 use crate::error::{Error, Result, Subject};
@@ -38,7 +38,7 @@ use crate::memory::size::{check_size, mapped_len};
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
-use crate::sys::{self, OwnedHandle, failed, last_error};
+use crate::sys::{self, OwnedHandle, failed, growth, last_error};
 use crate::util::base64;
 use crate::util::fixed_str::FixedStr;
 
@@ -151,7 +151,7 @@ impl Win32ShMemProvider {
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
     pub fn new_shmem_with_id(&mut self, map_size: usize, name: &str) -> Result<Win32ShMem> {
-        let created = create(ShMemId::from_string(name), check_size(map_size)?)?;
+        let created = create(ShMemId::from_string(name), check_size(map_size)?, None)?;
         Ok(Segment::from_created(created, &self.backend))
     }
 }
@@ -164,15 +164,16 @@ impl Backend for Win32Backend {
         request: Request<'_>,
         report: &mut OptionReport,
     ) -> Result<Created<OwnedHandle>> {
-        request.options.refuse(&UNSUPPORTED, report)?;
-        let size = request.size;
+        let Request { size, options, .. } = request;
+        options.without_reservation().refuse(&UNSUPPORTED, report)?;
+        let max = options.reserve.map(|max| max.max(size));
         let mut taken = failed(
             "CreateFileMapping",
             ERROR_ALREADY_EXISTS,
             Subject::Bytes(size),
         );
         for _ in 0..TRIES {
-            match create(random_id()?, size) {
+            match create(random_id()?, size, max) {
                 Err(error) if error.raw_os_error() == Some(sys::errno(ERROR_ALREADY_EXISTS)) => {
                     taken = error;
                 }
@@ -218,6 +219,12 @@ impl Backend for Win32Backend {
     ) -> Result<Mapping> {
         attach.options.refuse(&UNSUPPORTED, report)?;
         let (mapping, size) = map_all(handle, Subject::Nothing, attach.protection)?;
+        if let Some(whole) = growth::whole_view(mapping.base().as_ptr()) {
+            return match attach.protection {
+                Protection::ReadWrite => growth::attach(mapping, whole, attach.len),
+                Protection::Read => growth::attach_for_reading(mapping, whole, size, attach.len),
+            };
+        }
         let len = mapped_len(size as u64, attach.len)?;
         // SAFETY: at least `len` bytes are mapped, as `mapped_len` ensures, and `unmap` ignores the
         // length.
@@ -251,12 +258,23 @@ impl Exclusive for Win32Backend {}
 
 impl Sparse for Win32Backend {}
 
+impl Growable for Win32Backend {
+    fn grow(&self, _handle: &OwnedHandle, mapping: &mut Mapping, len: usize) -> Result<()> {
+        growth::grow(mapping, len)
+    }
+}
+
 impl Snapshots for Win32Backend {}
 
 /// Creates a segment with this id. After an error the name does not exist, unless it did before.
-fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
+/// With `max`, which is not lower than `size`, the segment can grow to that.
+fn create(id: ShMemId, size: usize, max: Option<usize>) -> Result<Created<OwnedHandle>> {
     let name = Name::of(&id)?;
-    let [high, low] = [(size as u64) >> 32, (size as u64) & u64::from(u32::MAX)]
+    let (whole, kind) = match max {
+        Some(max) => (growth::section_size(max)?, SEC_RESERVE),
+        None => (size, SEC_COMMIT),
+    };
+    let [high, low] = [(whole as u64) >> 32, (whole as u64) & u64::from(u32::MAX)]
         .map(|half| u32::try_from(half).unwrap_or(u32::MAX));
     sys::forget_last_error();
     // SAFETY: `name` ends with a zero byte, and the attributes may be null.
@@ -264,7 +282,7 @@ fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
         CreateFileMappingA(
             INVALID_HANDLE_VALUE,
             ptr::null(),
-            PAGE_READWRITE,
+            PAGE_READWRITE | kind,
             high,
             low,
             name.as_ptr(),
@@ -277,10 +295,15 @@ fn create(id: ShMemId, size: usize) -> Result<Created<OwnedHandle>> {
     let handle = handle
         .filter(|_| error != ERROR_ALREADY_EXISTS)
         .ok_or_else(|| refused(error, &id, size))?;
-    let (mapping, _) = map_all(&handle, Subject::Bytes(size), Protection::ReadWrite)?;
-    // SAFETY: the kernel created the section with at least `size` bytes, and `unmap` ignores the
-    // length.
-    let mapping = unsafe { mapping.with_len(size) };
+    let subject = Subject::Bytes(whole);
+    let mapping = if max.is_some() {
+        growth::create(view(&handle, subject, Protection::ReadWrite)?, whole, size)?
+    } else {
+        let (mapping, _) = map_all(&handle, subject, Protection::ReadWrite)?;
+        // SAFETY: the kernel created the section with at least `size` bytes, and `unmap` ignores the
+        // length.
+        unsafe { mapping.with_len(size) }
+    };
     Ok(Created {
         handle,
         id,
@@ -309,35 +332,26 @@ fn refused(error: u32, id: &ShMemId, size: usize) -> Error {
     }
 }
 
-/// Maps a whole section and returns its size in bytes. The length of the mapping is zero until the
-/// caller sets it.
-fn map_all(
-    handle: &OwnedHandle,
-    subject: Subject,
-    protection: Protection,
-) -> Result<(Mapping, usize)> {
+/// Maps a whole section. The length of the mapping is zero until the caller sets it.
+fn view(handle: &OwnedHandle, subject: Subject, protection: Protection) -> Result<Mapping> {
     // SAFETY: the handle is open, and the kernel chooses an unused address.
     let view = unsafe { MapViewOfFile(handle.as_raw(), access(protection), 0, 0, 0) };
     let error = last_error();
     let base = NonNull::new(view.Value.cast::<u8>())
         .ok_or_else(|| failed("MapViewOfFile", error, subject))?;
     // SAFETY: the view is new and nothing else owns it, and its address is a multiple of 64 KiB.
-    let mapping = unsafe { Mapping::from_raw(base, 0, unmap) };
+    Ok(unsafe { Mapping::from_raw(base, 0, unmap) })
+}
 
-    let mut info = MaybeUninit::<MEMORY_BASIC_INFORMATION>::zeroed();
-    // SAFETY: `info` is valid for writing the size that is passed.
-    let written = unsafe {
-        VirtualQuery(
-            base.as_ptr().cast(),
-            info.as_mut_ptr(),
-            size_of::<MEMORY_BASIC_INFORMATION>(),
-        )
-    };
-    if written == 0 {
-        return Err(failed("VirtualQuery", last_error(), subject));
-    }
-    // SAFETY: zeros are a valid value of the type, and so is what `VirtualQuery` writes.
-    let info = unsafe { info.assume_init() };
+/// As [`view`], and returns how many bytes are committed: those of the whole section, unless it can grow.
+fn map_all(
+    handle: &OwnedHandle,
+    subject: Subject,
+    protection: Protection,
+) -> Result<(Mapping, usize)> {
+    let mapping = view(handle, subject, protection)?;
+    let info = growth::region(mapping.base().as_ptr())
+        .ok_or_else(|| failed("VirtualQuery", last_error(), subject))?;
     // An image, or a section whose memory is only reserved, which cannot be touched safely.
     if info.Type != MEM_MAPPED || info.State != MEM_COMMIT || info.Protect != pages(protection) {
         return Err(Error::Foreign {
@@ -350,7 +364,7 @@ fn map_all(
     Ok((mapping, info.RegionSize))
 }
 
-/// Unmaps what [`map_all`] mapped.
+/// Unmaps what [`view`] mapped.
 ///
 /// # Safety
 ///

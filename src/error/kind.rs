@@ -137,7 +137,7 @@ impl Error {
                 Some(_) => ErrorKind::LimitReached,
             },
             Self::InvalidSize { .. } => ErrorKind::InvalidSize,
-            Self::TooLarge { .. } => ErrorKind::TooLarge,
+            Self::TooLarge { .. } | Self::NotReserved { .. } => ErrorKind::TooLarge,
             Self::InvalidId { .. } => ErrorKind::InvalidId,
             Self::Gone { .. } => ErrorKind::Gone,
             Self::NotFound { .. } => ErrorKind::NotFound,

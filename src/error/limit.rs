@@ -77,6 +77,13 @@ pub enum Limit {
         /// RAM and swap together, in bytes.
         total: u64,
     },
+    /// The memory of the machine that is not used yet.
+    FreeMemory {
+        /// RAM and swap together, in bytes, by the kernel's estimate.
+        free: u64,
+        /// In bytes.
+        total: u64,
+    },
     /// Space in the file system of POSIX shared memory.
     DevShm {
         /// In bytes.
@@ -200,6 +207,12 @@ impl fmt::Display for Limit {
                     Amount(total)
                 )
             }
+            Self::FreeMemory { free, total } => write!(
+                f,
+                "RAM and swap have {} free of {}: ask for less, or end other programs",
+                Amount(free),
+                Amount(total)
+            ),
             Self::DevShm { free, total } => write!(
                 f,
                 "/dev/shm has {} free of {}: enlarge it (`mount -o remount,size=… \

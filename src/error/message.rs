@@ -36,6 +36,11 @@ impl fmt::Display for Error {
                 "{asked} bytes were asked for, but the segment has {actual}; ask for less, or \
                  attach without a size to get all of it"
             ),
+            Self::NotReserved { asked, reserved } => write!(
+                f,
+                "{asked} bytes were asked for, but address space is reserved for {reserved}: create the \
+                 segment with `ShMemOptions::reserve`, for as many bytes as it will ever need"
+            ),
             Self::InvalidId { id, problem } => write!(f, "id {id:?} names no segment: {problem}"),
             Self::Gone { id } => gone(f, id),
             Self::NotFound { id, search } => {

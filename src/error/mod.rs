@@ -52,6 +52,13 @@ pub enum Error {
         /// The size of the segment according to the operating system, in bytes.
         actual: usize,
     },
+    /// The segment cannot grow to the size asked for.
+    NotReserved {
+        /// The size asked for, in bytes.
+        asked: usize,
+        /// The size to which it can grow, in bytes.
+        reserved: usize,
+    },
     /// No segment can have this id.
     InvalidId {
         /// The id.

@@ -4,6 +4,8 @@
 //! commands, line by line (`peer.rs`).
 
 #[cfg(windows)]
+mod growth;
+#[cfg(windows)]
 mod holders;
 #[cfg(windows)]
 mod peer;
@@ -18,6 +20,12 @@ fn main() {
         return peer::serve();
     }
     let trials = testkit::trials! {
+        growth: [
+            a_section_grows_where_it_is,
+            another_process_grows_a_section,
+            no_section_grows_beyond_its_reservation,
+            nonsense_about_the_committed_size_is_harmless,
+        ]
         holders: [
             a_command_hands_over_id_and_size,
             inherit_hands_over,

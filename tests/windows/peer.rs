@@ -6,6 +6,8 @@
 //! env NAME                  ok SIZE          the same, from the environment
 //! put OFFSET BYTE           ok               writes to the newest
 //! get OFFSET                ok BYTE          reads from the newest
+//! grow SIZE                 ok SIZE          grows the newest
+//! committed                 ok SIZE          returns the committed size of the newest
 //! drop                      ok               drops the newest
 //! handles                   ok COUNT         counts the open handles
 //! churn                                      creates and drops segments until it is terminated
@@ -49,6 +51,12 @@ fn execute(segments: &mut Vec<StdShMem>, command: &[&str]) -> Result<String, Box
             newest?.access().read_at(offset.parse()?, &mut byte)?;
             return Ok(byte[0].to_string());
         }
+        ["grow", size] => {
+            let newest = newest?;
+            newest.grow_to(size.parse()?)?;
+            return Ok(newest.len().to_string());
+        }
+        ["committed"] => return Ok(newest?.committed().to_string()),
         ["drop"] => {
             drop(segments.pop());
             return Ok(String::new());

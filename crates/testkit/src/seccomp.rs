@@ -44,6 +44,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
         let number = match call {
             "memfd_create" => libc::SYS_memfd_create,
             "shmget" => SHMGET,
+            "fallocate" => libc::SYS_fallocate,
             "flock" => libc::SYS_flock,
             "openat2" => libc::SYS_openat2,
             "madvise" => libc::SYS_madvise,

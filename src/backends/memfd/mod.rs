@@ -24,8 +24,8 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::backend::{
-    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Lifecycle, NOT_THE_ONE,
-    Request, Snapshots, Sparse,
+    Attach, Backend, Cleanup, Created, Exclusive, ExclusiveLock, Expected, Growable, Lifecycle,
+    NOT_THE_ONE, Request, Snapshots, Sparse,
 };
 use crate::error::{Error, Result};
 use crate::id::ShMemId;
@@ -34,6 +34,7 @@ use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{HugePages, OptionReport, OptionStatus, Priority, ShMemOptions};
 use crate::provider::Provider;
 use crate::segment::Segment;
+use crate::sys::growth::{self, Memory};
 use crate::sys::{self, PageSize, limits};
 
 /// Creates segments with `memfd_create(2)`.
@@ -123,6 +124,14 @@ impl Backend for MemfdBackend {
         if options.single_writer {
             return single_writer::create(request, report);
         }
+        if let Some(max) = options.reserve {
+            let options = options.of_growable(report)?;
+            let object_size = growth::object_size(max.max(size))?;
+            let (fd, id) = sealed::create_segment(object_size, MemfdFlags::empty())?;
+            let mut mapping = growth::create(&fd, size, max.max(size), Memory::OnDemand)?;
+            sys::apply_options(&mut mapping, options, report);
+            return Ok(created(fd, id, mapping).filled_with(request.content));
+        }
         if let Some((pages, priority)) = options.huge_pages {
             match create_huge(size, pages) {
                 Ok(mut created) => {
@@ -179,6 +188,12 @@ impl Backend for MemfdBackend {
             protection,
         } = attach;
         let info = sealed::check_mappable(handle, protection)?;
+        if growth::is_growable(&info) {
+            let options = options.of_growable(report)?;
+            let mut mapping = growth::attach(handle, &info, len, protection, Memory::OnDemand)?;
+            sys::apply_options(&mut mapping, options, report);
+            return Ok(mapping);
+        }
         let pages = PageSize::of(handle, &info)?;
         if protection == Protection::Read {
             let mapping = sys::map_file_for_reading(handle, info.mapped_len(len)?, pages)?;
@@ -240,6 +255,12 @@ impl Sparse for MemfdBackend {
                 what: "the huge pages of the segment are reserved and cannot be freed",
             }),
         }
+    }
+}
+
+impl Growable for MemfdBackend {
+    fn grow(&self, handle: &OwnedFd, mapping: &mut Mapping, len: usize) -> Result<()> {
+        growth::grow(handle, mapping, len, Memory::OnDemand)
     }
 }
 

@@ -31,6 +31,11 @@ pub(super) fn create(request: Request<'_>, report: &mut OptionReport) -> Result<
         }
         None => {}
     }
+    if request.options.reserve.is_some() {
+        return Err(Error::Unsupported {
+            what: "a segment with a single writer cannot grow: create it as large as it will have to be",
+        });
+    }
     for _ in 0..TRIES {
         if let Some(mut created) = try_create(request)? {
             sys::apply_options(&mut created.mapping, request.options, report);

@@ -20,8 +20,8 @@ use core::ops::Range;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{
-    Attach, Backend, Created, Exclusive, Expected, Lifecycle, NOT_THE_ONE, Request, Snapshots,
-    Sparse,
+    Attach, Backend, Created, Exclusive, Expected, Growable, Lifecycle, NOT_THE_ONE, Request,
+    Snapshots, Sparse,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -32,6 +32,7 @@ use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
+use crate::sys::growth::{self, Memory};
 use crate::sys::{self, FileInfo, shm_names};
 
 /// Creates segments with `shm_open(3)`.
@@ -146,7 +147,10 @@ impl MmapShMemProvider {
         let size = crate::memory::size::check_size(map_size)?;
         let path = id_path.as_ref().to_str().unwrap_or_default();
         let id = ShMemId::from_string(&std::format!("/{}", path.strip_prefix('/').unwrap_or(path)));
-        let created = names::create_named(id, size, |fd| sys::reserve(fd, size))?;
+        let created = names::create_named(id, |fd| {
+            sys::reserve(fd, size)?;
+            sys::map_fd(fd, size)
+        })?;
         Ok(Segment::from_created(created, &self.backend))
     }
 
@@ -241,15 +245,19 @@ impl Backend for PosixBackend {
 
     fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<OwnedFd>> {
         let Request { size, options, .. } = request;
-        options.refuse(&UNSUPPORTED, report)?;
-        let mut created = match request.content {
-            None => names::create_unique(size, |fd| sys::reserve(fd, size)),
-            // Writing reserves the memory too.
-            Some(content) => names::create_unique(size, |fd| {
-                sys::limits::check_file_size(size)?;
-                sys::write_at(fd, 0, content, sys::limits::for_dev_shm)
-            }),
-        }?;
+        options.without_reservation().refuse(&UNSUPPORTED, report)?;
+        let mut created = names::create_unique(size, |fd| {
+            match (options.reserve, request.content) {
+                (Some(max), _) => return growth::create(fd, size, max.max(size), Memory::Limited),
+                (None, None) => sys::reserve(fd, size)?,
+                // Writing reserves the memory too.
+                (None, Some(content)) => {
+                    sys::limits::check_file_size(size)?;
+                    sys::write_at(fd, 0, content, sys::limits::for_dev_shm)?;
+                }
+            }
+            sys::map_fd(fd, size)
+        })?;
         let options = options.without_huge_pages();
         sys::apply_options(&mut created.mapping, options, report);
         Ok(created)
@@ -267,13 +275,23 @@ impl Backend for PosixBackend {
         attach.options.refuse(&UNSUPPORTED, report)?;
         let info = FileInfo::of(handle)?;
         sys::check_owner(info.owner)?;
-        let len = info.mapped_len(attach.len)?;
         sys::refuse_huge_pages(handle, &info)?;
-        sys::reserve_existing(handle, len)?;
-        if attach.protection == Protection::Read {
-            return sys::map_for_reading(handle, len);
-        }
-        let mut mapping = sys::map_fd(handle, len)?;
+        let mut mapping = if growth::is_growable(&info) {
+            growth::attach(
+                handle,
+                &info,
+                attach.len,
+                attach.protection,
+                Memory::Limited,
+            )?
+        } else {
+            let len = info.mapped_len(attach.len)?;
+            sys::reserve_existing(handle, len)?;
+            match attach.protection {
+                Protection::Read => return sys::map_for_reading(handle, len),
+                Protection::ReadWrite => sys::map_fd(handle, len)?,
+            }
+        };
         let options = attach.options.without_huge_pages();
         sys::apply_options(&mut mapping, options, report);
         Ok(mapping)
@@ -303,6 +321,18 @@ impl Exclusive for PosixBackend {}
 impl Sparse for PosixBackend {
     fn next_data(&self, handle: &OwnedFd, from: usize, len: usize) -> Result<Option<Range<usize>>> {
         sys::next_data(handle, from, len)
+    }
+}
+
+impl Growable for PosixBackend {
+    fn grow(&self, handle: &OwnedFd, mapping: &mut Mapping, len: usize) -> Result<()> {
+        let result = growth::grow(handle, mapping, len, Memory::Limited);
+        match result {
+            Err(error) if names::made_room(&error) => {
+                growth::grow(handle, mapping, len, Memory::Limited)
+            }
+            result => result,
+        }
     }
 }
 

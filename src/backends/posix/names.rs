@@ -10,6 +10,7 @@ use crate::backend::{Cleanup, Created};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
+use crate::memory::mapping::Mapping;
 use crate::sys::{self, failed, failed_for, limits, shm_names};
 use crate::util::base64;
 
@@ -24,12 +25,12 @@ const PREFIX: &str = "/shmem-";
 /// How many names of this form are checked before the first segment of a process is created.
 const MAX_CHECKED: usize = 1000;
 
-/// Creates a segment under a random name. `fill` gives the file its size and its memory.
+/// Creates a segment under a random name. `fill` gives the file its size and its memory, and maps it.
 ///
 /// Once per process, and whenever there is no space left, unused segments are removed first.
 pub(super) fn create_unique(
     size: usize,
-    fill: impl Fn(&OwnedFd) -> Result<()>,
+    fill: impl Fn(&OwnedFd) -> Result<Mapping>,
 ) -> Result<Created<OwnedFd>> {
     static CLEANED: AtomicBool = AtomicBool::new(false);
 
@@ -39,16 +40,9 @@ pub(super) fn create_unique(
     }
     let mut last_error = failed("shm_open", Errno::EXIST, Subject::Bytes(size));
     for _ in 0..MAX_ATTEMPTS {
-        match create(random_name()?, size, &fill) {
+        match create(random_name()?, &fill) {
             Err(error) if is(&error, Errno::EXIST) => last_error = error,
-            Err(error) if is(&error, Errno::NOSPC) => {
-                let removed = remove_orphans();
-                if removed.is_ok_and(|removed| removed > 0) {
-                    last_error = error;
-                } else {
-                    return Err(error);
-                }
-            }
+            Err(error) if made_room(&error) => last_error = error,
             result => return result,
         }
     }
@@ -60,28 +54,22 @@ pub(super) fn create_unique(
 #[cfg(feature = "std")]
 pub(super) fn create_named(
     id: ShMemId,
-    size: usize,
-    fill: impl Fn(&OwnedFd) -> Result<()>,
+    fill: impl Fn(&OwnedFd) -> Result<Mapping>,
 ) -> Result<Created<OwnedFd>> {
-    match create(id, size, &fill) {
+    match create(id, &fill) {
         Err(error) if is(&error, Errno::EXIST) && shm_names::remove_if_unused(name(&id)?) => {
-            create(id, size, fill)
+            create(id, fill)
         }
         result => result,
     }
 }
 
 /// Creates a segment with this id. After an error the name does not exist, unless it did before.
-fn create(
-    id: ShMemId,
-    size: usize,
-    fill: impl Fn(&OwnedFd) -> Result<()>,
-) -> Result<Created<OwnedFd>> {
+fn create(id: ShMemId, fill: impl Fn(&OwnedFd) -> Result<Mapping>) -> Result<Created<OwnedFd>> {
     let name = name(&id)?;
     let fd = shm_names::create(name)
         .map_err(|errno| failed_for("shm_open", errno, Subject::Id(id), limits::for_dev_shm))?;
-    let mapping = fill(&fd).and_then(|()| sys::map_fd(&fd, size));
-    match mapping {
+    match fill(&fd) {
         Ok(mapping) => Ok(Created {
             handle: fd,
             id,
@@ -98,6 +86,11 @@ fn create(
 
 fn is(error: &Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// Removes unused segments if the error is that there is no space left. Returns `true` if there were any.
+pub(super) fn made_room(error: &Error) -> bool {
+    is(error, Errno::NOSPC) && remove_orphans().is_ok_and(|removed| removed > 0)
 }
 
 /// Removes all segments with random names that no process holds, and returns their number.

@@ -38,8 +38,9 @@ use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
 use crate::memory::mapping::Protection;
+use crate::sys::growth::GROWABLE;
 use crate::sys::procfs::object::is_memfd;
-use crate::sys::{above_stdio_quietly, check_owner, failed, failed_for, limits};
+use crate::sys::{FileInfo, above_stdio_quietly, check_owner, failed, failed_for, limits};
 use crate::util::fixed_str::FixedStr;
 
 const DIRECTORY: &str = "/dev/shm";
@@ -196,7 +197,8 @@ pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
 
 /// Makes the object persist after its last user.
 pub(crate) fn persist(fd: &OwnedFd) -> Result<()> {
-    fs::fchmod(fd, Mode::from_raw_mode(UNMARKED))
+    let growable = FileInfo::of(fd)?.mode & GROWABLE;
+    fs::fchmod(fd, Mode::from_raw_mode(UNMARKED | growable))
         .map_err(|errno| failed("fchmod", errno, Subject::Nothing))
 }
 
@@ -206,7 +208,7 @@ pub(crate) fn remove_if_unused(name: &CStr) -> bool {
     let id = ShMemId::default();
     let unused = || {
         let found = find(name, &id).ok()?;
-        if permissions(&found.stat) != MARK {
+        if !is_marked(&found.stat) {
             return None;
         }
         let fd = found.open(name, &id, Protection::ReadWrite).ok()?;
@@ -214,7 +216,7 @@ pub(crate) fn remove_if_unused(name: &CStr) -> bool {
             return None;
         }
         // Checked again, because no process can change the mark any more while the lock is held.
-        (permissions(&fs::fstat(&fd).ok()?) == MARK).then_some(fd)
+        is_marked(&fs::fstat(&fd).ok()?).then_some(fd)
     };
     unused().is_some_and(|fd| remove(name, &fd) == Ok(true))
 }
@@ -417,6 +419,11 @@ fn is_same(one: &Stat, other: &Stat) -> bool {
 
 fn permissions(stat: &Stat) -> u32 {
     stat.st_mode & 0o7777
+}
+
+/// Returns `true` if the object is removed when no process has it open, whether or not it is growable.
+fn is_marked(stat: &Stat) -> bool {
+    permissions(stat) & !GROWABLE == MARK
 }
 
 /// Returns the path that `shm_open(3)` of the C libraries opens for this name.

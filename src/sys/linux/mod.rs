@@ -2,6 +2,7 @@
 //! `unix` does more here than elsewhere.
 
 mod advice;
+mod allocate;
 pub(crate) mod ashmem;
 mod capabilities;
 mod clock;
@@ -12,6 +13,7 @@ pub(crate) mod dev_shm;
 #[cfg(not(shmem_apple_rules))]
 mod fork_page;
 pub(crate) mod futex;
+pub(crate) mod growth;
 mod huge_pages;
 pub(crate) mod identity;
 pub(crate) mod lease;

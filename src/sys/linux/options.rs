@@ -167,8 +167,9 @@ fn transparent_huge_pages(mapping: &Mapping) -> Result<()> {
         .map_err(|errno| failed("madvise(MADV_HUGEPAGE)", errno, Subject::Nothing))
 }
 
+/// Also applies to what is not committed yet.
 fn no_dump(mapping: &Mapping) -> Result<()> {
-    advise(mapping, Advice::LinuxDontDump)
+    advise_first(mapping, mapping.mapped(), Advice::LinuxDontDump)
         .map_err(|errno| failed("madvise(MADV_DONTDUMP)", errno, Subject::Nothing))
 }
 
@@ -182,10 +183,15 @@ fn lock(mapping: &Mapping) -> Result<()> {
 
 /// Gives advice that does not change the content of the mapping.
 fn advise(mapping: &Mapping, advice: Advice) -> Result<(), Errno> {
+    advise_first(mapping, mapping.len(), advice)
+}
+
+/// Does so for the first `len` bytes that are mapped.
+fn advise_first(mapping: &Mapping, len: usize, advice: Advice) -> Result<(), Errno> {
     if !advice_is_heeded() {
         return Err(Errno::NOSYS);
     }
-    let (base, len) = (mapping.base().as_ptr().cast(), mapping.len());
+    let base = mapping.base().as_ptr().cast();
     // SAFETY: the pages are mapped as long as `mapping` exists, and the callers pass only advice
     // that does not change their content.
     unsafe { mm::madvise(base, len, advice) }

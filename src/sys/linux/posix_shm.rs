@@ -4,19 +4,13 @@
 //! and not SIGBUS in a process that accesses the page later.
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, FallocateFlags, OFlags};
+use rustix::fs;
 use rustix::io::{self, Errno};
 
-use crate::error::limit::Limit;
-use crate::error::{Error, Result, Subject};
-use crate::sys::{failed, failed_for, is_read_only, limits, reopen};
-
-/// How much memory is reserved by one call. A signal undoes a whole call, so in a program with a
-/// fast timer a large one would never succeed.
-const STEP: u64 = 4 << 20;
-
-/// How much is reserved by one call after signals interrupted others: one page of any machine.
-const SMALLEST_STEP: u64 = 64 << 10;
+use super::allocate::{STEP, allocate, check_memory};
+use super::reopen::writable;
+use crate::error::{Result, Subject};
+use crate::sys::{failed, failed_for, limits};
 
 /// Sets the size of a new object and reserves its memory.
 pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
@@ -25,7 +19,7 @@ pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
     limits::check_file_size(size)?;
     let end = size as u64;
     fs::ftruncate(&fd, end).map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;
-    match allocate(&fd, end) {
+    match allocate(&fd, 0..end, STEP) {
         Err(Errno::OPNOTSUPP) => {
             let mut start = 0;
             while start < end {
@@ -58,16 +52,8 @@ pub(crate) fn reserve_existing(fd: &OwnedFd, len: usize) -> Result<()> {
         return Ok(());
     }
     check_memory(len)?;
-    // Reserving memory needs the permission to write.
-    let reopened = if is_read_only(fd) {
-        Some(reopen(fd, OFlags::RDWR).map_err(|_| Error::Foreign {
-            found: "its memory is not reserved, and without /proc or the permission to write it, it \
-                    cannot be reserved",
-        })?)
-    } else {
-        None
-    };
-    match allocate(reopened.as_ref().unwrap_or(fd), len as u64) {
+    let reopened = writable(fd)?;
+    match allocate(reopened.as_ref().unwrap_or(fd), 0..len as u64, STEP) {
         // If the file system cannot reserve memory, it is not known whether it is reserved.
         Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
         Err(errno) => Err(failed_for(
@@ -77,40 +63,6 @@ pub(crate) fn reserve_existing(fd: &OwnedFd, len: usize) -> Result<()> {
             limits::for_dev_shm,
         )),
     }
-}
-
-/// Returns an error for more memory than the machine has. Trying to reserve it would use up all
-/// there is.
-fn check_memory(size: usize) -> Result<()> {
-    // Every machine has memory for one step, so the total need not be queried.
-    if size as u64 <= STEP {
-        return Ok(());
-    }
-    let total = limits::ram_and_swap();
-    if size as u64 > total {
-        return Err(Error::Os {
-            call: "fallocate",
-            errno: Errno::NOSPC.raw_os_error(),
-            subject: Subject::Bytes(size),
-            limit: Some(Limit::Memory { total }),
-        });
-    }
-    Ok(())
-}
-
-/// Reserves the first `end` bytes of an object, which may be smaller.
-fn allocate(fd: impl AsFd, end: u64) -> io::Result<()> {
-    let (mut start, mut step) = (0, STEP);
-    while start < end {
-        let len = step.min(end - start);
-        match fs::fallocate(&fd, FallocateFlags::KEEP_SIZE, start, len) {
-            Ok(()) => start += len,
-            // A call that takes longer than the time between two signals never completes.
-            Err(Errno::INTR) => step = (step / 2).max(SMALLEST_STEP),
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }
 
 /// Reserves memory by writing, where `/dev/shm` is on a file system without `fallocate`. Returns

@@ -7,6 +7,8 @@ use rustix::path::DecInt;
 
 use super::huge_pages::PageSize;
 use super::mapping::map_fd_at;
+#[cfg(target_os = "linux")]
+use crate::error::Error;
 use crate::error::{Result, Subject};
 use crate::memory::mapping::{Mapping, Protection};
 use crate::sys::{above_stdio_quietly, failed_for, limits};
@@ -26,6 +28,20 @@ pub(crate) fn reopen(fd: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
 /// Returns `true` if the descriptor permits reading only.
 pub(crate) fn is_read_only(fd: &OwnedFd) -> bool {
     fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
+}
+
+/// Opens the object for writing, if the descriptor permits reading only: allocating memory needs the
+/// permission to write.
+#[cfg(target_os = "linux")]
+pub(super) fn writable(fd: &OwnedFd) -> Result<Option<OwnedFd>> {
+    if !is_read_only(fd) {
+        return Ok(None);
+    }
+    let reopened = reopen(fd, OFlags::RDWR).map_err(|_| Error::Foreign {
+        found: "its memory is not reserved, and without /proc or the permission to write it, it \
+                cannot be reserved",
+    })?;
+    Ok(Some(reopened))
 }
 
 /// Maps the first `len` bytes of a file in memory for reading.

@@ -27,6 +27,12 @@ pub(crate) struct FileInfo {
     pub(crate) block: usize,
     /// The user id of the owner.
     pub(crate) owner: u32,
+    /// The type and the permissions.
+    #[cfg_attr(
+        not(any(target_os = "android", target_os = "linux")),
+        allow(dead_code, reason = "only Linux has objects that can grow")
+    )]
+    pub(crate) mode: u32,
 }
 
 impl FileInfo {
@@ -43,6 +49,8 @@ impl FileInfo {
             )]
             block: usize::try_from(stat.st_blksize).unwrap_or(0),
             owner: stat.st_uid,
+            #[allow(clippy::useless_conversion, reason = "the type differs")]
+            mode: stat.st_mode.into(),
         })
     }
 

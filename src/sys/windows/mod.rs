@@ -1,6 +1,7 @@
 //! What the backend for Windows needs: handles, the last error, limits, owners.
 #![allow(unsafe_code)]
 
+pub(crate) mod growth;
 mod handle;
 #[cfg(feature = "std")]
 pub(crate) mod inherit;

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod any;
+mod growth;
 mod options;
 mod peer;
 mod pool;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::Arguments;
+use libtest_mimic::{Arguments, Trial};
 use shmem_providers::{
     Error, Mechanism, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider,
     ShMem, ShMemProvider, ShMemService, StdShMemProvider, UnixShMemProvider,
@@ -64,25 +65,7 @@ pub(crate) fn main() {
     unsafe { std::env::set_var(ShMemService::ENV, directory.path().join("service")) };
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
-    let mut trials = Vec::new();
-    over_all! { trials:
-        options: [
-            what_is_not_asked_for_is_not_granted,
-            what_is_granted_is_in_effect,
-            options_change_neither_size_nor_content,
-            an_attachment_has_options_of_its_own,
-            content_is_there_from_the_start,
-            huge_pages_are_huge_or_refused,
-        ]
-        sparse: [
-            a_cleared_segment_is_zero_everywhere,
-            written_pages_are_found,
-            what_is_trimmed_is_zero_for_everybody,
-            nothing_beyond_a_part_is_trimmed_or_cleared,
-            a_released_segment_has_nothing_to_clear,
-        ]
-        read_only: [what_cannot_be_frozen_stays_writable]
-    }
+    let mut trials = over_mechanisms();
     trials.extend(testkit::trials! {
         slab: [
             objects_are_apart_and_zeroed,
@@ -153,6 +136,18 @@ pub(crate) fn main() {
             concurrent_trim_hides_no_data,
             huge_pages_are_not_trimmed,
         ]
+        growth: [
+            served_posix_segments_grow,
+            orphans_that_could_grow_are_removed,
+            system_v_segments_refuse_to_grow,
+            the_default_chooses_a_mechanism_that_grows,
+            a_changed_mode_harms_nobody,
+            death_in_the_middle_of_growth_harms_nobody,
+            more_memory_than_there_is_is_an_error,
+            the_file_size_limit_is_an_error_and_no_signal,
+            full_dev_shm_is_an_error_and_no_signal,
+            rivals_for_the_last_memory_get_no_signal,
+        ]
         options: [
             failed_requirements_leave_nothing,
             a_refusal_names_the_limit,
@@ -165,6 +160,42 @@ pub(crate) fn main() {
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(directory);
     conclusion.exit();
+}
+
+/// Returns the tests that run for each mechanism.
+fn over_mechanisms() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    over_all! { trials:
+        options: [
+            what_is_not_asked_for_is_not_granted,
+            what_is_granted_is_in_effect,
+            options_change_neither_size_nor_content,
+            an_attachment_has_options_of_its_own,
+            content_is_there_from_the_start,
+            huge_pages_are_huge_or_refused,
+        ]
+        sparse: [
+            a_cleared_segment_is_zero_everywhere,
+            written_pages_are_found,
+            what_is_trimmed_is_zero_for_everybody,
+            nothing_beyond_a_part_is_trimmed_or_cleared,
+            a_released_segment_has_nothing_to_clear,
+        ]
+        read_only: [what_cannot_be_frozen_stays_writable]
+        growth: [
+            a_segment_grows_where_it_is,
+            a_peer_grows_it_too,
+            memory_comes_with_growth,
+            attaching_gets_what_is_committed,
+            nothing_grows_beyond_its_reservation,
+            options_apply_to_what_is_committed,
+            parts_of_it_are_found_and_freed,
+            a_snapshot_has_what_is_covered,
+            rivals_agree_on_the_largest_size,
+            a_peer_that_states_nonsense_harms_nobody,
+        ]
+    }
+    trials
 }
 
 /// Runs a test unless the host lacks the mechanism, and compares what is open before and after.

@@ -7,7 +7,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use shmem_providers::{OptionStatus, ShMemOptions, ShMemProvider, SlabRef, StdShMemProvider};
 
-use super::{pool, read_only, slab, snapshot, wake};
+use super::{growth, pool, read_only, slab, snapshot, wake};
 pub(crate) use testkit::peer::Peer;
 
 /// The result of a command in the peer.
@@ -100,6 +100,8 @@ fn execute(command: &[&str]) -> Answer {
         ["read-only", id] => read_only::hold_read_only(id),
         ["read-only-env", name] => read_only::read_from_env(name),
         ["fork-and-freeze"] => read_only::fork_and_freeze(),
+        ["forbid", ref words @ ..] => testkit::seccomp::forbid(words),
+        ["grow", ref words @ ..] => growth::execute(words),
         ["lock", size, limit] => lock(size.parse()?, limit.parse()?),
         _ => Err(format!("unknown command {command:?}").into()),
     }

@@ -51,6 +51,19 @@ pub(crate) fn for_mapping(errno: Errno) -> Option<Limit> {
     }
 }
 
+/// The limits on the memory of a memfd (`fallocate`).
+pub(crate) fn for_memory(errno: Errno) -> Option<Limit> {
+    match errno {
+        Errno::NOMEM | Errno::NOSPC => overcommit().or_else(|| {
+            Some(Limit::FreeMemory {
+                free: free_memory()?,
+                total: ram_and_swap(),
+            })
+        }),
+        _ => None,
+    }
+}
+
 /// The limit on locked memory (`mlock`).
 pub(crate) fn for_lock(errno: Errno) -> Option<Limit> {
     match errno {
@@ -101,8 +114,14 @@ pub(crate) fn free_huge_pages(pages: HugePages) -> Option<Limit> {
     })
 }
 
+/// Returns how much memory of RAM and swap together can still be used, in bytes, by the kernel's
+/// estimate.
+pub(in crate::sys) fn free_memory() -> Option<u64> {
+    let [ram, swap] = memory_info(["MemAvailable:", "SwapFree:"])?;
+    Some(ram.saturating_add(swap))
+}
+
 /// Returns the size of RAM and swap together, in bytes.
-#[cfg(target_os = "linux")]
 pub(in crate::sys) fn ram_and_swap() -> u64 {
     let info = rustix::system::sysinfo();
     #[allow(
@@ -138,6 +157,12 @@ fn overcommit() -> Option<Limit> {
     if number("/proc/sys/vm/overcommit_memory")? != 2 {
         return None;
     }
+    let [limit, used] = memory_info(["CommitLimit:", "Committed_AS:"])?;
+    Some(Limit::Overcommit { limit, used })
+}
+
+/// Returns two values of `/proc/meminfo`, in bytes.
+fn memory_info(names: [&str; 2]) -> Option<[u64; 2]> {
     let mut text = [0; 4096];
     let text = procfs::text("/proc/meminfo", &mut text)?;
     let bytes = |name| {
@@ -145,10 +170,8 @@ fn overcommit() -> Option<Limit> {
         let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
         kib.checked_mul(1024)
     };
-    Some(Limit::Overcommit {
-        limit: bytes("CommitLimit:")?,
-        used: bytes("Committed_AS:")?,
-    })
+    let [one, other] = names;
+    Some([bytes(one)?, bytes(other)?])
 }
 
 /// Counts the lines of a file.

@@ -1,6 +1,7 @@
 //! Unix systems other than Linux and Android: what they do where `sys::linux` has calls of its own.
 //! Most of it reports that the system cannot do something.
 
+pub(crate) mod growth;
 pub(crate) mod limits;
 #[cfg(feature = "std")]
 pub(crate) mod peer;
