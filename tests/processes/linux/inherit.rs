@@ -312,10 +312,12 @@ pub(crate) fn execute(state: &mut State, words: &[&str]) -> Answer {
         // Gives a descriptor of this number to the newest segment, or to a segment of another program.
         ["occupy", number, what] => {
             let number = number.parse()?;
-            let foreign = memfd("another", 5000, SEALED)?;
-            let fd = match what {
-                "foreign" => foreign.as_fd(),
-                _ => state.newest()?.try_as_fd()?,
+            // It may get the number itself, so it is created only if it is needed.
+            let foreign = (what == "foreign").then(|| memfd("another", 5000, SEALED));
+            let foreign = foreign.transpose()?;
+            let fd = match &foreign {
+                Some(foreign) => foreign.as_fd(),
+                None => state.newest()?.try_as_fd()?,
             };
             let flags = if what == "own" { libc::O_CLOEXEC } else { 0 };
             // SAFETY: the call takes no pointer, and nothing has the number.

@@ -84,7 +84,7 @@ fn is_memory(object: BorrowedFd<'_>) -> bool {
 
 /// Returns `true` if a descriptor refers to a memfd, be it sealed or not, and `false` also if that is
 /// not known. Sends no request to the file system of the file.
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) fn is_memfd(fd: BorrowedFd<'_>) -> bool {
     match device(fd) {
         None | Some(0) => false,
