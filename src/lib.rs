@@ -32,6 +32,8 @@ mod descriptor;
 )]
 pub mod error;
 #[cfg(any(unix, windows))]
+mod freeze;
+#[cfg(any(unix, windows))]
 mod growth;
 #[cfg(feature = "std")]
 mod handover;
@@ -150,12 +152,12 @@ pub mod facade {
     pub use crate::handover::{read, variables};
     pub use crate::process::fork_lock::{ForkLock, Guard};
 }
+#[cfg(any(unix, windows))]
+pub use self::freeze::FreezeError;
 #[cfg(all(any(unix, windows), feature = "std"))]
 pub use self::pool::{PooledShMem, ShMemPool};
 #[cfg(any(unix, windows))]
 pub use self::provider::Provider;
-#[cfg(any(unix, windows))]
-pub use self::read_only::FreezeError;
 #[cfg(any(unix, windows))]
 pub use self::segment::Segment;
 /// For fuzzing: the parts of the service that read untrusted input.

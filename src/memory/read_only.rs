@@ -1,5 +1,5 @@
 //! [`ReadOnly`]: a segment that this process can read and not write. Its methods are in
-//! `src/read_only.rs`.
+//! `src/read_only.rs` and `src/freeze.rs`.
 
 /// A segment that is mapped for reading only: it neither dereferences to its bytes, which others may
 /// write, nor gives access by which safe code could write to them.
