@@ -114,6 +114,19 @@ impl fmt::Display for Error {
                 errno,
             } => service::write(f, address, *origin, reason, *errno),
             #[cfg(feature = "std")]
+            Self::Directory {
+                path,
+                problem,
+                owner,
+            } => {
+                write!(f, "{path:?} is not safe for segments: it {problem}")?;
+                owner.map_or(Ok(()), |uid| write!(f, " (uid {uid})"))?;
+                f.write_str(
+                    "; set TMPDIR to a directory that only this user can change, the same one in all \
+                     processes that share segments",
+                )
+            }
+            #[cfg(feature = "std")]
             Self::ForkPending => f.write_str(
                 "another thread has called pre_fork, and has not called post_fork or used the \
                  provider since, for ten seconds; it has to call post_fork after fork(), in the \
@@ -147,6 +160,12 @@ fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
             f,
             "no POSIX segment has the name {escaped} here: its creator has removed it, it was never \
              created, or it was created where another /dev/shm is mounted (container)"
+        ),
+        IdKind::File => write!(
+            f,
+            "no file has the id {escaped} here: its last holder is gone, or it was created where $TMPDIR \
+             is another directory or another /tmp is mounted (container). Set TMPDIR to the same \
+             directory in all processes that share segments"
         ),
         IdKind::Section => write!(
             f,

@@ -11,6 +11,11 @@ mod close_range;
 pub(crate) mod dev_shm;
 #[cfg(not(shmem_apple_rules))]
 mod fork_page;
+#[cfg_attr(
+    any(not(target_os = "linux"), shmem_apple_rules),
+    allow(dead_code, reason = "without std, only POSIX segments on Linux use it")
+)]
+pub(in crate::sys) mod found_file;
 pub(crate) mod futex;
 mod huge_pages;
 pub(crate) mod identity;
@@ -54,6 +59,8 @@ pub(crate) use self::huge_pages::refuse_huge_pages;
 pub(crate) use self::identity::nonce;
 pub(crate) use self::mapping::{map_fd_aligned, map_private, page_size, reset_private};
 pub(crate) use self::options::{apply_options, populate_or_refuse};
+#[cfg(all(target_os = "linux", feature = "std", not(shmem_apple_rules)))]
+pub(crate) use self::posix_shm::reserve_file;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) use self::posix_shm::{reserve, reserve_existing};
 #[cfg(feature = "std")]

@@ -1,7 +1,7 @@
-//! The size and memory of POSIX shared memory objects.
+//! The size and memory of POSIX shared memory objects, and of files.
 //!
 //! Memory is reserved when an object is created, so that a full `/dev/shm` causes an error here,
-//! and not SIGBUS in a process that accesses the page later.
+//! and not SIGBUS in a process that accesses the page later. It is the same with the space of files.
 
 use rustix::fd::AsFd;
 use rustix::fs::{self, FallocateFlags};
@@ -20,8 +20,18 @@ const SMALLEST_STEP: u64 = 64 << 10;
 
 /// Sets the size of a new object and reserves its memory.
 pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
-    let refused = |call, errno| failed_for(call, errno, Subject::Bytes(size), limits::for_dev_shm);
     check_memory(size)?;
+    reserve_file(fd, size, limits::for_dev_shm)
+}
+
+/// Sets the size of a new file and reserves its space. `limit_for` is the function of [`limits`] for
+/// the file.
+pub(crate) fn reserve_file(
+    fd: impl AsFd,
+    size: usize,
+    limit_for: impl Fn(Errno) -> Option<Limit>,
+) -> Result<()> {
+    let refused = |call, errno| failed_for(call, errno, Subject::Bytes(size), &limit_for);
     limits::check_file_size(size)?;
     let end = size as u64;
     fs::ftruncate(&fd, end).map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))?;

@@ -29,3 +29,8 @@ pub(crate) fn failed_for(
         limit: limits::for_descriptor(errno).or_else(|| limit_for(errno)),
     }
 }
+
+/// The limit on calls that need no privilege: seccomp profiles make them fail with one of these errors.
+pub(crate) fn for_unprivileged(errno: Errno) -> Option<Limit> {
+    matches!(errno, Errno::NOSYS | Errno::PERM).then_some(Limit::Sandbox)
+}

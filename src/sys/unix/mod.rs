@@ -19,6 +19,15 @@ mod failed;
 ))]
 mod fallback;
 pub(in crate::sys) mod fd;
+#[cfg(not(target_os = "solaris"))]
+#[cfg_attr(
+    any(not(target_os = "linux"), shmem_apple_rules),
+    allow(
+        dead_code,
+        reason = "without std, only POSIX segments on Linux have locks"
+    )
+)]
+pub(in crate::sys) mod file_lock;
 mod generation;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 mod other;
@@ -35,6 +44,8 @@ pub(crate) mod socket;
 pub(crate) mod socket_flags;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub(crate) mod sysv;
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
+pub(crate) mod temporary_files;
 #[cfg(feature = "std")]
 pub(crate) mod thread;
 #[cfg(feature = "std")]
@@ -43,7 +54,7 @@ pub(crate) mod user;
 
 #[cfg(not(target_os = "haiku"))]
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::failed::{failed, failed_for};
+pub(crate) use self::failed::{failed, failed_for, for_unprivileged};
 #[cfg(any(
     not(any(target_os = "android", target_os = "linux")),
     shmem_apple_rules
