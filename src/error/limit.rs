@@ -247,9 +247,9 @@ impl fmt::Display for Limit {
                 Amount(total)
             ),
             Self::Sandbox => f.write_str(
-                "a sandbox (seccomp) forbids the call, or the kernel does not have it: use \
-                 `StdShMemProvider`, which selects a mechanism that is allowed, or \
-                 `FileShMemProvider`, which needs none but files",
+                "a sandbox (seccomp, a security module) forbids the call, or the kernel does not have it: \
+                 use `StdShMemProvider`, which selects a mechanism that is allowed, or \
+                 `FileShMemProvider`, which needs nothing but files",
             ),
             Self::SystemVSegments { limit, used } => write!(
                 f,

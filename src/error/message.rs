@@ -147,6 +147,10 @@ impl fmt::Display for Subject {
     }
 }
 
+/// What helps if a mechanism does not reach from one sandbox or container to another.
+const ELSEWHERE: &str =
+    "use `StdServedShMemProvider` or `FileShMemProvider`, and share SHMEM_SERVICE or TMPDIR";
+
 /// Writes that nothing has this id, as far as ids of its kind reach.
 fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
     let escaped = Escaped(id);
@@ -154,12 +158,13 @@ fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
         IdKind::SystemV { .. } => write!(
             f,
             "no System V segment has the number {escaped} in this IPC namespace: its last holder is \
-             gone, or it was created in another IPC namespace (container)"
+             gone, or it was created in another IPC namespace (container). Between namespaces, {ELSEWHERE}"
         ),
         IdKind::Posix => write!(
             f,
             "no POSIX segment has the name {escaped} here: its creator has removed it, it was never \
-             created, or it was created where another /dev/shm is mounted (container)"
+             created, or it was created where another /dev/shm is mounted (container). Mount the same one in \
+             both, or {ELSEWHERE}"
         ),
         IdKind::File => write!(
             f,

@@ -30,7 +30,8 @@ pub(crate) fn failed_for(
     }
 }
 
-/// The limit on calls that need no privilege: seccomp profiles make them fail with one of these errors.
+/// The limit on calls that need no privilege: sandboxes make them fail with one of these errors.
 pub(crate) fn for_unprivileged(errno: Errno) -> Option<Limit> {
-    matches!(errno, Errno::NOSYS | Errno::PERM).then_some(Limit::Sandbox)
+    let by_sandboxes = [Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::AFNOSUPPORT];
+    by_sandboxes.contains(&errno).then_some(Limit::Sandbox)
 }
