@@ -32,6 +32,8 @@ mod posix_shm;
 #[cfg(feature = "std")]
 mod process;
 pub(crate) mod procfs;
+#[cfg(all(any(target_os = "linux", feature = "std"), not(shmem_apple_rules)))]
+mod reservation;
 #[cfg(all(feature = "std", not(shmem_apple_rules)))]
 mod shared_object;
 mod sparse;
@@ -59,14 +61,14 @@ pub(crate) use self::huge_pages::refuse_huge_pages;
 pub(crate) use self::identity::nonce;
 pub(crate) use self::mapping::{map_fd_aligned, map_private, page_size, reset_private};
 pub(crate) use self::options::{apply_options, populate_or_refuse};
-#[cfg(all(target_os = "linux", feature = "std", not(shmem_apple_rules)))]
-pub(crate) use self::posix_shm::reserve_file;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) use self::posix_shm::{reserve, reserve_existing};
 #[cfg(feature = "std")]
 pub(in crate::sys) use self::process::set_thread_name;
 #[cfg(feature = "std")]
 pub(crate) use self::process::{has_more_rights, process_runs};
+#[cfg(all(feature = "std", not(shmem_apple_rules)))]
+pub(crate) use self::reservation::reserve_file;
 pub(crate) use self::sparse::{next_data, punch_hole};
 pub(in crate::sys) use self::user_namespace::is_distinct;
 

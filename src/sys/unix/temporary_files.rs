@@ -180,7 +180,7 @@ impl Directory {
             if let Some(directory) = Self::find()? {
                 return Ok(directory);
             }
-            match fs::mkdir(&path(), Mode::RWXU) {
+            match fs::mkdir(path(), Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(errno) => return Err(failed_for("mkdir", errno, Subject::Nothing, limit)),
             }
@@ -256,7 +256,7 @@ impl Directory {
         // What fails here is left to the next process that creates a file.
         let _ = fs::unlinkat(&self.0, name, AtFlags::empty());
         // Fails while there are other files. A process that is about to create one creates the directory again.
-        let _ = fs::rmdir(&path());
+        let _ = fs::rmdir(path());
     }
 }
 

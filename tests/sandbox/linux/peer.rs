@@ -102,8 +102,10 @@ fn make<P: ShMemProvider + 'static>(held: &mut Vec<Box<dyn Any>>) -> Answer
 where
     P::ShMem: 'static,
 {
-    let mut provider = P::new().map_err(with_kind)?;
-    let mut segment = provider.new_shmem(5000).map_err(with_kind)?;
+    let mut provider = P::new().map_err(|error| with_kind(&error))?;
+    let mut segment = provider
+        .new_shmem(5000)
+        .map_err(|error| with_kind(&error))?;
     segment[4999] = 7;
     let id = segment.id().to_string();
     held.push(Box::new((segment, provider)));
@@ -111,15 +113,15 @@ where
 }
 
 fn open<P: ShMemProvider>(id: &str) -> Answer {
-    let mut provider = P::new().map_err(with_kind)?;
+    let mut provider = P::new().map_err(|error| with_kind(&error))?;
     let id = ShMemId::from_string(id);
     let opened = provider.shmem_from_id_and_size(id, 5000);
-    match opened.map_err(with_kind)?[4999] {
+    match opened.map_err(|error| with_kind(&error))?[4999] {
         7 => Ok(String::new()),
         other => Err(format!("content {other}").into()),
     }
 }
 
-fn with_kind(error: shmem_providers::Error) -> String {
+fn with_kind(error: &shmem_providers::Error) -> String {
     format!("{} {error}", error.kind())
 }

@@ -4,8 +4,6 @@
 use rustix::fd::AsFd;
 #[cfg(not(shmem_apple_rules))]
 use rustix::fs::ftruncate as set_size;
-#[cfg(feature = "std")]
-use rustix::io::Errno;
 
 #[cfg(feature = "std")]
 use crate::error::limit::Limit;
@@ -26,7 +24,7 @@ pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
 pub(crate) fn reserve_file(
     fd: impl AsFd,
     size: usize,
-    limit_for: impl Fn(Errno) -> Option<Limit>,
+    limit_for: impl Fn(rustix::io::Errno) -> Option<Limit>,
 ) -> Result<()> {
     let zeros = [0; 4096];
     limits::check_file_size(size)?;
