@@ -12,7 +12,7 @@ pub(crate) mod shm_names;
 #[cfg(feature = "std")]
 use rustix::fd::{BorrowedFd, OwnedFd};
 
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
 pub(crate) use self::posix_shm::reserve_file;
 pub(crate) use self::posix_shm::{reserve, reserve_existing};
 

@@ -5,10 +5,10 @@ use rustix::fd::AsFd;
 #[cfg(not(shmem_apple_rules))]
 use rustix::fs::ftruncate as set_size;
 
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
 use crate::error::limit::Limit;
 use crate::error::{Result, Subject};
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
 use crate::sys::write_at;
 use crate::sys::{failed, limits};
 
@@ -20,7 +20,7 @@ pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
 
 /// Sets the size of a new file and reserves its space, by writing to all of it. `limit_for` is the function of
 /// [`limits`] for the file.
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
 pub(crate) fn reserve_file(
     fd: impl AsFd,
     size: usize,
