@@ -37,8 +37,9 @@ const MAX_ATTEMPTS: usize = 1000;
 ///
 /// A segment lives until the last process that holds it, or a child that it has forked, drops it or ends. The
 /// id opens it for just as long, whether or not its creator still runs. The process that drops it last
-/// removes the file. If that process is killed, or ends by `exit` with a segment in a static, the file stays
-/// until another process of the same user creates its first segment in the same directory.
+/// removes the file. If that process is killed, ends by `exit` with a segment in a static, has no descriptors
+/// left, or may not change the directory any more, the file stays until another process of the same user
+/// creates its first segment in the same directory.
 ///
 /// # Security
 ///

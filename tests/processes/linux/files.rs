@@ -318,6 +318,17 @@ pub(crate) fn directories_of_others_are_refused() -> Outcome {
     }
     assert_eq!(fs::read_dir(&elsewhere)?.count(), 0);
 
+    // Directories of root are trusted on the way there, but not as the directory itself.
+    if geteuid().is_root() {
+        let theirs = directory.path().join("shmem-65534");
+        fs::create_dir(&theirs)?;
+        fs::set_permissions(&theirs, Permissions::from_mode(0o700))?;
+        let made = directory.other().make("file", 100);
+        fs::remove_dir(&theirs)?;
+        let error = made.expect_err("root's");
+        assert!(error.contains("another user (uid 0)"), "{error}");
+    }
+
     // One of this user: a link, one that others may access, one that they may rename.
     symlink(&elsewhere, &ours)?;
     let error = directory.peer().make("file", 100).expect_err("a link");
