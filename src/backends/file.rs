@@ -30,8 +30,8 @@ const MAX_ATTEMPTS: usize = 1000;
 /// Creates segments as files in the directory for temporary files, for programs in sandboxes that forbid all
 /// other mechanisms.
 ///
-/// The directory is `$TMPDIR`, or else `/tmp`. Processes that share segments need the same one. A program
-/// reads the variable when it first uses such a segment; one with more privileges than its caller ignores it.
+/// The directory is `$TMPDIR`, or else `/tmp`. Processes that share segments need the same one, and the same
+/// user id, also in user namespaces. A program reads the variable when it first uses such a segment; one with more privileges than its caller ignores it.
 ///
 /// # Lifetime
 ///
@@ -80,9 +80,30 @@ const MAX_ATTEMPTS: usize = 1000;
 pub type FileShMemProvider = Provider<FileBackend>;
 
 /// A segment of [`FileShMemProvider`].
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{FileShMem, FileShMemProvider, ShMem, ShMemProvider};
+///
+/// let mut segment: FileShMem = FileShMemProvider::new()?.new_shmem(100)?;
+/// segment.access().fill(1);
+/// assert!(segment.is_owner());
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
 pub type FileShMem = Segment<FileBackend>;
 
 /// The backend of [`FileShMemProvider`].
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::{FileBackend, Provider, ShMem, ShMemProvider};
+///
+/// let mut provider = Provider::<FileBackend>::new()?;
+/// assert_eq!(provider.new_shmem(100)?.len(), 100);
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FileBackend;
 
