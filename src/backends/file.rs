@@ -31,7 +31,8 @@ const MAX_ATTEMPTS: usize = 1000;
 /// other mechanisms.
 ///
 /// The directory is `$TMPDIR`, or else `/tmp`. Processes that share segments need the same one, and the same
-/// user id, also in user namespaces. A program reads the variable when it first uses such a segment; one with more privileges than its caller ignores it.
+/// user id, also in user namespaces. A program reads the variable when it first uses such a segment; one with
+/// more privileges than its caller ignores it.
 ///
 /// # Lifetime
 ///
