@@ -77,6 +77,7 @@ bench-table-once: ## Runs everything that bench-table measures once
 .PHONY: leftovers
 leftovers: ## Lists the shared memory that exists on this machine
 	@find /dev/shm -mindepth 1
+	@find $${TMPDIR:-/tmp}/shmem-* -type f 2>/dev/null || true
 	@awk 'NR > 1 { print "System V segment", $$2, "of", $$4, "bytes, created by process", $$5 }' \
 		/proc/sysvipc/shm
 	@find /proc/[0-9]*/fd -lname '/memfd:shmem*' -printf '%p -> %l\n' 2>/dev/null || true

@@ -37,8 +37,9 @@ use crate::sharing::Shared;
 /// No peer can break the memory itself: a slice of `len()` bytes stays mapped for as long as the
 /// segment lives, and no access to it raises SIGBUS. There are three exceptions:
 ///
-/// * **POSIX segments**: a peer can shrink the file, or free a page of it while `/dev/shm` is full. See
-///   [`MmapShMemProvider`](crate::MmapShMemProvider).
+/// * **POSIX segments** and **files**: a peer can shrink the file, or free a page of it while its file system
+///   is full. See [`MmapShMemProvider`](crate::MmapShMemProvider) and
+///   [`FileShMemProvider`](crate::FileShMemProvider).
 /// * **Reserved huge pages** (`ShMemOptions::try_huge_pages`): a peer can free a page of such a segment
 ///   (`FALLOC_FL_PUNCH_HOLE`, `MADV_REMOVE`), and the next access raises SIGBUS if no huge page is free.
 ///   Attaching checks that every page exists, and returns [`Error::Foreign`] if one is missing. It cannot

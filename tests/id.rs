@@ -163,7 +163,7 @@ mod opened {
     /// Texts that look as if they could be opened.
     fn shaped() -> impl Strategy<Value = String> {
         prop_oneof![
-            "m[A-Za-z0-9_-]{18}",
+            "[mf][A-Za-z0-9_-]{18}",
             "/[!-.0-~]{1,18}",
             "[0-9]{1,10}",
             "[ -~]{0,25}",
@@ -232,6 +232,7 @@ fn kinds_follow_the_documented_formats() {
         ("/name", IdKind::Posix),
         ("/shmem-AAAAAAAAAAA", IdKind::Posix),
         ("sAAAAAAAAAAAAAAAAAA", IdKind::Served),
+        ("f0123456789abcdefg_", IdKind::File),
         ("w0123456789abcdefg-", IdKind::Section),
         (r"Local\name", IdKind::Section),
         (r"Global\name", IdKind::Section),
@@ -264,6 +265,9 @@ fn kinds_follow_the_documented_formats() {
         "sAAAAAAAAAAAAAAAAA!",
         "s",
         "w",
+        "f",
+        "fAAAAAAAAAAAAAAAAA",
+        "f../../../../../..x",
         r"Local\",
         r"Local\a\b",
         "?too-long",
@@ -278,7 +282,7 @@ fn kinds_follow_the_documented_formats() {
 
 proptest! {
     #[test]
-    fn parsing_agrees_with_the_kind(text in "[msw/?0-9A-Za-z_.-]{0,22}") {
+    fn parsing_agrees_with_the_kind(text in "[fmsw/?0-9A-Za-z_.-]{0,22}") {
         let is_id = !matches!(
             ShMemId::from_string(&text).kind(),
             IdKind::Empty | IdKind::Invalid { .. }

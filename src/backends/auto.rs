@@ -1,8 +1,9 @@
-//! The default on Linux: memfd, or else System V, or else POSIX, decided when a segment is created.
+//! The default on Linux: memfd, or else System V, or else POSIX, or else a file, decided when a segment is
+//! created.
 //!
 //! Only the attempt shows whether `memfd_create` works: the kernel may lack it, a seccomp profile
 //! may forbid it, `/proc` may be missing, or descriptors may run out. Memfd and System V come first
-//! because the kernel frees their segments by itself. The id shows which mechanism created a
+//! because the kernel frees their segments by itself, files last because they may be on a disk. The id shows which mechanism created a
 //! segment, so attaching needs no attempts.
 
 use core::fmt;
@@ -12,6 +13,8 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
+#[cfg(feature = "std")]
+use super::file::FileBackend;
 use super::memfd::MemfdBackend;
 use super::posix::PosixBackend;
 use super::sysv::SystemVBackend;
@@ -29,7 +32,7 @@ use crate::segment::Segment;
 use crate::sys::procfs::object::is_memfd;
 
 /// Creates segments with the first mechanism that works in this process: memfd, or else System V,
-/// or else POSIX. It opens segments of all three.
+/// or else POSIX, or else (with the feature `std`) files. It opens segments of all four.
 ///
 /// A mechanism that the system lacks is not tried again by the same process. A mechanism that has
 /// only run out of something, such as descriptors, is.
@@ -73,6 +76,9 @@ pub enum Mechanism {
     SystemV,
     /// That of [`MmapShMemProvider`](crate::MmapShMemProvider).
     Posix,
+    /// That of [`FileShMemProvider`](crate::FileShMemProvider).
+    #[cfg(feature = "std")]
+    File,
 }
 
 /// The handle of one of the mechanisms.
@@ -84,9 +90,18 @@ pub enum Handle {
     SystemV(<SystemVBackend as Backend>::Handle),
     /// A POSIX segment.
     Posix(<PosixBackend as Backend>::Handle),
+    /// A file.
+    #[cfg(feature = "std")]
+    File(<FileBackend as Backend>::Handle),
 }
 
-const CANDIDATES: [Mechanism; 3] = [Mechanism::Memfd, Mechanism::SystemV, Mechanism::Posix];
+const CANDIDATES: &[Mechanism] = &[
+    Mechanism::Memfd,
+    Mechanism::SystemV,
+    Mechanism::Posix,
+    #[cfg(feature = "std")]
+    Mechanism::File,
+];
 
 /// A bit for each mechanism that this system was found to lack.
 static MISSING: AtomicU8 = AtomicU8::new(0);
@@ -112,6 +127,8 @@ impl StdShMem {
             Handle::Memfd(_) => Mechanism::Memfd,
             Handle::SystemV(_) => Mechanism::SystemV,
             Handle::Posix(_) => Mechanism::Posix,
+            #[cfg(feature = "std")]
+            Handle::File(_) => Mechanism::File,
         })
     }
 }
@@ -123,6 +140,8 @@ macro_rules! dispatch {
             Handle::Memfd(handle) => MemfdBackend.$method(handle, $($argument),*),
             Handle::SystemV(handle) => SystemVBackend.$method(handle, $($argument),*),
             Handle::Posix(handle) => PosixBackend.$method(handle, $($argument),*),
+            #[cfg(feature = "std")]
+            Handle::File(handle) => FileBackend.$method(handle, $($argument),*),
         }
     };
 }
@@ -141,6 +160,11 @@ impl Backend for AutoBackend {
                 let created = PosixBackend.create(request, report)?;
                 Ok(created.map_handle(Handle::Posix))
             }
+            #[cfg(feature = "std")]
+            Mechanism::File => {
+                let created = FileBackend.create(request, report)?;
+                Ok(created.map_handle(Handle::File))
+            }
         };
         if request.options.requires_something() {
             self.first_that_grants(create)
@@ -154,7 +178,11 @@ impl Backend for AutoBackend {
             IdKind::Memfd(_) => MemfdBackend.open(id, expected).map(Handle::Memfd),
             IdKind::SystemV { .. } => SystemVBackend.open(id, expected).map(Handle::SystemV),
             IdKind::Posix => PosixBackend.open(id, expected).map(Handle::Posix),
-            _ => Err(id.invalid("an id of this provider starts with `m`, a digit, or a slash")),
+            #[cfg(feature = "std")]
+            IdKind::File => FileBackend.open(id, expected).map(Handle::File),
+            _ => {
+                Err(id.invalid("an id of this provider starts with `m`, a digit, a slash, or `f`"))
+            }
         }
     }
 
@@ -163,6 +191,8 @@ impl Backend for AutoBackend {
             Handle::Memfd(handle) => MemfdBackend.duplicate(handle).map(Handle::Memfd),
             Handle::SystemV(handle) => SystemVBackend.duplicate(handle).map(Handle::SystemV),
             Handle::Posix(handle) => PosixBackend.duplicate(handle).map(Handle::Posix),
+            #[cfg(feature = "std")]
+            Handle::File(handle) => FileBackend.duplicate(handle).map(Handle::File),
         }
     }
 
@@ -179,6 +209,11 @@ impl Backend for AutoBackend {
     }
 
     fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(Handle, ShMemId)> {
+        #[cfg(feature = "std")]
+        if known.is_some_and(|id| id.kind() == IdKind::File) {
+            let (handle, id) = FileBackend.adopt(fd, known)?;
+            return Ok((Handle::File(handle), id));
+        }
         if is_memfd(fd.as_fd()) {
             let (handle, id) = MemfdBackend.adopt(fd, known)?;
             Ok((Handle::Memfd(handle), id))
@@ -224,7 +259,7 @@ impl Snapshots for AutoBackend {
     fn map_private(&self, handle: &Handle) -> Result<Mapping> {
         match handle {
             Handle::Memfd(handle) => MemfdBackend.map_private(handle),
-            Handle::SystemV(_) | Handle::Posix(_) => Err(UNSUPPORTED),
+            _ => Err(UNSUPPORTED),
         }
     }
 
@@ -263,7 +298,8 @@ impl AutoBackend {
     /// Returns the mechanisms to try, best first.
     fn candidates(self) -> impl Iterator<Item = Mechanism> {
         CANDIDATES
-            .into_iter()
+            .iter()
+            .copied()
             .filter(move |&candidate| self.only.is_none_or(|only| only == candidate))
     }
 
@@ -294,7 +330,7 @@ impl AutoBackend {
             };
         }
         Err(first_error.unwrap_or(Error::Unsupported {
-            what: "memfd, System V and POSIX shared memory are all unavailable in this process",
+            what: "memfd, System V, POSIX shared memory and files are all unavailable in this process",
         }))
     }
 
@@ -356,6 +392,8 @@ impl Mechanism {
             Self::Memfd => 1,
             Self::SystemV => 2,
             Self::Posix => 4,
+            #[cfg(feature = "std")]
+            Self::File => 8,
         }
     }
 }
@@ -366,6 +404,8 @@ impl fmt::Display for Mechanism {
             Self::Memfd => "memfd",
             Self::SystemV => "System V",
             Self::Posix => "POSIX",
+            #[cfg(feature = "std")]
+            Self::File => "file",
         })
     }
 }

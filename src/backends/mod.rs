@@ -10,6 +10,8 @@ mod ashmem;
     not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
 ))]
 pub(crate) mod auto;
+#[cfg(all(unix, feature = "std", not(target_os = "solaris")))]
+pub(crate) mod file;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) mod memfd;
 #[cfg(any(target_os = "freebsd", shmem_freebsd_rules))]
@@ -38,6 +40,8 @@ pub use self::ashmem::{AshmemBackend, AshmemShMem, AshmemShMemProvider};
     not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
 ))]
 pub use self::auto::{AutoBackend, Mechanism};
+#[cfg(all(unix, feature = "std", not(target_os = "solaris")))]
+pub use self::file::{FileBackend, FileShMem, FileShMemProvider};
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub use self::memfd::{MemfdBackend, MemfdShMem, MemfdShMemProvider};
 #[cfg(target_os = "freebsd")]

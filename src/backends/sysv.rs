@@ -258,14 +258,18 @@ fn get_after_cleaning(size: usize) -> Result<Shmid> {
 }
 
 fn get(size: usize, flags: c_int) -> Result<Shmid> {
-    let flags = flags | libc::IPC_CREAT | libc::IPC_EXCL | sysv::MODE;
+    let all = flags | libc::IPC_CREAT | libc::IPC_EXCL | sysv::MODE;
     // SAFETY: no pointer is passed.
-    match unsafe { libc::shmget(libc::IPC_PRIVATE, size, flags) } {
+    match unsafe { libc::shmget(libc::IPC_PRIVATE, size, all) } {
         -1 => Err(failed_for(
             "shmget",
             last_errno(),
             Subject::Bytes(size),
-            limits::for_system_v,
+            |errno| match limits::for_system_v(errno) {
+                // Huge pages need a privilege.
+                None if flags == 0 => sys::for_unprivileged(errno),
+                limit => limit,
+            },
         )),
         number => Ok(Shmid(number)),
     }

@@ -133,7 +133,13 @@ impl Error {
         match self {
             Self::Os { errno, limit, .. } => match limit {
                 // Not a limit, but what stands in the way.
-                None | Some(Limit::DevShmMount { .. } | Limit::Privilege { .. }) => os_kind(*errno),
+                None
+                | Some(
+                    Limit::DevShmMount { .. }
+                    | Limit::Privilege { .. }
+                    | Limit::Sandbox
+                    | Limit::TemporaryDirectory { .. },
+                ) => os_kind(*errno),
                 Some(_) => ErrorKind::LimitReached,
             },
             Self::InvalidSize { .. } => ErrorKind::InvalidSize,
@@ -158,6 +164,10 @@ impl Error {
             Self::FromEnvironment { error, .. } => error.kind(),
             #[cfg(feature = "std")]
             Self::Service { .. } => ErrorKind::Service,
+            #[cfg(feature = "std")]
+            Self::Directory { owner: Some(_), .. } => ErrorKind::OtherUser,
+            #[cfg(feature = "std")]
+            Self::Directory { .. } => ErrorKind::PermissionDenied,
             #[cfg(feature = "std")]
             Self::ForkPending => ErrorKind::ForkPending,
             Self::Unsupported { .. } => ErrorKind::Unsupported,

@@ -101,6 +101,20 @@ pub enum Limit {
         /// What is wrong with it, and what to do about it.
         problem: &'static str,
     },
+    /// The state of the directory for temporary files, in which no segment can be created.
+    TemporaryDirectory {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Space in the file system of the directory for temporary files.
+    TemporarySpace {
+        /// In bytes.
+        free: u64,
+        /// In bytes.
+        total: u64,
+    },
+    /// A sandbox, which forbids the call.
+    Sandbox,
     /// System V segments of the system (`kernel.shmmni`).
     SystemVSegments {
         /// How many there may be.
@@ -230,6 +244,25 @@ impl fmt::Display for Limit {
             Self::DevShmMount { problem } => write!(
                 f,
                 "/dev/shm {problem}, or use memfd or System V segments, which do not need it"
+            ),
+            Self::TemporaryDirectory { problem } => write!(
+                f,
+                "the directory for temporary files ($TMPDIR, or else /tmp) {problem}: set TMPDIR to a \
+                 directory that this process may write, the same one in all processes that share \
+                 segments"
+            ),
+            Self::TemporarySpace { free, total } => write!(
+                f,
+                "the file system for temporary files ($TMPDIR, or else /tmp) has {} free of {}: set \
+                 TMPDIR to a directory with more space, the same one in all processes that share \
+                 segments",
+                Amount(free),
+                Amount(total)
+            ),
+            Self::Sandbox => f.write_str(
+                "a sandbox (seccomp, a security module) forbids the call, or the kernel does not have it: \
+                 use `StdShMemProvider`, which selects a mechanism that is allowed, or \
+                 `FileShMemProvider`, which needs nothing but files",
             ),
             Self::SystemVSegments { limit, used } => write!(
                 f,

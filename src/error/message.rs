@@ -135,6 +135,19 @@ impl fmt::Display for Error {
                 errno,
             } => service::write(f, address, *origin, reason, *errno),
             #[cfg(feature = "std")]
+            Self::Directory {
+                path,
+                problem,
+                owner,
+            } => {
+                write!(f, "{path:?} is not safe for segments: it {problem}")?;
+                owner.map_or(Ok(()), |uid| write!(f, " (uid {uid})"))?;
+                f.write_str(
+                    "; set TMPDIR to a directory that only this user can change, the same one in all \
+                     processes that share segments",
+                )
+            }
+            #[cfg(feature = "std")]
             Self::ForkPending => f.write_str(
                 "another thread has called pre_fork, and has not called post_fork or used the \
                  provider since, for ten seconds; it has to call post_fork after fork(), in the \
@@ -155,6 +168,10 @@ impl fmt::Display for Subject {
     }
 }
 
+/// What helps if a mechanism does not reach from one sandbox or container to another.
+const ELSEWHERE: &str =
+    "use `StdServedShMemProvider` or `FileShMemProvider`, and share SHMEM_SERVICE or TMPDIR";
+
 /// Writes that nothing has this id, as far as ids of its kind reach.
 fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
     let escaped = Escaped(id);
@@ -162,12 +179,19 @@ fn gone(f: &mut fmt::Formatter<'_>, id: &ShMemId) -> fmt::Result {
         IdKind::SystemV { .. } => write!(
             f,
             "no System V segment has the number {escaped} in this IPC namespace: its last holder is \
-             gone, or it was created in another IPC namespace (container)"
+             gone, or it was created in another IPC namespace (container). Between namespaces, {ELSEWHERE}"
         ),
         IdKind::Posix => write!(
             f,
             "no POSIX segment has the name {escaped} here: its creator has removed it, it was never \
-             created, or it was created where another /dev/shm is mounted (container)"
+             created, or it was created where another /dev/shm is mounted (container). Mount the same one in \
+             both, or {ELSEWHERE}"
+        ),
+        IdKind::File => write!(
+            f,
+            "no file has the id {escaped} here: its last holder is gone, or it was created where $TMPDIR \
+             is another directory or another /tmp is mounted (container). Set TMPDIR to the same \
+             directory in all processes that share segments"
         ),
         IdKind::Section => write!(
             f,

@@ -170,6 +170,17 @@ pub enum Error {
         /// The error number, if the system refused a call.
         errno: Option<i32>,
     },
+    /// The directory of segments in files cannot be used: another user could replace or read what it
+    /// contains.
+    #[cfg(feature = "std")]
+    Directory {
+        /// Its path, or that of a directory or symbolic link on the way to it.
+        path: alloc::string::String,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// The user id of its owner, if that is another user.
+        owner: Option<u32>,
+    },
     /// Another thread announced a `fork()` with [`pre_fork`](crate::ShMemProvider::pre_fork), and
     /// did not call [`post_fork`](crate::ShMemProvider::post_fork) within ten seconds.
     #[cfg(feature = "std")]

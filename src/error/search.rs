@@ -121,8 +121,8 @@ struct Reasons {
 /// What helps in all of these cases.
 pub(crate) const CURES: &str = "share the segment through `StdServedShMemProvider` (with \
                                 SHMEM_SERVICE set to the same path on both sides), or create it \
-                                with `UnixShMemProvider` (System V), whose segments need no access \
-                                to the process";
+                                with `UnixShMemProvider` (System V) or `FileShMemProvider` (a file \
+                                below TMPDIR), whose segments need no access to the process";
 
 impl fmt::Display for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -20,6 +20,8 @@ pub enum IdKind {
     Memfd(MemfdLocator),
     /// A segment of a [service](crate::ShMemProvider).
     Served,
+    /// A file in the directory for temporary files.
+    File,
     /// A Windows section. The text is `w` and a random number for a name in `Local\`, or the name itself.
     Section,
     /// Nothing: the id is empty.
@@ -64,11 +66,15 @@ impl IdKind {
                 .ok_or("the id of a memfd is `m` and 18 characters of base64url"),
             b's' if is_random(text) => Ok(Self::Served),
             b's' => Err("the id of a served segment is `s` and 18 characters of base64url"),
+            b'f' if is_random(text) => Ok(Self::File),
+            b'f' => Err("the id of a file is `f` and 18 characters of base64url"),
             b'w' if is_random(text) => Ok(Self::Section),
             b'w' => Err("the id of a section is `w` and 18 characters of base64url"),
             b'L' | b'G' => section(text),
             b'?' => Err(ShMemId::defect_of(text)),
-            _ => Err("an id starts with `m`, `s`, `w`, a digit, a slash, `Local\\` or `Global\\`"),
+            _ => Err(
+                "an id starts with `f`, `m`, `s`, `w`, a digit, a slash, `Local\\` or `Global\\`",
+            ),
         };
         parsed.unwrap_or_else(|problem| Self::Invalid { problem })
     }

@@ -39,6 +39,7 @@ mod defect {
 /// | `/name` | a POSIX shared memory object |
 /// | `m` and 18 characters of base64url | a memfd: 22 bits for the process, 20 for the descriptor, 64 for a random number ([`MemfdLocator`](kind::MemfdLocator)) |
 /// | `s` and 18 characters of base64url | a served segment, by a random number |
+/// | `f` and 18 characters of base64url | a file of this name in `shmem-UID` below `$TMPDIR`, by a random number |
 /// | `w` and 18 characters of base64url | a Windows section in `Local\`, by a random number |
 /// | `Local\name`, `Global\name` | a Windows section with a chosen name |
 ///

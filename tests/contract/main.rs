@@ -21,10 +21,12 @@ use shmem_providers::MemfdBackend;
 ))]
 use shmem_providers::MemfdShMemProvider;
 use shmem_providers::{Error, RcShMemProvider, ShMem, ShMemProvider, StdShMemProvider};
+#[cfg(unix)]
+use shmem_providers::{
+    FileShMemProvider, PosixBackend, ServedShMemProvider, ShMemService, StdServedShMemProvider,
+};
 #[cfg(all(unix, not(shmem_android_rules)))]
 use shmem_providers::{MmapShMemProvider, UnixShMemProvider};
-#[cfg(unix)]
-use shmem_providers::{PosixBackend, ServedShMemProvider, ShMemService, StdServedShMemProvider};
 
 use crate::contract::Rules;
 use testkit::{Outcome, if_lacking, mappings, open_files, system_v_segments};
@@ -73,11 +75,16 @@ fn main() {
     unsafe {
         std::env::set_var(ShMemService::ENV, directory.path().join("service"));
     }
+    #[cfg(unix)]
+    // SAFETY: as above.
+    unsafe {
+        std::env::set_var("TMPDIR", directory.path());
+    }
     // Descriptors are counted before and after each test.
     arguments.test_threads = Some(1);
     let conclusion = libtest_mimic::run(&arguments, trials());
     let left = fs::read_dir(directory.path()).map(|entries| entries.flatten().count());
-    assert_eq!(left.ok(), Some(0), "a service has left its socket");
+    assert_eq!(left.ok(), Some(0), "a socket or a file is left");
     drop(directory);
     conclusion.exit();
 }
@@ -108,10 +115,12 @@ fn trials() -> Vec<Trial> {
         "default", KEPT => StdShMemProvider::new();
         "default_by_memfd", KEPT => Ok(StdShMemProvider::with_mechanism(Mechanism::Memfd));
         "default_by_system_v", KEPT => Ok(StdShMemProvider::with_mechanism(Mechanism::SystemV));
+        "default_by_file", KEPT => Ok(StdShMemProvider::with_mechanism(Mechanism::File));
         "default_by_posix", named => Ok(StdShMemProvider::with_mechanism(Mechanism::Posix));
         "memfd", KEPT => MemfdShMemProvider::new();
         "system_v", KEPT => UnixShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
+        "file", KEPT => FileShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
         "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
         "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();
@@ -134,6 +143,7 @@ fn trials() -> Vec<Trial> {
     contracts! { trials:
         "default", KEPT => StdShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
+        "file", KEPT => FileShMemProvider::new();
         "system_v", KEPT => UnixShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
         "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
@@ -153,6 +163,7 @@ fn trials() -> Vec<Trial> {
     contracts! { trials:
         "default", KEPT => StdShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
+        "file", KEPT => FileShMemProvider::new();
         "system_v", KEPT => UnixShMemProvider::new();
         "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
@@ -181,6 +192,7 @@ fn trials() -> Vec<Trial> {
     contracts! { trials:
         "default", KEPT => StdShMemProvider::new();
         "posix", named => MmapShMemProvider::new();
+        "file", KEPT => FileShMemProvider::new();
         "system_v", removed => UnixShMemProvider::new();
         "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
@@ -194,6 +206,7 @@ fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
     contracts! { trials:
         "default", KEPT => StdShMemProvider::new();
+        "file", KEPT => FileShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
         "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
         "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();

@@ -36,6 +36,7 @@ pub fn says_not_found(text: &str) -> bool {
         "knows no holder of segment",
         "no System V segment has the number",
         "no POSIX segment has the name",
+        "no file has the id",
     ]
     .iter()
     .any(|part| text.contains(part))

@@ -12,7 +12,7 @@ use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::MemfdLocator;
 use crate::memory::mapping::Protection;
-use crate::sys::{self, FileInfo, failed, identity};
+use crate::sys::{self, FileInfo, failed, failed_for, identity};
 
 /// The seals of every segment: no process can change its size, or add seals that would keep others
 /// from writing.
@@ -82,7 +82,10 @@ fn seal(fd: &OwnedFd, seals: SealFlags) -> Result<()> {
 pub(super) fn create(name: &[u8], flags: MemfdFlags) -> Result<OwnedFd> {
     static NO_EXEC_UNKNOWN: AtomicBool = AtomicBool::new(false);
 
-    let refused = |errno| failed("memfd_create", errno, Subject::Nothing);
+    let refused = |errno| {
+        let limit_for = sys::for_unprivileged;
+        failed_for("memfd_create", errno, Subject::Nothing, limit_for)
+    };
     if !NO_EXEC_UNKNOWN.load(Relaxed) {
         match fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
             Err(Errno::INVAL) => NO_EXEC_UNKNOWN.store(true, Relaxed),

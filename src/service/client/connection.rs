@@ -83,7 +83,10 @@ impl Connection {
         deadline: Instant,
     ) -> Result<(Self, bool), ConnectError> {
         let fatal = |reason: ServiceError| ConnectError::Fatal(location.error(reason));
-        let os = |call, errno| ConnectError::Fatal(sys::failed(call, errno, Subject::Nothing));
+        let os = |call, errno| {
+            let limit_for = sys::for_unprivileged;
+            ConnectError::Fatal(sys::failed_for(call, errno, Subject::Nothing, limit_for))
+        };
         if reaper::is_overloaded_by_services() {
             return Err(fatal(ServiceError::UnclosedDescriptors));
         }
@@ -93,7 +96,11 @@ impl Connection {
             Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(ConnectError::NotServed),
             Err(Errno::AGAIN) => return Err(ConnectError::Busy),
             Err(errno @ (Errno::MFILE | Errno::NFILE)) => return Err(os("socket", errno)),
-            Err(errno) => return Err(ConnectError::Fatal(location.os_error("connect", errno))),
+            // `connect` cannot have failed where no socket can be created.
+            Err(errno) => match socket::creation_error() {
+                Some(errno) => return Err(os("socket", errno)),
+                None => return Err(ConnectError::Fatal(location.os_error("connect", errno))),
+            },
         };
         let peer =
             socket::peer_credentials(&fd).map_err(|errno| os("getsockopt(SO_PEERCRED)", errno))?;

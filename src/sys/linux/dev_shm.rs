@@ -30,7 +30,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::{self, Errno};
 use rustix::path::DecInt;
 
@@ -38,6 +38,8 @@ use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::IdKind;
 use crate::memory::mapping::Protection;
+use crate::sys::file_lock::{Lock, check_access, is_same, lock};
+use crate::sys::found_file::FoundFile;
 use crate::sys::growth::GROWABLE;
 use crate::sys::procfs::object::is_memfd;
 use crate::sys::{FileInfo, above_stdio_quietly, check_owner, failed, failed_for, limits};
@@ -103,8 +105,8 @@ fn are_locks_missing() -> bool {
                 // Not cached: the next call tries again.
                 return false;
             };
-            let is_missing =
-                lock(&directory, FlockOperation::NonBlockingLockShared) == Lock::Missing;
+            let locked = lock(&directory, FlockOperation::NonBlockingLockShared);
+            let is_missing = matches!(locked, Lock::Missing(_));
             ANSWER.store(if is_missing { MISSING } else { THERE }, Relaxed);
             is_missing
         }
@@ -117,7 +119,7 @@ pub(crate) fn open(name: &CStr, id: &ShMemId, protection: Protection) -> Result<
     for _ in 0..TRIES {
         let found = find(name, id)?;
         check_access(&found.stat)?;
-        let fd = found.open(name, id, protection)?;
+        let fd = open_found(&found, name, id, protection)?;
         let lock = lock(&fd, FlockOperation::NonBlockingLockShared);
         let stat = fs::fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
         if lock != Lock::Refused && stat.st_nlink != 0 {
@@ -150,7 +152,7 @@ pub(crate) fn adopt(fd: &OwnedFd) -> Result<ShMemId> {
     let id = id_of(fd, &stat).unwrap_or_default();
     match lock(fd, FlockOperation::NonBlockingLockShared) {
         Lock::Refused => Err(Error::Gone { id }),
-        Lock::Taken | Lock::Missing => Ok(id),
+        Lock::Taken | Lock::Missing(_) => Ok(id),
     }
 }
 
@@ -183,7 +185,7 @@ pub(crate) fn unlink_any(name: &CStr, id: &ShMemId) -> Result<()> {
     for _ in 0..TRIES {
         let found = find(name, id)?;
         // If the object may not be opened, it cannot be locked, and is removed without the lock.
-        let opened = found.open(name, id, Protection::ReadWrite);
+        let opened = open_found(&found, name, id, Protection::ReadWrite);
         match remove(name, opened.as_ref().unwrap_or(&found.fd)) {
             Ok(true) => return Ok(()),
             // The name now refers to another object.
@@ -211,7 +213,7 @@ pub(crate) fn remove_if_unused(name: &CStr) -> bool {
         if !is_marked(&found.stat) {
             return None;
         }
-        let fd = found.open(name, &id, Protection::ReadWrite).ok()?;
+        let fd = open_found(&found, name, &id, Protection::ReadWrite).ok()?;
         if lock(&fd, FlockOperation::NonBlockingLockExclusive) != Lock::Taken {
             return None;
         }
@@ -249,104 +251,47 @@ pub(crate) fn remove_unused(is_ours: impl Fn(&str) -> bool, most: usize) -> Resu
     Ok(removed)
 }
 
-/// A file in `/dev/shm`: an `O_PATH` descriptor of it, and what `fstat` reports.
-struct Found {
-    fd: OwnedFd,
-    stat: Stat,
-}
-
-impl Found {
-    /// Opens the file. [`find`] has excluded files that would block or have an effect when opened.
-    fn open(&self, name: &CStr, id: &ShMemId, protection: Protection) -> Result<OwnedFd> {
-        let access = match protection {
-            Protection::ReadWrite => OFlags::RDWR,
-            Protection::Read => OFlags::RDONLY,
-        };
-        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let number = DecInt::from_fd(&self.fd);
-        let link = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
-        let opened = match fs::open(link.as_bytes(), flags, Mode::empty()) {
-            // `/proc` is not mounted.
-            Err(Errno::NOENT | Errno::NOTDIR) => fs::open(
-                path(name).as_bytes(),
-                flags | OFlags::NOFOLLOW,
-                Mode::empty(),
-            ),
-            opened => opened,
-        };
-        let fd = opened
-            .and_then(above_stdio_quietly)
-            .map_err(|errno| match errno {
-                Errno::NOENT => Error::Gone { id: *id },
-                Errno::ACCESS if permissions(&self.stat) & 0o600 != 0o600 => Error::Foreign {
-                    found: "its permissions do not let its owner read and write it",
-                },
-                Errno::WOULDBLOCK => Error::Foreign {
-                    found: "another process has a lease on it",
-                },
-                _ => failed("open", errno, Subject::Id(*id)),
-            })?;
-        match fs::fstat(&fd) {
-            Ok(stat) if is_same(&stat, &self.stat) => Ok(fd),
-            Ok(_) => Err(Error::Gone { id: *id }),
-            Err(errno) => Err(failed("fstat", errno, Subject::Id(*id))),
-        }
-    }
+/// Opens an object that [`find`] has found.
+fn open_found(
+    found: &FoundFile,
+    name: &CStr,
+    id: &ShMemId,
+    protection: Protection,
+) -> Result<OwnedFd> {
+    let opened = found.open(CWD, path(name).as_bytes(), protection);
+    opened.map_err(|errno| match errno {
+        Errno::NOENT => Error::Gone { id: *id },
+        Errno::ACCESS if permissions(&found.stat) & 0o600 != 0o600 => Error::Foreign {
+            found: "its permissions do not let its owner read and write it",
+        },
+        Errno::WOULDBLOCK => Error::Foreign {
+            found: "another process has a lease on it",
+        },
+        _ => refused("open", errno, id),
+    })
 }
 
 /// Finds the object with this name without opening it. Returns an error unless it is a regular file
 /// of this user.
-fn find(name: &CStr, id: &ShMemId) -> Result<Found> {
+fn find(name: &CStr, id: &ShMemId) -> Result<FoundFile> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = fs::open(DIRECTORY, flags, Mode::empty())
         .map_err(|errno| refused("shm_open", errno, id))?;
     let component = name.to_bytes().get(1..).unwrap_or_default();
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // A file system in user space could be mounted there, and examining it could block.
-    let fd = match fs::openat2(
-        &directory,
-        component,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_XDEV,
-    ) {
-        // Before Linux 5.6, or in a sandbox that does not know the call.
-        Err(Errno::NOSYS | Errno::PERM) => fs::openat(&directory, component, flags, Mode::empty()),
-        found => found,
-    };
-    let fd = fd.map_err(|errno| match errno {
+    let found = FoundFile::at(&directory, component).map_err(|errno| match errno {
         Errno::NOENT => Error::Gone { id: *id },
         Errno::XDEV => Error::Foreign {
             found: "another file system is mounted there",
         },
         _ => refused("shm_open", errno, id),
     })?;
-    let stat = fs::fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
-    check_owner(stat.st_uid)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    check_owner(found.stat.st_uid)?;
+    if FileType::from_raw_mode(found.stat.st_mode) != FileType::RegularFile {
         return Err(Error::Foreign {
             found: "it is not a shared-memory file",
         });
     }
-    Ok(Found { fd, stat })
-}
-
-/// Returns an error for a file of this user that others may write to or have linked.
-///
-/// Where hard links are not protected (`fs.protected_hardlinks`), another user can give a second
-/// name to any file of this user in the file system.
-fn check_access(stat: &Stat) -> Result<()> {
-    if stat.st_nlink > 1 {
-        return Err(Error::Foreign {
-            found: "the file has more than one name",
-        });
-    }
-    if permissions(stat) & 0o022 != 0 {
-        return Err(Error::Foreign {
-            found: "its permissions let other users write to it",
-        });
-    }
-    Ok(())
+    Ok(found)
 }
 
 /// Removes the name if it refers to this object. Returns `false` if it refers to another one.
@@ -393,28 +338,6 @@ impl Drop for Removal<'_> {
             let _ = fs::fcntl_lock(fd, FlockOperation::Unlock);
         }
     }
-}
-
-/// The result of trying to take a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lock {
-    Taken,
-    /// Another process holds one.
-    Refused,
-    /// Locks are not available: a sandbox forbids the call.
-    Missing,
-}
-
-fn lock(fd: impl AsFd, operation: FlockOperation) -> Lock {
-    match fs::flock(fd, operation) {
-        Ok(()) => Lock::Taken,
-        Err(Errno::WOULDBLOCK) => Lock::Refused,
-        Err(_) => Lock::Missing,
-    }
-}
-
-fn is_same(one: &Stat, other: &Stat) -> bool {
-    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
 fn permissions(stat: &Stat) -> u32 {

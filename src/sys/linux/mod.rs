@@ -12,6 +12,11 @@ mod close_range;
 pub(crate) mod dev_shm;
 #[cfg(not(shmem_apple_rules))]
 mod fork_page;
+#[cfg_attr(
+    any(not(target_os = "linux"), shmem_apple_rules),
+    allow(dead_code, reason = "without std, only POSIX segments on Linux use it")
+)]
+pub(in crate::sys) mod found_file;
 pub(crate) mod futex;
 pub(crate) mod growth;
 mod huge_pages;
@@ -30,6 +35,8 @@ mod posix_shm;
 mod process;
 pub(crate) mod procfs;
 mod reopen;
+#[cfg(all(any(target_os = "linux", feature = "std"), not(shmem_apple_rules)))]
+mod reservation;
 #[cfg(all(feature = "std", not(shmem_apple_rules)))]
 mod shared_object;
 mod sparse;
@@ -64,9 +71,10 @@ pub(crate) use self::posix_shm::{reserve, reserve_existing};
 pub(in crate::sys) use self::process::set_thread_name;
 #[cfg(feature = "std")]
 pub(crate) use self::process::{has_more_rights, process_runs};
-#[cfg(target_os = "linux")]
 pub(crate) use self::reopen::map_for_reading;
 pub(crate) use self::reopen::{is_read_only, map_file_for_reading, reopen};
+#[cfg(all(feature = "std", not(shmem_apple_rules)))]
+pub(crate) use self::reservation::reserve_file;
 pub(crate) use self::sparse::{next_data, punch_hole};
 pub(in crate::sys) use self::user_namespace::is_distinct;
 pub(crate) use self::write_witness::WriteWitness;

@@ -61,7 +61,6 @@ pub(crate) fn map_file_for_reading(fd: &OwnedFd, len: usize, pages: PageSize) ->
 }
 
 /// Does the same for ordinary pages.
-#[cfg(target_os = "linux")]
 pub(crate) fn map_for_reading(fd: &OwnedFd, len: usize) -> Result<Mapping> {
     map_file_for_reading(fd, len, PageSize::Ordinary)
 }

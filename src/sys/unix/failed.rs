@@ -29,3 +29,9 @@ pub(crate) fn failed_for(
         limit: limits::for_descriptor(errno).or_else(|| limit_for(errno)),
     }
 }
+
+/// The limit on calls that need no privilege: sandboxes make them fail with one of these errors.
+pub(crate) fn for_unprivileged(errno: Errno) -> Option<Limit> {
+    let by_sandboxes = [Errno::NOSYS, Errno::PERM, Errno::ACCESS, Errno::AFNOSUPPORT];
+    by_sandboxes.contains(&errno).then_some(Limit::Sandbox)
+}

@@ -4,6 +4,7 @@
 use core::ptr::{self, NonNull};
 
 use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use rustix::fs::OFlags;
 use rustix::io::{self, Errno};
 use rustix::mm::{self, MapFlags, ProtFlags};
 
@@ -57,6 +58,14 @@ impl FileInfo {
     /// Returns how many bytes to map: `asked`, or the whole object if it is `None`.
     pub(crate) fn mapped_len(&self, asked: Option<usize>) -> Result<usize> {
         mapped_len(self.size, asked)
+    }
+}
+
+/// Returns how to open an object that is to be mapped with this protection.
+pub(in crate::sys) fn access(protection: Protection) -> OFlags {
+    match protection {
+        Protection::ReadWrite => OFlags::RDWR,
+        Protection::Read => OFlags::RDONLY,
     }
 }
 

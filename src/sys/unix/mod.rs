@@ -19,6 +19,15 @@ mod failed;
 ))]
 mod fallback;
 pub(in crate::sys) mod fd;
+#[cfg(not(target_os = "solaris"))]
+#[cfg_attr(
+    any(not(target_os = "linux"), shmem_apple_rules),
+    allow(
+        dead_code,
+        reason = "without std, only POSIX segments on Linux have locks"
+    )
+)]
+pub(in crate::sys) mod file_lock;
 mod generation;
 #[cfg(feature = "std")]
 pub(crate) mod inherit;
@@ -37,6 +46,8 @@ pub(crate) mod socket;
 pub(crate) mod socket_flags;
 #[cfg(not(any(target_os = "android", target_os = "haiku")))]
 pub(crate) mod sysv;
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
+pub(crate) mod temporary_files;
 #[cfg(feature = "std")]
 pub(crate) mod thread;
 #[cfg(feature = "std")]
@@ -47,12 +58,13 @@ pub(crate) use rustix::fd::{BorrowedFd, OwnedFd};
 
 #[cfg(not(target_os = "haiku"))]
 pub(crate) use self::errno::last_errno;
-pub(crate) use self::failed::{failed, failed_for};
+pub(crate) use self::failed::{failed, failed_for, for_unprivileged};
 #[cfg(any(
     not(any(target_os = "android", target_os = "linux")),
     shmem_apple_rules
 ))]
 pub(crate) use self::fallback::*;
+pub(in crate::sys) use self::fd::access;
 pub(crate) use self::fd::{
     FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, map_fd_as, write_at,
 };

@@ -131,6 +131,11 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Returns why no socket can be created, if that is so.
+pub(crate) fn creation_error() -> Option<Errno> {
+    socket_flags::socket().err()
+}
+
 /// Sets how long sending and receiving block before they fail with `EAGAIN`.
 pub(crate) fn set_timeout(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Recv, Some(timeout))?;

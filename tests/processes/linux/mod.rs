@@ -2,6 +2,7 @@
 
 mod calls;
 mod descriptors;
+mod files;
 mod fork;
 mod handover;
 mod hostile;
@@ -81,6 +82,21 @@ pub(crate) fn main() {
             processes_killed_while_creating_leave_nothing,
             a_killed_creator_leaves_a_posix_name_that_can_be_removed,
             persisted_posix_segments_stay_until_removed,
+        ]
+        files: [
+            ids_open_files_while_any_process_holds_them,
+            ids_open_files_after_their_creator_was_killed,
+            file_of_a_killed_holder_is_removed_by_the_next_creator,
+            creators_killed_at_each_system_call_leave_no_file,
+            forked_children_hold_files,
+            creating_and_removing_files_disturbs_nobody,
+            files_of_two_users_are_separate,
+            directories_of_others_are_refused,
+            files_that_are_not_segments_are_refused,
+            full_file_system_is_an_error_that_names_tmpdir,
+            files_without_locks_are_an_error_that_names_tmpdir,
+            missing_directory_is_an_error_that_names_tmpdir,
+            default_uses_a_file_if_nothing_else_is_allowed,
         ]
         fork: [
             a_child_that_drops_leaves_the_parents_segments,

@@ -28,7 +28,7 @@ use shmem_providers::{
 };
 
 use super::{
-    descriptors, fork, hostile, inherit, init, limits, lookup, posix, sharing, stdio, sysv,
+    descriptors, files, fork, hostile, inherit, init, limits, lookup, posix, sharing, stdio, sysv,
 };
 pub(crate) use testkit::peer::{
     Peer, answer, can_start_by, make_public_program, public_program, remove_public_program,
@@ -246,6 +246,7 @@ impl State {
                 fork::leave_orphans(by, i32::from_str_radix(mode, 8)?, count.parse()?)
             }
             ["posix", ref words @ ..] => posix::execute(self, words),
+            ["file", ref words @ ..] => files::execute(words),
             ["sysv", ref words @ ..] => sysv::execute(words),
             ["segments"] => {
                 let table = fs::read_to_string("/proc/sysvipc/shm")?;
@@ -346,6 +347,7 @@ pub(crate) fn provider(mechanism: &str) -> Result<StdShMemProvider, String> {
         "memfd" => Mechanism::Memfd,
         "sysv" => Mechanism::SystemV,
         "posix" => Mechanism::Posix,
+        "file" => Mechanism::File,
         other => return Err(format!("unknown mechanism {other}")),
     }))
 }

@@ -42,10 +42,11 @@ pub(crate) fn posix_is_used_without_memfd_create_and_shmget() -> Outcome {
 }
 
 pub(crate) fn missing_mechanisms_are_an_error_that_names_the_call() -> Outcome {
-    let mut peer = peer_in("-m", "mount -t tmpfs -o ro tmpfs /dev/shm")?;
+    let shell = "mount -t tmpfs -o ro tmpfs /dev/shm; export TMPDIR=/dev/shm";
+    let mut peer = peer_in("-m", shell)?;
     forbid_in(&mut peer, "ENOSYS", "memfd_create shmget")?;
-    // The first attempt tries each mechanism. The second one skips what the kernel lacks, but not POSIX, as
-    // `/dev/shm` could have been mounted since.
+    // The first attempt tries each mechanism. The second one skips what the kernel lacks, but not POSIX and files,
+    // as `/dev/shm` could have been mounted since.
     let error = peer.make("default", 100).expect_err("nothing is left");
     assert!(error.starts_with("memfd_create: "), "{error}");
     let error = peer.make("default", 100).expect_err("nothing is left");

@@ -17,13 +17,16 @@ pub(crate) fn for_dev_shm(errno: Errno) -> Option<Limit> {
         Errno::ROFS => Some(Limit::DevShmMount {
             problem: "is mounted read-only: remount it (`mount -o remount,rw /dev/shm`)",
         }),
-        // If this user may create files there, a security module has forbidden the call.
         Errno::ACCESS if access("/dev/shm", Access::WRITE_OK | Access::EXEC_OK).is_err() => {
             Some(Limit::DevShmMount {
                 problem: "does not let this user create files: change its mode (`chmod 1777 \
                           /dev/shm`)",
             })
         }
+        Errno::ACCESS => Some(Limit::DevShmMount {
+            problem: "may not be used by this process, although its mode allows it: a security module \
+                      (Landlock, AppArmor, SELinux) forbids it. Permit it",
+        }),
         _ => None,
     }
 }

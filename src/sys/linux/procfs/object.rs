@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use rustix::path::DecInt;
 
 use crate::memory::mapping::Protection;
-use crate::sys::above_stdio_quietly;
 use crate::sys::user::User;
+use crate::sys::{above_stdio_quietly, access};
 use crate::util::fixed_str::FixedStr;
 
 /// How a segment is opened once it has been recognised, besides the access. With `O_NONBLOCK`, a lease
@@ -53,11 +53,8 @@ pub(super) fn open(
     if found.get(..len) != Some(wanted.link) || !is_memory(object.as_fd()) {
         return Ok(None);
     }
-    let access = match wanted.protection {
-        Protection::ReadWrite => OFlags::RDWR,
-        Protection::Read => OFlags::RDONLY,
-    };
-    let fd = openat(CWD, own.as_bytes(), access | FLAGS, Mode::empty())?;
+    let flags = access(wanted.protection) | FLAGS;
+    let fd = openat(CWD, own.as_bytes(), flags, Mode::empty())?;
     let fd = above_stdio_quietly(fd)?;
     Ok(Some(fd).filter(wanted.is_genuine))
 }

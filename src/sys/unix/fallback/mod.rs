@@ -12,6 +12,8 @@ pub(crate) mod shm_names;
 #[cfg(feature = "std")]
 use rustix::fd::{BorrowedFd, OwnedFd};
 
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
+pub(crate) use self::posix_shm::reserve_file;
 pub(crate) use self::posix_shm::{reserve, reserve_existing};
 
 /// Returns `None`: no memory is wiped on fork.

@@ -5,13 +5,34 @@ use rustix::fd::AsFd;
 #[cfg(not(shmem_apple_rules))]
 use rustix::fs::ftruncate as set_size;
 
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
+use crate::error::limit::Limit;
 use crate::error::{Result, Subject};
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
+use crate::sys::write_at;
 use crate::sys::{failed, limits};
 
 /// Sets the size of a new object.
 pub(crate) fn reserve(fd: impl AsFd, size: usize) -> Result<()> {
     limits::check_file_size(size)?;
     set_size(fd, size as u64).map_err(|errno| failed("ftruncate", errno, Subject::Bytes(size)))
+}
+
+/// Sets the size of a new file and reserves its space, by writing to all of it. `limit_for` is the function of
+/// [`limits`] for the file.
+#[cfg(all(feature = "std", not(target_os = "solaris")))]
+pub(crate) fn reserve_file(
+    fd: impl AsFd,
+    size: usize,
+    limit_for: impl Fn(rustix::io::Errno) -> Option<Limit>,
+) -> Result<()> {
+    let zeros = [0; 4096];
+    limits::check_file_size(size)?;
+    for start in (0..size).step_by(zeros.len()) {
+        let len = zeros.len().min(size - start);
+        write_at(&fd, start, zeros.get(..len).unwrap_or(&zeros), &limit_for)?;
+    }
+    Ok(())
 }
 
 /// Does nothing.
