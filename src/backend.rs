@@ -8,7 +8,7 @@
 use core::fmt;
 use core::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::memory::mapping::Mapping;
 use crate::options::{OptionReport, ShMemOptions, UNSUPPORTED};
@@ -73,7 +73,38 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
     /// Removes the name, so that the segment ends with its last holder.
     #[doc(hidden)]
     fn unlink(&self, handle: &Self::Handle, id: &ShMemId) -> Result<()>;
+
+    /// Creates a segment that [`persist`](Self::persist) can keep, as [`create`](Self::create) does.
+    #[doc(hidden)]
+    fn create_persistable(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<Self::Handle>> {
+        let _ = (request, report);
+        Err(NOT_PERSISTENT)
+    }
+
+    /// Keeps the segment after its last holder, until its name is removed.
+    #[doc(hidden)]
+    fn persist(&self, handle: &Self::Handle) -> Result<()> {
+        let _ = handle;
+        Err(NOT_PERSISTENT)
+    }
+
+    /// Removes the name of a segment with a random name, if there is one: always, or only if no process is
+    /// known to hold it. The kernel frees all other segments by itself.
+    #[doc(hidden)]
+    fn forget(id: &ShMemId, if_unused: bool) {
+        let _ = (id, if_unused);
+    }
 }
+
+/// Why a segment cannot outlive its holders.
+const NOT_PERSISTENT: Error = Error::Unsupported {
+    what: "the segments of this provider end with their last holder, so that none can stay until it is \
+           removed: use MmapShMemProvider, whose segments can",
+};
 
 /// What a backend with a connection does at the start and around a `fork()`. Most do nothing.
 pub trait Lifecycle {

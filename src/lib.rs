@@ -49,6 +49,8 @@ mod libafl;
     allow(unreachable_pub, reason = "only backends create mappings")
 )]
 mod memory;
+#[cfg(all(any(unix, windows), feature = "std"))]
+mod named;
 #[cfg(any(unix, windows))]
 #[cfg_attr(
     any(target_os = "android", target_os = "haiku", windows),
@@ -115,6 +117,8 @@ pub use self::id::kind::{IdKind, MemfdLocator};
 pub use self::memory::access::Access;
 #[cfg(feature = "std")]
 pub use self::memory::cursor::ShMemCursor;
+#[cfg(all(any(unix, windows), feature = "std"))]
+pub use self::named::{NameHold, Named, NamedInfo, NamedOptions, Persist};
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 #[cfg(all(any(unix, windows), feature = "std"))]

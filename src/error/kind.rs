@@ -113,6 +113,12 @@ kinds! {
     ForkPending = 20, "fork_pending", TimedOut;
     /// This system cannot do it.
     Unsupported = 21, "unsupported", Unsupported;
+    /// No segment can have this name.
+    InvalidName = 22, "invalid_name", InvalidInput;
+    /// Another process has not finished initialising the segment of the name.
+    NameBusy = 23, "name_busy", TimedOut;
+    /// The directory of names, or the entry of the name, is unusable.
+    NameDirectory = 24, "name_directory", Other;
 }
 
 impl fmt::Display for ErrorKind {
@@ -156,6 +162,8 @@ impl Error {
             #[cfg(feature = "std")]
             Self::Service { .. } => ErrorKind::Service,
             #[cfg(feature = "std")]
+            Self::Named { reason, .. } => reason.kind(),
+            #[cfg(feature = "std")]
             Self::ForkPending => ErrorKind::ForkPending,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
         }
@@ -164,7 +172,7 @@ impl Error {
 
 /// Returns the kind of a refused call behind which no limit was found.
 #[cfg(feature = "std")]
-fn os_kind(errno: i32) -> ErrorKind {
+pub(super) fn os_kind(errno: i32) -> ErrorKind {
     use std::io;
 
     match io::Error::from_raw_os_error(errno).kind() {

@@ -277,6 +277,22 @@ impl Backend for PosixBackend {
     fn unlink(&self, handle: &OwnedFd, id: &ShMemId) -> Result<()> {
         shm_names::unlink_own(handle, names::name(id)?, id)
     }
+
+    fn create_persistable(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<OwnedFd>> {
+        self.create(request, report)
+    }
+
+    fn persist(&self, handle: &OwnedFd) -> Result<()> {
+        shm_names::persist(handle)
+    }
+
+    fn forget(id: &ShMemId, if_unused: bool) {
+        names::forget(id, if_unused);
+    }
 }
 
 impl Lifecycle for PosixBackend {}

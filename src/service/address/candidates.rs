@@ -2,7 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::{Location, Problem, lossy};
-use crate::error::{AddressOrigin, Error, RejectedDirectory, ServiceError};
+use crate::error::{AddressOrigin, RejectedDirectory, ServiceError};
 use crate::sys::trust::{self, Found};
 use crate::sys::user::is_me;
 
@@ -83,13 +83,7 @@ impl Candidate {
         };
         location.check_form()?;
         self.check_owner()?;
-        if !matches!(trust::check(&directory)?, Found::Directory { .. }) {
-            match fs::mkdir(&directory, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(Problem::os("mkdir", &directory, errno)),
-            }
-        }
-        check_is_private(&directory)?;
+        make_private(&directory)?;
         Ok(location)
     }
 
@@ -109,6 +103,17 @@ impl Candidate {
             Found::Unknown => Err(ServiceError::NotVisible { path: lossy(&path) }.into()),
         }
     }
+}
+
+/// Creates the directory if it does not exist, and checks that no other user can access or redirect it.
+pub(super) fn make_private(directory: &Path) -> Result<(), Problem> {
+    if !matches!(trust::check(directory)?, Found::Directory { .. }) {
+        match fs::mkdir(directory, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Problem::os("mkdir", directory, errno)),
+        }
+    }
+    check_is_private(directory)
 }
 
 /// Checks that only this user can access the directory.
@@ -133,8 +138,8 @@ fn other_user(path: &Path, uid: u32) -> Problem {
     ServiceError::OtherUser { path, uid }.into()
 }
 
-/// Returns the error if none of the directories can be used.
-pub(super) fn no_directory(rejected: Vec<(&Candidate, Problem)>) -> Error {
+/// Returns what is wrong if none of the directories can be used, and the first of them.
+pub(super) fn no_directory(rejected: Vec<(&Candidate, Problem)>) -> (Location, Problem) {
     // A system without session directories is normal.
     let expected = rejected
         .into_iter()
@@ -148,10 +153,13 @@ pub(super) fn no_directory(rejected: Vec<(&Candidate, Problem)>) -> Error {
         })
         .collect();
     let first = rejected.first();
-    Error::Service {
-        address: first.map_or_else(String::new, |first| first.path.clone()),
+    let location = Location {
+        path: first.map_or_else(PathBuf::new, |first| (&first.path).into()),
         origin: first.map_or(AddressOrigin::Default, |first| first.origin),
+    };
+    let problem = Problem {
         errno: first.and_then(|first| first.errno),
         reason: ServiceError::NoDirectory { rejected },
-    }
+    };
+    (location, problem)
 }
