@@ -108,8 +108,8 @@ impl NamedError {
 
 impl fmt::Display for NamedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cure = "set SHMEM_NAMES, for all programs that share names, to a directory that only this user \
-                    can access (mode 0700) and write to";
+        let cure = "set SHMEM_NAMES, for all programs that share names, to a directory of this user to which \
+                    it can write and no other user can (mode 0700)";
         match self {
             Self::Empty => f.write_str("a name has at least one byte"),
             Self::TooLong { len } => {

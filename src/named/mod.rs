@@ -49,11 +49,11 @@ use crate::traits::{ShMem, ShMemProvider};
 ///
 /// # Security
 ///
-/// Names are registered in a directory that only this user can access, so no other user can see, take or
+/// Names are registered in a directory to which only this user can write, so no other user can take or
 /// replace a name. It is the directory in the environment variable `SHMEM_NAMES`, or else that of the
 /// service in the runtime directory of the session (`XDG_RUNTIME_DIR`, `/run/user/UID`), in the directory
 /// of temporary files or in the home directory. It is checked each time, and a directory that another user
-/// owns, can access or can redirect is an error.
+/// owns, can write to or can redirect is an error.
 ///
 /// # Platform notes
 ///

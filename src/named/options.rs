@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use super::record::{Name, Record};
-use super::registry::{Directory, Election, Entry};
+use super::registry::{Directory, Election, Entry, Found};
 use super::{Deadline, NameHold, Named, NamedInfo};
 use crate::error::{Error, NamedError, Result};
 use crate::memory::size::check_size;
@@ -112,8 +112,8 @@ impl<P: ShMemProvider> NamedOptions<P> {
         }
     }
 
-    /// Registers names in this directory, which only this user may access (mode 0700). It is created if it
-    /// does not exist, and never removed.
+    /// Registers names in this directory, which belongs to this user, and to which no other user can write.
+    /// It is created if it does not exist, and never removed.
     #[must_use]
     pub fn directory(mut self, path: impl AsRef<Path>) -> Self {
         self.directory = Some(path.as_ref().into());
@@ -167,7 +167,7 @@ impl<P: ShMemProvider> NamedOptions<P> {
         let name = Name::new(name.as_ref())?;
         check_size(size)?;
         let mut call = name.complete(self.call())?;
-        let election = match name.complete(call.open_or_elect(&name, size))? {
+        let mut election = match name.complete(call.open_or_elect(&name, size))? {
             Turn::Opened(named) => return Ok(named),
             Turn::Elected(election) => election,
         };
@@ -180,9 +180,14 @@ impl<P: ShMemProvider> NamedOptions<P> {
             size: segment.len(),
             persistent,
         };
-        let Some(entry) = name.complete(election.publish(&record))? else {
-            // The lock was removed, and another process was faster.
-            return Ok(name.complete(call.open(&name, size))?);
+        let entry = loop {
+            if let Some(entry) = name.complete(election.publish(&record))? {
+                break entry;
+            }
+            election = match name.complete(call.open_or_elect(&name, size))? {
+                Turn::Opened(named) => return Ok(named),
+                Turn::Elected(election) => election,
+            };
         };
         // Only now: before, a process that was killed would leave memory that no process knows.
         if let Err(error) = call.provider.keep_for_name(&mut segment, persistent) {
@@ -211,30 +216,31 @@ impl<P: ShMemProvider> NamedOptions<P> {
     ///
     /// As [`Named::list`].
     pub fn list(&self) -> Result<Vec<NamedInfo>> {
-        let Call {
-            mut provider,
-            directory,
-            mut deadline,
-        } = self.call()?;
-        let mut found = Vec::new();
-        directory.each(&mut deadline, |record, entry| {
+        let mut call = self.call()?;
+        let mut listed = Vec::new();
+        for found in call.directory.all(&mut call.deadline)? {
+            let record = found.record.clone();
             let persist = if record.persistent {
-                let opened = provider.shmem_from_description(record.description());
+                let opened = call.provider.shmem_from_description(record.description());
                 if opened.is_err_and(|error| error.is_not_found()) {
-                    return entry.abandon();
+                    call.directory.discard(&found)?;
+                    continue;
                 }
                 Persist::UntilRemoved
             } else {
                 Persist::WithHolders
             };
-            found.push(NamedInfo {
-                name: record.name,
-                id: record.id,
-                size: record.size,
-                persist,
-            });
-        })?;
-        Ok(found)
+            // If another process removes it in this moment, it is not in use.
+            if call.directory.hold(found, &mut call.deadline)?.is_some() {
+                listed.push(NamedInfo {
+                    name: record.name,
+                    id: record.id,
+                    size: record.size,
+                    persist,
+                });
+            }
+        }
+        Ok(listed)
     }
 
     /// As [`Named::remove`], in the directory of these options.
@@ -252,8 +258,8 @@ impl<P: ShMemProvider> NamedOptions<P> {
                     None => call.deadline.wait()?,
                 }
             };
-            match call.join(&name)? {
-                Some((_, entry)) => election.remove(&entry),
+            match call.look_up(&name)? {
+                Some(found) => election.remove(&found),
                 None => Err(name.error(NamedError::Unknown)),
             }
         };
@@ -283,9 +289,9 @@ enum Turn<P: ShMemProvider> {
 }
 
 impl<P: ShMemProvider> Call<P> {
-    fn join(&mut self, name: &Name<'_>) -> Result<Option<(Record, Entry)>> {
+    fn look_up(&mut self, name: &Name<'_>) -> Result<Option<Found>> {
         let key = (name.hash(), name.text);
-        self.directory.join(key, &mut self.deadline)
+        self.directory.look_up(key, &mut self.deadline)
     }
 
     /// Opens a segment of at least `size` bytes.
@@ -314,15 +320,14 @@ impl<P: ShMemProvider> Call<P> {
     /// Opens a segment of at least `size` bytes, if there is one of this name.
     fn find(&mut self, name: &Name<'_>, size: usize) -> Result<Option<Named<P>>> {
         loop {
-            let Some((record, entry)) = self.join(name)? else {
+            let Some(found) = self.look_up(name)? else {
                 return Ok(None);
             };
-            let opened = self.provider.shmem_from_description(record.description());
-            let mut segment = match opened {
+            let description = found.record.description();
+            let mut segment = match self.provider.shmem_from_description(description) {
                 Err(error) if error.is_not_found() => {
-                    // The last holder is ending, or the machine was restarted. If this process is the only
-                    // one that holds the entry now, this removes it.
-                    entry.abandon();
+                    // The last holder is ending, or the machine was restarted.
+                    self.directory.discard(&found)?;
                     self.deadline.wait().map_err(|_| error)?;
                     continue;
                 }
@@ -334,7 +339,11 @@ impl<P: ShMemProvider> Call<P> {
                     actual: segment.len(),
                 });
             }
-            if record.persistent {
+            let is_persistent = found.record.persistent;
+            let Some(entry) = self.directory.hold(found, &mut self.deadline)? else {
+                continue;
+            };
+            if is_persistent {
                 // The creator may have been killed before it did so.
                 self.provider.keep_for_name(&mut segment, true)?;
             }

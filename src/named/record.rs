@@ -138,7 +138,14 @@ mod tests {
 
     #[test]
     fn names_have_1_to_200_bytes_without_zeros() {
-        for text in ["a", "/", "..", "\n", &"x".repeat(200), &"\u{1f980}".repeat(50)] {
+        for text in [
+            "a",
+            "/",
+            "..",
+            "\n",
+            &"x".repeat(200),
+            &"\u{1f980}".repeat(50),
+        ] {
             assert!(Name::new(text).is_ok(), "{text:?}");
         }
         for text in ["", "a\0", &"x".repeat(201), &"\u{1f980}".repeat(51)] {

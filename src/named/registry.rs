@@ -67,6 +67,14 @@ pub(super) struct Entry {
     persistent: bool,
 }
 
+/// An entry that was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    file: String,
+    open: Open,
+    pub(super) record: Record,
+}
+
 /// The right to create or remove the entries of a hash.
 #[derive(Debug)]
 pub(super) struct Election {
@@ -84,7 +92,7 @@ struct Open {
 }
 
 impl Directory {
-    /// Opens the directory, which no other user can access or redirect.
+    /// Opens the directory, which no other user can write to or redirect.
     pub(super) fn open(chosen: Option<&Path>, forget: Forget) -> Result<Arc<Self>> {
         let path = directory_of_names(chosen)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -93,15 +101,15 @@ impl Directory {
         Ok(Arc::new(Self { fd, path, forget }))
     }
 
-    /// Returns the entry of this name, and holds it, or `None` if no process holds one.
-    pub(super) fn join(
-        self: &Arc<Self>,
+    /// Returns the entry of this name, which others hold or which persists, but does not hold it yet.
+    pub(super) fn look_up(
+        &self,
         (hash, name): (&str, &str),
         deadline: &mut Deadline,
-    ) -> Result<Option<(Record, Entry)>> {
+    ) -> Result<Option<Found>> {
         for place in 0..PLACES {
             let is_wanted = |record: &Record| record.name == name;
-            let found = self.hold(&format!("{hash}.{place}"), is_wanted, deadline)?;
+            let found = self.examine(&format!("{hash}.{place}"), is_wanted, deadline)?;
             if found.is_some() {
                 return Ok(found);
             }
@@ -109,13 +117,9 @@ impl Directory {
         Ok(None)
     }
 
-    /// Returns all entries that can be held, one after the other, and removes what killed processes have
-    /// left.
-    pub(super) fn each(
-        self: &Arc<Self>,
-        deadline: &mut Deadline,
-        mut visit: impl FnMut(Record, Entry),
-    ) -> Result<()> {
+    /// Returns all entries that others hold or that persist, and removes what killed processes have left.
+    pub(super) fn all(self: &Arc<Self>, deadline: &mut Deadline) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
         let unreadable = |errno| refused("getdents", &self.path, errno);
         let mut files = Vec::new();
         for entry in Dir::read_from(&self.fd).map_err(unreadable)? {
@@ -133,22 +137,20 @@ impl Directory {
                 drop(self.elect(hash, false));
             } else if rest.parse().is_ok_and(|place: usize| place < PLACES) {
                 // What is not an entry is not listed.
-                if let Ok(Some((record, entry))) = self.hold(&file, |_| true, deadline) {
-                    visit(record, entry);
-                }
+                all.extend(self.examine(&file, |_| true, deadline).ok().flatten());
             }
         }
-        Ok(())
+        Ok(all)
     }
 
-    /// Holds the entry in this file if it is the wanted one. Removes it if no process holds it and it does
+    /// Returns the entry in this file if it is the wanted one. Removes it if no process holds it and it does
     /// not persist.
-    fn hold(
-        self: &Arc<Self>,
+    fn examine(
+        &self,
         file: &str,
         is_wanted: impl Fn(&Record) -> bool,
         deadline: &mut Deadline,
-    ) -> Result<Option<(Record, Entry)>> {
+    ) -> Result<Option<Found>> {
         loop {
             let Some(open) = self.open_file(file, OFlags::RDONLY)? else {
                 return Ok(None);
@@ -164,36 +166,68 @@ impl Directory {
                     let _ = self.erase(file, Some(record.id), true);
                 }
                 unlock(&open);
+                if !is_current {
+                    deadline.wait()?;
+                    continue;
+                }
                 if !record.persistent {
-                    if is_current {
-                        return Ok(None);
-                    }
-                    continue;
+                    return Ok(None);
                 }
             }
-            if self.try_lock(file, &open, FlockOperation::NonBlockingLockShared)? {
-                if !self.is_current(file, open.id) {
-                    continue;
-                }
-                let entry = Entry {
-                    directory: Arc::clone(self),
-                    file: file.to_owned(),
-                    id: open.id,
-                    locked: Some(open.fd),
-                    segment: record.id,
-                    persistent: record.persistent,
-                };
-                return Ok(Some((record, entry)));
-            }
+            return Ok(Some(Found {
+                file: file.to_owned(),
+                open,
+                record,
+            }));
+        }
+    }
+
+    /// Holds an entry whose segment this process has opened. Returns `None` if it has been removed.
+    ///
+    /// Not earlier: processes that wait for the end of the last holder would keep each other from removing
+    /// the entry.
+    pub(super) fn hold(
+        self: &Arc<Self>,
+        found: Found,
+        deadline: &mut Deadline,
+    ) -> Result<Option<Entry>> {
+        let Found { file, open, record } = found;
+        while !self.try_lock(&file, &open, FlockOperation::NonBlockingLockShared)? {
             deadline.wait()?;
         }
+        if !self.is_current(&file, open.id) {
+            return Ok(None);
+        }
+        Ok(Some(Entry {
+            directory: Arc::clone(self),
+            file,
+            id: open.id,
+            locked: Some(open.fd),
+            segment: record.id,
+            persistent: record.persistent,
+        }))
+    }
+
+    /// Removes an entry whose segment is gone, unless a process holds it.
+    pub(super) fn discard(&self, Found { file, open, record }: &Found) -> Result<()> {
+        if self.try_lock(file, open, FlockOperation::NonBlockingLockExclusive)? {
+            if self.is_current(file, open.id) {
+                let _ = self.erase(file, Some(record.id), true);
+            }
+            unlock(open);
+        }
+        Ok(())
     }
 
     /// Returns the right to create or remove the entries of a hash, unless another process has it. If there
     /// is no lock file, creates it, or returns `None`.
     pub(super) fn elect(self: &Arc<Self>, hash: &str, create: bool) -> Result<Option<Election>> {
         let file = format!("{hash}.lock");
-        let flags = if create { OFlags::CREATE } else { OFlags::empty() };
+        let flags = if create {
+            OFlags::CREATE
+        } else {
+            OFlags::empty()
+        };
         for _ in 0..TRIES {
             let Some(lock) = self.open_file(&file, OFlags::RDONLY | flags)? else {
                 return Ok(None);
@@ -215,8 +249,7 @@ impl Directory {
 
     /// Opens a file if it exists. Anything but a regular file of this user is an error.
     fn open_file(&self, file: &str, flags: OFlags) -> Result<Option<Open>> {
-        let flags =
-            flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = fs::openat(&self.fd, file, flags, Mode::RUSR | Mode::WUSR);
         let fd = match opened.and_then(above_stdio_quietly) {
             Ok(fd) => fd,
@@ -272,12 +305,15 @@ impl Directory {
 }
 
 impl Election {
-    /// Registers a segment, and holds the entry. Returns `None` if another process has registered one of this
-    /// name, because a person has removed the lock file.
+    /// Registers a segment, and holds the entry. Returns `None` if this process has lost the right: it is a
+    /// child that was forked in the meantime, or a person has removed the lock file.
     pub(super) fn publish(&self, record: &Record) -> Result<Option<Entry>> {
         let Self {
             directory, hash, ..
         } = self;
+        if !self.is_valid() {
+            return Ok(None);
+        }
         let draft = format!("{hash}.new");
         directory.erase(&draft, None, true)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
@@ -299,17 +335,11 @@ impl Election {
                 let is_free = !known.as_ref().is_some_and(|known| known.persistent)
                     && directory.try_lock(&file, old, FlockOperation::NonBlockingLockExclusive)?;
                 if !is_free {
-                    match known {
-                        Some(known) if known.name == record.name => return Ok(None),
-                        _ => continue,
-                    }
+                    continue;
                 }
                 if let Some(known) = known {
                     (directory.forget)(known.id, true);
                 }
-            }
-            if !directory.is_current(&format!("{hash}.lock"), self.lock.id) {
-                return Ok(None);
             }
             let renamed = fs::renameat(&directory.fd, &draft, &directory.fd, &file);
             if let Some(old) = &old {
@@ -332,39 +362,39 @@ impl Election {
     }
 
     /// Removes an entry, which others may hold, and the name of its memory.
-    pub(super) fn remove(&self, entry: &Entry) -> Result<()> {
-        if self.directory.is_current(&entry.file, entry.id) {
+    pub(super) fn remove(&self, Found { file, open, record }: &Found) -> Result<()> {
+        if self.directory.is_current(file, open.id) {
             // No other process can create an entry in between.
-            self.directory.erase(&entry.file, Some(entry.segment), false)?;
+            self.directory.erase(file, Some(record.id), false)?;
         }
         Ok(())
+    }
+
+    /// Returns `false` for a forked child, which shares the lock of its parent, and if the lock file was
+    /// removed.
+    fn is_valid(&self) -> bool {
+        let file = format!("{}.lock", self.hash);
+        self.owner.is_current() && self.directory.is_current(&file, self.lock.id)
     }
 }
 
 /// Removes the lock file, and what a killed process has left beside it.
 impl Drop for Election {
     fn drop(&mut self) {
-        // A child that was forked during the initialisation shares the lock of its parent.
-        if !self.owner.is_current() {
-            return;
+        if self.is_valid() {
+            for rest in ["new", "lock"] {
+                let file = format!("{}.{rest}", self.hash);
+                let _ = self.directory.erase(&file, None, true);
+            }
         }
-        let Self {
-            directory,
-            hash,
-            lock,
-            ..
-        } = self;
-        let file = format!("{hash}.lock");
-        if directory.is_current(&file, lock.id) {
-            let _ = directory.erase(&format!("{hash}.new"), None, true);
-            let _ = directory.erase(&file, None, true);
+        if self.owner.is_current() {
+            unlock(&self.lock);
         }
-        unlock(lock);
     }
 }
 
 impl Entry {
-    /// Removes a persistent entry whose memory is gone, unless others hold it.
+    /// Removes an entry that was to persist and cannot, unless others hold it.
     pub(super) fn abandon(mut self) {
         self.persistent = false;
     }

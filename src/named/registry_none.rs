@@ -2,6 +2,7 @@
 //! the other functions is ever called.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::convert::Infallible;
 use std::path::Path;
 
@@ -18,6 +19,11 @@ pub(super) struct Directory(Infallible);
 #[derive(Debug)]
 pub(super) struct Entry(Infallible);
 
+pub(super) struct Found {
+    pub(super) record: Record,
+    _never: Infallible,
+}
+
 #[derive(Debug)]
 pub(super) struct Election(Infallible);
 
@@ -28,19 +34,27 @@ impl Directory {
         })
     }
 
-    pub(super) fn join(
-        self: &Arc<Self>,
+    pub(super) fn look_up(
+        &self,
         _name: (&str, &str),
         _deadline: &mut Deadline,
-    ) -> Result<Option<(Record, Entry)>> {
+    ) -> Result<Option<Found>> {
         match self.0 {}
     }
 
-    pub(super) fn each(
+    pub(super) fn all(self: &Arc<Self>, _deadline: &mut Deadline) -> Result<Vec<Found>> {
+        match self.0 {}
+    }
+
+    pub(super) fn hold(
         self: &Arc<Self>,
+        _found: Found,
         _deadline: &mut Deadline,
-        _visit: impl FnMut(Record, Entry),
-    ) -> Result<()> {
+    ) -> Result<Option<Entry>> {
+        match self.0 {}
+    }
+
+    pub(super) fn discard(&self, _found: &Found) -> Result<()> {
         match self.0 {}
     }
 
@@ -54,7 +68,7 @@ impl Election {
         match self.0 {}
     }
 
-    pub(super) fn remove(&self, _entry: &Entry) -> Result<()> {
+    pub(super) fn remove(&self, _found: &Found) -> Result<()> {
         match self.0 {}
     }
 }

@@ -83,7 +83,8 @@ impl Candidate {
         };
         location.check_form()?;
         self.check_owner()?;
-        make_private(&directory)?;
+        create(&directory)?;
+        check_is_private(&directory)?;
         Ok(location)
     }
 
@@ -105,19 +106,24 @@ impl Candidate {
     }
 }
 
-/// Creates the directory if it does not exist, and checks that no other user can access or redirect it.
-pub(super) fn make_private(directory: &Path) -> Result<(), Problem> {
+/// Checks that no other user can redirect the path, and creates the directory if it does not exist.
+pub(super) fn create(directory: &Path) -> Result<(), Problem> {
     if !matches!(trust::check(directory)?, Found::Directory { .. }) {
         match fs::mkdir(directory, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(Problem::os("mkdir", directory, errno)),
         }
     }
-    check_is_private(directory)
+    Ok(())
 }
 
 /// Checks that only this user can access the directory.
 fn check_is_private(directory: &Path) -> Result<(), Problem> {
+    check_is_closed(directory, Mode::RWXG | Mode::RWXO)
+}
+
+/// Checks that the directory belongs to this user, and that others have none of these permissions.
+pub(super) fn check_is_closed(directory: &Path, others: Mode) -> Result<(), Problem> {
     let stat = fs::lstat(directory).map_err(|errno| Problem::os("lstat", directory, errno))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         let path = lossy(directory);
@@ -126,7 +132,7 @@ fn check_is_private(directory: &Path) -> Result<(), Problem> {
     if !is_me(stat.st_uid) {
         return Err(other_user(directory, stat.st_uid));
     }
-    if Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO) {
+    if Mode::from_raw_mode(stat.st_mode).intersects(others) {
         let directory = lossy(directory);
         return Err(ServiceError::OpenToOthers { directory }.into());
     }

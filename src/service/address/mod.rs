@@ -5,8 +5,8 @@
 
 mod candidates;
 mod environment;
-mod names;
 mod location;
+mod names;
 
 use alloc::string::String;
 use alloc::vec::Vec;

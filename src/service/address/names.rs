@@ -3,13 +3,15 @@
 use alloc::boxed::Box;
 use std::path::{Path, PathBuf};
 
-use super::candidates::{make_private, no_directory};
+use rustix::fs::Mode;
+
+use super::candidates::{check_is_closed, create, no_directory};
 use super::environment::Environment;
 use super::{Location, Lookup, Problem, lossy};
 use crate::error::{AddressOrigin, Error, NamedError, ServiceError};
 use crate::sys::user::check_user;
 
-/// Returns the path of the directory of names, which no other user can access or redirect. Creates it if it
+/// Returns the path of the directory of names, which no other user can write to or redirect. Creates it if it
 /// does not exist. It is checked each time.
 pub(crate) fn directory_of_names(chosen: Option<&Path>) -> Result<PathBuf, Error> {
     check_user()?;
@@ -59,5 +61,7 @@ fn chosen_directory(location: &Location) -> Result<(), Problem> {
     if !location.path.is_absolute() {
         return Err(ServiceError::NoWorkingDirectory.into());
     }
-    make_private(&location.path)
+    create(&location.path)?;
+    // Others may read it: what is in it is accessible to this user only.
+    check_is_closed(&location.path, Mode::WGRP | Mode::WOTH)
 }

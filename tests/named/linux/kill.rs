@@ -88,15 +88,26 @@ fn killed_at(call: usize, names: &Names, kind: &str) -> Outcome<bool> {
     }
     let text = String::from_utf8_lossy(&output.stderr);
     if text.contains("PTRACE") || text.contains("ptrace") || text.contains("invalid") {
-        return skip(format!("strace cannot inject signals here: {}", text.trim()));
+        return skip(format!(
+            "strace cannot inject signals here: {}",
+            text.trim()
+        ));
     }
-    assert!(output.status.success(), "at call {call}: {}, {text}", output.status);
+    assert!(
+        output.status.success(),
+        "at call {call}: {}, {text}",
+        output.status
+    );
     Ok(false)
 }
 
 /// Kills a creator at each of its system calls. After each, the next process gets a complete segment at once,
 /// and leaves the directory as it was.
-fn at_every_call<P: ShMemProvider>(kind: &str, options: &NamedOptions<P>, names: &Names) -> Outcome {
+fn at_every_call<P: ShMemProvider>(
+    kind: &str,
+    options: &NamedOptions<P>,
+    names: &Names,
+) -> Outcome {
     natively("where strace sees the calls of the emulator")?;
     let mut kills = 0;
     // Some calls later the process has left something in the directory.
@@ -138,7 +149,8 @@ pub(crate) fn creators_of_posix_segments_killed_at_every_system_call_leave_nothi
     Ok(())
 }
 
-pub(crate) fn creators_of_persistent_segments_killed_at_every_system_call_leave_nothing() -> Outcome {
+pub(crate) fn creators_of_persistent_segments_killed_at_every_system_call_leave_nothing() -> Outcome
+{
     if let Err(error) = MmapShMemProvider::new()?.new_shmem(1) {
         return if_lacking(error);
     }

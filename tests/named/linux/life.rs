@@ -20,7 +20,10 @@ pub(crate) fn the_calls_of_the_documentation_work() -> Outcome {
         Err(error @ Error::Named { .. }) => return testkit::skip(format!("no directory: {error}")),
         named => named?,
     };
-    assert_eq!((named.name(), named.is_creator(), named[0]), (&*name, true, 7));
+    assert_eq!(
+        (named.name(), named.is_creator(), named[0]),
+        (&*name, true, 7)
+    );
     assert_eq!((named.len(), named.segment().len()), (4096, 4096));
     let other = Named::open(&name)?;
     assert!(!other.is_creator());
@@ -47,7 +50,10 @@ pub(crate) fn a_name_ends_with_its_last_holder() -> Outcome {
     peer.execute("drop cache")?;
     assert_eq!(names.files(), Vec::<String>::new());
     let error = names.options().open("cache").err().ok_or("it is gone")?;
-    assert!(error.is_not_found() && error.to_string().contains("\"cache\""), "{error}");
+    assert!(
+        error.is_not_found() && error.to_string().contains("\"cache\""),
+        "{error}"
+    );
     names.assert_empty();
     Ok(())
 }
@@ -57,12 +63,29 @@ pub(crate) fn any_text_of_up_to_200_bytes_is_a_name() -> Outcome {
     let long = "x".repeat(200);
     let crabs = "\u{1f980}".repeat(50);
     let texts = [
-        "a", "A", ".", "..", "/", "/etc/passwd", "../x", "a\nb", "\u{1b}[31m", " ", "a.0",
-        "e\u{301}", "\u{e9}", &long, &crabs,
+        "a",
+        "A",
+        ".",
+        "..",
+        "/",
+        "/etc/passwd",
+        "../x",
+        "a\nb",
+        "\u{1b}[31m",
+        " ",
+        "a.0",
+        "e\u{301}",
+        "\u{e9}",
+        &long,
+        &crabs,
     ];
     let mut held = Vec::new();
     for (index, text) in (0..).zip(texts) {
-        held.push(names.options().open_or_create(text, 64, |bytes| bytes[0] = index)?);
+        held.push(
+            names
+                .options()
+                .open_or_create(text, 64, |bytes| bytes[0] = index)?,
+        );
     }
     for (index, text) in (0..).zip(texts) {
         assert_eq!(names.options().open(text)?[0], index, "{text:?}");
@@ -76,7 +99,10 @@ pub(crate) fn any_text_of_up_to_200_bytes_is_a_name() -> Outcome {
     assert_eq!(invalid(""), NamedError::Empty);
     assert_eq!(invalid("a\0b"), NamedError::ContainsNul);
     assert_eq!(invalid(&"x".repeat(201)), NamedError::TooLong { len: 201 });
-    assert_eq!(invalid(&format!("{crabs}x")), NamedError::TooLong { len: 201 });
+    assert_eq!(
+        invalid(&format!("{crabs}x")),
+        NamedError::TooLong { len: 201 }
+    );
     Ok(())
 }
 
@@ -95,7 +121,11 @@ pub(crate) fn names_with_the_same_hash_are_different_names() -> Outcome {
         let second = options.open_or_create(other, 64, |bytes| bytes.fill(2))?;
         let hashes: Vec<_> = names.files();
         assert_eq!(hashes.len(), 2);
-        assert_eq!(hashes[0][..16], hashes[1][..16], "they do not have the same hash");
+        assert_eq!(
+            hashes[0][..16],
+            hashes[1][..16],
+            "they do not have the same hash"
+        );
         assert_eq!((options.open(one)?[0], options.open(other)?[0]), (1, 2));
         assert_eq!(options.list()?.len(), 2);
         // The second stays where it is.
@@ -173,7 +203,10 @@ pub(crate) fn names_persist_until_they_are_removed() -> Outcome {
     assert!(name_exists(&id));
     drop(opened);
     let listed = names.options().list()?;
-    assert_eq!((&*listed[0].name, listed[0].persist), ("stays", Persist::UntilRemoved));
+    assert_eq!(
+        (&*listed[0].name, listed[0].persist),
+        ("stays", Persist::UntilRemoved)
+    );
     assert_eq!(names.options().open("stays")?.len(), SIZE);
     names.peer().execute("remove stays")?;
     assert!(!name_exists(&id));
@@ -200,7 +233,10 @@ pub(crate) fn providers_that_cannot_persist_are_an_error() -> Outcome {
             .persist(Persist::UntilRemoved)
             .open_or_create("a", 64, |_| {})
             .err();
-        assert!(matches!(error, Some(Error::Unsupported { .. })), "{error:?}");
+        assert!(
+            matches!(error, Some(Error::Unsupported { .. })),
+            "{error:?}"
+        );
         names.assert_empty();
         Ok(())
     }
@@ -228,7 +264,9 @@ pub(crate) fn removed_names_stay_with_their_holders() -> Outcome {
 pub(crate) fn the_segment_can_be_taken_out() -> Outcome {
     let names = Names::new()?;
     let options = names.options();
-    let (segment, hold) = options.open_or_create("a", 64, |bytes| bytes.fill(1))?.into_parts();
+    let (segment, hold) = options
+        .open_or_create("a", 64, |bytes| bytes.fill(1))?
+        .into_parts();
     assert_eq!(hold.name(), "a");
     assert_eq!(options.open("a")?.into_segment()[..], [1; 64]);
     drop(hold);
@@ -237,7 +275,9 @@ pub(crate) fn the_segment_can_be_taken_out() -> Outcome {
     // A segment that is gone while its name is held: an error, not a hang.
     let (segment, hold) = options.open_or_create("a", 64, |_| {})?.into_parts();
     drop(segment);
-    let brief = options.clone().timeout(std::time::Duration::from_millis(50));
+    let brief = options
+        .clone()
+        .timeout(std::time::Duration::from_millis(50));
     assert!(brief.open("a").is_err_and(|error| error.is_not_found()));
     drop(hold);
     names.assert_empty();
@@ -273,6 +313,8 @@ pub(crate) fn every_provider_has_names() -> Outcome {
     check(MemfdShMemProvider::new()?)?;
     check(CommonUnixShMemProvider::new()?)?;
     check(RcShMemProvider::from(MmapShMemProvider::new()?))?;
-    check(ServedShMemProvider::<MemfdBackend>::at(address.path().join("service")))?;
+    check(ServedShMemProvider::<MemfdBackend>::at(
+        address.path().join("service"),
+    ))?;
     check(MmapShMemProvider::new()?)
 }

@@ -75,7 +75,10 @@ pub(crate) fn main() {
         ]
     };
     make_public_program();
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    let mut arguments = Arguments::from_args();
+    // A program that another test starts at the same time holds, until it is executed, the names of this one.
+    arguments.test_threads.get_or_insert(1);
+    let conclusion = libtest_mimic::run(&arguments, trials);
     remove_public_program();
     conclusion.exit();
 }

@@ -115,7 +115,9 @@ pub(crate) fn once(words: &[String]) {
         panic!("{words:?}");
     };
     let result = match kind.as_str() {
-        "std" => options(directory).open_or_create(name, SIZE, initialise).map(drop),
+        "std" => options(directory)
+            .open_or_create(name, SIZE, initialise)
+            .map(drop),
         "persistent" => options(directory)
             .persist(Persist::UntilRemoved)
             .open_or_create(name, SIZE, initialise)

@@ -25,13 +25,18 @@ pub(crate) fn one_of_64_processes_initialises() -> Outcome {
         for racer in &mut racers {
             racer.send(&make);
         }
-        let creators: Result<Vec<_>, _> =
-            racers.iter_mut().map(|racer| racer.answer_to(&make)).collect();
+        let creators: Result<Vec<_>, _> = racers
+            .iter_mut()
+            .map(|racer| racer.answer_to(&make))
+            .collect();
         let creators = creators?;
         // All of them have the segment of the one process that has written to the log.
         let log = fs::read_to_string(log)?;
         let expected = log.trim_end();
-        assert!(creators.iter().all(|creator| creator == expected), "{creators:?}, {log:?}");
+        assert!(
+            creators.iter().all(|creator| creator == expected),
+            "{creators:?}, {log:?}"
+        );
         // It is the same memory.
         let mut counts = Vec::new();
         for racer in &mut racers {
@@ -101,7 +106,10 @@ pub(crate) fn a_stopped_creator_is_an_error_and_not_a_hang() -> Outcome {
     let error = error.ok_or("it is being initialised")?;
     assert_eq!(error.kind(), ErrorKind::NameBusy);
     assert!(error.to_string().contains("timeout"), "{error}");
-    assert_eq!(error.kind(), brief.remove("a").err().ok_or("the same")?.kind());
+    assert_eq!(
+        error.kind(),
+        brief.remove("a").err().ok_or("the same")?.kind()
+    );
     // What is not complete is not there, and other names are not affected.
     assert_eq!(reason(brief.open("a")), NamedError::Unknown);
     assert_eq!(names.list(), Vec::<String>::new());

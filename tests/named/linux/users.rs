@@ -33,7 +33,10 @@ pub(crate) fn other_users_get_nothing() -> Outcome {
     for command in ["open a", "make a /dev/null", "list", "remove a"] {
         let text = other.ask(command).expect_err("the directory is not theirs");
         let path = names.path().display().to_string();
-        assert!(text.contains(&path) && text.contains(CURE), "{command}: {text}");
+        assert!(
+            text.contains(&path) && text.contains(CURE),
+            "{command}: {text}"
+        );
         assert!(text.contains("another user (uid 0)"), "{command}: {text}");
     }
     assert_eq!(names.list(), ["a"]);
@@ -61,7 +64,10 @@ pub(crate) fn directories_of_other_users_are_refused() -> Outcome {
         let error = refused.ok_or("the directory is another user's")?;
         assert_eq!(error.kind(), ErrorKind::NameDirectory);
         let text = error.to_string();
-        assert!(text.contains("another user (uid 65534)") && text.contains(CURE), "{text}");
+        assert!(
+            text.contains("another user (uid 65534)") && text.contains(CURE),
+            "{text}"
+        );
     }
     other.execute("drop a")?;
     // An entry of another user in a directory of this one.
@@ -70,7 +76,10 @@ pub(crate) fn directories_of_other_users_are_refused() -> Outcome {
     fs::write(names.path().join(&file), b"x")?;
     chown(names.path().join(&file), Some(OTHER), Some(OTHER))?;
     let refused = reason(names.options().open_or_create("a", SIZE, initialise));
-    assert!(matches!(refused, NamedError::NotAnEntry { .. }), "{refused}");
+    assert!(
+        matches!(refused, NamedError::NotAnEntry { .. }),
+        "{refused}"
+    );
     assert_eq!(names.files(), [file]);
     Ok(())
 }
@@ -84,7 +93,7 @@ pub(crate) fn entry_of(name: &str) -> Outcome<String> {
 
 pub(crate) fn directories_open_to_others_are_refused() -> Outcome {
     let names = Names::new()?;
-    for mode in [0o755, 0o710, 0o770] {
+    for mode in [0o777, 0o720, 0o770, 0o1777] {
         fs::set_permissions(names.path(), Permissions::from_mode(mode))?;
         let error = names.options().open_or_create("a", SIZE, initialise).err();
         let text = error.ok_or("others have access")?.to_string();
@@ -96,13 +105,25 @@ pub(crate) fn directories_open_to_others_are_refused() -> Outcome {
     let path = parent.path().join("names");
     let refused = || reason(shmem_providers::NamedOptions::new().directory(&path).list());
     fs::set_permissions(parent.path(), Permissions::from_mode(0o777))?;
-    assert!(refused().to_string().contains("can rename"), "{}", refused());
+    assert!(
+        refused().to_string().contains("can rename"),
+        "{}",
+        refused()
+    );
     fs::set_permissions(parent.path(), Permissions::from_mode(0o700))?;
     symlink(names.path(), &path)?;
-    assert!(refused().to_string().contains("not a directory"), "{}", refused());
+    assert!(
+        refused().to_string().contains("not a directory"),
+        "{}",
+        refused()
+    );
     fs::remove_file(&path)?;
     fs::write(&path, b"")?;
-    assert!(refused().to_string().contains("not a directory"), "{}", refused());
+    assert!(
+        refused().to_string().contains("not a directory"),
+        "{}",
+        refused()
+    );
     fs::remove_file(&path)?;
     let deep = shmem_providers::NamedOptions::new().directory(path.join("deeper"));
     assert!(reason(deep.list()).to_string().contains("No such file"));
@@ -125,13 +146,20 @@ pub(crate) fn read_only_directories_are_errors_that_name_them() -> Outcome {
     can_start_by(&wrapper)?;
     let mut peer = Peer::start_by(&wrapper);
     peer.execute(format!("dir {path}"))?;
-    let text = peer.ask("make a /dev/null").expect_err("nothing can be created");
+    let text = peer
+        .ask("make a /dev/null")
+        .expect_err("nothing can be created");
     assert!(text.contains(&path) && text.contains(CURE), "{text}");
     assert!(text.contains("Read-only"), "{text}");
     // What exists can be read: nothing.
     assert_eq!(peer.ask("list"), Ok(String::new()));
-    assert!(peer.ask("open a").is_err_and(|text| text.contains("no process")));
-    let text = peer.ask(format!("dir {path}/new")).and_then(|_| peer.ask("list"));
+    assert!(
+        peer.ask("open a")
+            .is_err_and(|text| text.contains("no process"))
+    );
+    let text = peer
+        .ask(format!("dir {path}/new"))
+        .and_then(|_| peer.ask("list"));
     let text = text.expect_err("it cannot be created");
     assert!(text.contains("mkdir") && text.contains(CURE), "{text}");
     Ok(())
@@ -142,7 +170,10 @@ pub(crate) fn a_full_directory_is_an_error() -> Outcome {
     let directory = tempfile::tempdir()?;
     let path = directory.path().display().to_string();
     // Room for the directory and a single file, so that there is a lock, but no entry.
-    for (inodes, fill) in [("nr_inodes=2", "true"), ("size=4k", "head -c 4096 /dev/zero > full")] {
+    for (inodes, fill) in [
+        ("nr_inodes=2", "true"),
+        ("size=4k", "head -c 4096 /dev/zero > full"),
+    ] {
         let script = format!(
             "mount -t tmpfs -o {inodes},mode=700 none '{path}' && cd '{path}' && {fill} && cd / && \
              exec \"$@\""
@@ -155,7 +186,10 @@ pub(crate) fn a_full_directory_is_an_error() -> Outcome {
         peer.execute(format!("dir {path}"))?;
         for _ in 0..2 {
             let text = peer.ask("make a /dev/null").expect_err("there is no room");
-            assert!(text.contains("No space left") && text.contains(&path), "{text}");
+            assert!(
+                text.contains("No space left") && text.contains(&path),
+                "{text}"
+            );
         }
         assert_eq!(peer.ask("list"), Ok(String::new()));
     }
@@ -172,10 +206,17 @@ pub(crate) fn the_environment_chooses_the_directory() -> Outcome {
     // It was created, and nothing is left in it.
     assert_eq!(fs::read_dir(&directory)?.count(), 0);
     command.env("SHMEM_NAMES", "/proc/1/x");
-    let text = Peer::started(&mut command).ask("public").expect_err("it is no place for files");
-    assert!(text.contains("from SHMEM_NAMES") && text.contains(CURE), "{text}");
+    let text = Peer::started(&mut command)
+        .ask("public")
+        .expect_err("it is no place for files");
+    assert!(
+        text.contains("from SHMEM_NAMES") && text.contains(CURE),
+        "{text}"
+    );
     // Without it, the directory of this crate in the runtime directory of the session.
-    command.env_remove("SHMEM_NAMES").env("XDG_RUNTIME_DIR", &directory);
+    command
+        .env_remove("SHMEM_NAMES")
+        .env("XDG_RUNTIME_DIR", &directory);
     Peer::started(&mut command).execute("public")?;
     assert_eq!(fs::read_dir(directory.join("shmem_providers"))?.count(), 0);
     Ok(())
