@@ -1,9 +1,10 @@
 //! SIGKILL of holders and creators, at every system call.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use shmem_providers::error::NamedError;
 use shmem_providers::{MmapShMemProvider, NamedOptions, Persist, ShMem, ShMemProvider};
@@ -67,66 +68,87 @@ pub(crate) fn the_next_takes_over_from_a_creator_killed_while_it_initialises() -
     Ok(())
 }
 
-/// Runs `once` in this directory and kills it when it begins its system call of this number. Returns `false`
-/// if it ends before.
-fn killed_at(call: usize, names: &Names, kind: &str) -> Outcome<bool> {
+/// Runs `once` in this directory under strace, with these arguments.
+fn traced(strace: &[&str], names: &Names, kind: &str) -> Outcome<Output> {
     let output = Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-        .arg(format!("inject=all:signal=SIGKILL:when={call}"))
+        .args(["-f", "-qq"])
+        .args(strace)
         .arg(std::env::current_exe()?)
         .arg("once")
         .arg(names.path())
         .args([kind, "a"])
         .stdin(Stdio::null())
         .output();
-    let output = match output {
-        Err(error) if error.kind() == ErrorKind::NotFound => return skip("strace not found"),
-        output => output?,
-    };
-    if output.status.signal() == Some(9) || output.status.code() == Some(137) {
-        return Ok(true);
+    match output {
+        Err(error) if error.kind() == ErrorKind::NotFound => skip("strace not found"),
+        output => Ok(output?),
     }
-    let text = String::from_utf8_lossy(&output.stderr);
-    if text.contains("PTRACE") || text.contains("ptrace") || text.contains("invalid") {
-        return skip(format!(
-            "strace cannot inject signals here: {}",
-            text.trim()
-        ));
-    }
-    assert!(
-        output.status.success(),
-        "at call {call}: {}, {text}",
-        output.status
-    );
-    Ok(false)
 }
 
-/// Kills a creator at each of its system calls. After each, the next process gets a complete segment at once,
-/// and leaves the directory as it was.
+/// Returns the system calls of `once`: each name, and how often it has occurred so far.
+fn calls(names: &Names, kind: &str) -> Outcome<Vec<(String, usize)>> {
+    natively("where strace sees the calls of the emulator")?;
+    let directory = tempfile::tempdir()?;
+    let log = directory.path().join("log").display().to_string();
+    let output = traced(&["-o", &log], names, kind)?;
+    let log = fs::read_to_string(&log).unwrap_or_default();
+    if !log.contains("flock(") {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return skip(format!("strace does not work here: {}", text.trim()));
+    }
+    assert!(output.status.success());
+    let mut seen = HashMap::new();
+    // Each line is the number of the process and a call.
+    let of_line = |line: &str| {
+        let (name, _) = line.split_once(' ')?.1.trim_start().split_once('(')?;
+        let count: &mut usize = seen.entry(name.to_owned()).or_default();
+        *count += 1;
+        Some((name.to_owned(), *count))
+    };
+    Ok(log.lines().filter_map(of_line).collect())
+}
+
+/// Kills a creator when it begins any of its system calls. After each, the next process gets a complete
+/// segment at once, and leaves the directory as it was.
 fn at_every_call<P: ShMemProvider>(
     kind: &str,
     options: &NamedOptions<P>,
     names: &Names,
 ) -> Outcome {
-    natively("where strace sees the calls of the emulator")?;
-    let mut kills = 0;
-    // Some calls later the process has left something in the directory.
-    let mut left = 0;
-    while killed_at(kills + 1, names, kind)? {
-        kills += 1;
-        left += usize::from(!names.files().is_empty());
+    let is_persistent = kind == "persistent";
+    let (mut kills, mut left) = (0, BTreeSet::new());
+    let calls = calls(names, kind)?;
+    if is_persistent {
+        options.remove("a")?;
+    }
+    for (call, count) in &calls {
+        let inject = format!("inject={call}:signal=SIGKILL:when={count}");
+        let output = traced(&["-o", "/dev/null", "-e", &inject], names, kind)?;
+        let at = format!("{call} {count}");
+        let is_killed = output.status.signal() == Some(9) || output.status.code() == Some(137);
+        assert!(is_killed || output.status.success(), "{at}: {output:?}");
+        kills += usize::from(is_killed);
+        let files = names.files();
+        let suffixes = files
+            .iter()
+            .filter_map(|file| Some(file.split_once('.')?.1.to_owned()));
+        left.insert(suffixes.collect::<Vec<_>>().join(" "));
         let mut named = options.open_or_create("a", SIZE, initialise)?;
-        initialised_by(&mut named).map_err(|error| format!("call {kills}: {error}"))?;
+        initialised_by(&mut named).map_err(|error| format!("{at}: {error}"))?;
         drop(named);
-        if kind == "persistent" {
+        if is_persistent {
             options.remove("a")?;
         }
-        assert_eq!(names.files(), Vec::<String>::new(), "after call {kills}");
-        assert!(kills < 2000, "it never ends");
+        assert_eq!(names.files(), Vec::<String>::new(), "{at}");
     }
-    assert!(left >= 5, "{left} of {kills} kills hit the creation");
-    if kind == "persistent" {
-        options.remove("a")?;
+    // Some calls are those that start and end the process.
+    assert!(
+        kills + 10 > calls.len(),
+        "{kills} kills at {} calls",
+        calls.len()
+    );
+    for state in ["", "lock", "lock new", "0 lock", "0"] {
+        assert!(left.contains(state), "{state:?} was never left: {left:?}");
     }
     names.assert_empty();
     Ok(())
@@ -159,9 +181,6 @@ pub(crate) fn creators_of_persistent_segments_killed_at_every_system_call_leave_
     at_every_call("persistent", &options, &names)?;
     // Segments that were created and not yet registered are orphans.
     MmapShMemProvider::remove_orphans()?;
-    let before = options.open_or_create("a", SIZE, initialise)?.id();
-    options.remove("a")?;
-    assert!(!testkit::name_exists(before.as_str()));
     names.assert_empty();
     Ok(())
 }
