@@ -26,8 +26,8 @@ fn entry(id: &str, size: u64, name: &str) -> Vec<u8> {
 }
 
 pub(crate) fn damaged_entries_are_replaced() -> Outcome {
-    let names = Names::new()?;
-    let file = names.path().join(entry_of("a")?);
+    let here = Names::new()?;
+    let file = here.path().join(entry_of("a")?);
     let good = entry("m000000000000000000", 64, "a");
     let mut contents = vec![
         Vec::new(),
@@ -44,24 +44,23 @@ pub(crate) fn damaged_entries_are_replaced() -> Outcome {
     for content in contents {
         fs::write(&file, &content)?;
         assert_eq!(
-            reason(names.options().open("a")),
+            reason(here.options().open("a")),
             NamedError::Unknown,
             "{content:?}"
         );
         fs::write(&file, &content)?;
-        let mut named = names.options().open_or_create("a", SIZE, initialise)?;
+        let mut named = here.options().open_or_create("a", SIZE, initialise)?;
         assert!(named.is_creator());
         initialised_by(&mut named)?;
         assert_eq!(named.len(), SIZE);
-        assert_eq!(names.files().len(), 1);
+        assert_eq!(here.files().len(), 1);
         drop(named);
-        assert_eq!(names.files(), Vec::<String>::new());
+        assert_eq!(here.files(), Vec::<String>::new());
     }
     // A file that is too large to be read takes no memory and no time.
     File::create(&file)?.set_len(1 << 40)?;
     assert!(
-        names
-            .options()
+        here.options()
             .open_or_create("a", SIZE, initialise)?
             .is_creator()
     );
@@ -69,29 +68,29 @@ pub(crate) fn damaged_entries_are_replaced() -> Outcome {
     let holder = File::create(&file)?;
     fs::write(&file, entry("m000000000000000000", 64, "b"))?;
     flock(&holder, FlockOperation::LockShared)?;
-    assert_eq!(reason(names.options().open("a")), NamedError::Unknown);
+    assert_eq!(reason(here.options().open("a")), NamedError::Unknown);
     assert!(
-        names
-            .options()
+        here.options()
             .open_or_create("a", SIZE, initialise)?
             .is_creator()
     );
-    assert_eq!(names.files().len(), 1);
+    assert_eq!(here.files().len(), 1);
     drop(holder);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn other_files_are_refused_and_left_alone() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     let entry = entry_of("a")?;
     let hash = entry.split('.').next().ok_or("it has a suffix")?;
     let target = tempfile::NamedTempFile::new()?;
-    for file in [entry.clone(), format!("{hash}.lock"), format!("{hash}.new")] {
-        let path = names.path().join(&file);
+    let draft = format!("{hash}.new");
+    for file in [entry.clone(), format!("{hash}.lock"), draft.clone()] {
+        let path = here.path().join(&file);
         let refused = |what: &str| -> Outcome {
-            let refused = names.options().open_or_create("a", SIZE, initialise);
-            if file.ends_with(".new") && what != "a directory" {
+            let refused = here.options().open_or_create("a", SIZE, initialise);
+            if file == draft && what != "a directory" {
                 // It was not opened, but replaced.
                 assert!(refused?.is_creator(), "{file}: {what}");
                 return Ok(());
@@ -107,7 +106,7 @@ pub(crate) fn other_files_are_refused_and_left_alone() -> Outcome {
                 path.symlink_metadata().is_ok(),
                 "{file}: {what} was removed"
             );
-            assert_eq!(names.list(), Vec::<String>::new());
+            assert_eq!(here.list(), Vec::<String>::new());
             Ok(())
         };
         symlink(target.path(), &path)?;
@@ -129,12 +128,11 @@ pub(crate) fn other_files_are_refused_and_left_alone() -> Outcome {
     }
     assert_eq!(target.as_file().metadata()?.len(), 0);
     assert!(
-        names
-            .options()
+        here.options()
             .open_or_create("a", SIZE, initialise)?
             .is_creator()
     );
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
@@ -144,9 +142,9 @@ pub(crate) fn foreign_ids_are_errors_or_replaced() -> Outcome {
         Ok(posix) => posix,
         Err(error) => return if_lacking(error),
     };
-    let names = Names::new()?;
-    let file = names.path().join(entry_of("a")?);
-    let brief = names.options().timeout(Duration::from_millis(20));
+    let here = Names::new()?;
+    let file = here.path().join(entry_of("a")?);
+    let brief = here.options().timeout(Duration::from_millis(20));
     let id = posix.id();
     let memfd = "mAAAAAAAAAAAAAAAAAA";
     let ids = [
@@ -178,46 +176,45 @@ pub(crate) fn foreign_ids_are_errors_or_replaced() -> Outcome {
             brief.open_or_create("a", SIZE, initialise)?.is_creator(),
             "{id:?}"
         );
-        names.assert_empty();
+        here.assert_empty();
     }
     // The segment of another program is not removed with the entry.
     fs::write(&file, entry(id.as_str(), 64, "a"))?;
-    names.assert_empty();
+    here.assert_empty();
     fs::write(&file, entry(id.as_str(), 64, "a"))?;
     let holder = File::open(&file)?;
     flock(&holder, FlockOperation::LockShared)?;
     let opened = brief.open("a")?;
     drop(holder);
     drop(opened);
-    names.assert_empty();
+    here.assert_empty();
     assert!(name_exists(id.as_str()));
     Ok(())
 }
 
 pub(crate) fn files_left_by_hand_are_removed_by_the_list() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     let entry = entry_of("a")?;
     let hash = entry.split('.').next().ok_or("it has a suffix")?;
     for suffix in ["lock", "new"] {
-        fs::write(names.path().join(format!("{hash}.{suffix}")), b"")?;
+        fs::write(here.path().join(format!("{hash}.{suffix}")), b"")?;
     }
-    names.assert_empty();
+    here.assert_empty();
     // What has another name is not ours, also while the lock is removed by hand.
-    fs::write(names.path().join("service"), b"")?;
-    let named = names.options().open_or_create("a", SIZE, |bytes| {
-        fs::remove_file(names.path().join(format!("{hash}.lock"))).expect("it is held");
-        drop(names.options().open_or_create("a", SIZE, initialise));
+    fs::write(here.path().join("service"), b"")?;
+    let named = here.options().open_or_create("a", SIZE, |bytes| {
+        fs::remove_file(here.path().join(format!("{hash}.lock"))).expect("it is held");
+        drop(here.options().open_or_create("a", SIZE, initialise));
         initialise(bytes);
     });
     // Another one was registered and has ended, so this one could be.
     assert!(named?.is_creator());
     assert!(
-        names
-            .options()
+        here.options()
             .open_or_create("a", SIZE, initialise)?
             .is_creator()
     );
-    assert_eq!(names.list(), Vec::<String>::new());
-    assert_eq!(names.files(), ["service"]);
+    assert_eq!(here.list(), Vec::<String>::new());
+    assert_eq!(here.files(), ["service"]);
     Ok(())
 }

@@ -38,38 +38,38 @@ fn in_child(work: impl FnOnce()) -> std::io::Result<impl FnOnce() -> std::io::Re
 }
 
 pub(crate) fn a_child_holds_the_name_it_inherited() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     let named = options.open_or_create("a", SIZE, initialise)?;
     let id = shmem_providers::ShMem::id(&named);
     let end = in_child(|| {})?;
     drop(named);
-    assert_eq!(names.list(), ["a"]);
+    assert_eq!(here.list(), ["a"]);
     let again = options.open("a")?;
     assert_eq!(shmem_providers::ShMem::id(&again), id);
     drop(again);
-    assert_eq!(names.list(), ["a"]);
+    assert_eq!(here.list(), ["a"]);
     end()?;
     // The child has ended without dropping it.
     assert_eq!(reason(options.open("a")), NamedError::Unknown);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn a_child_that_drops_leaves_the_name_of_its_parent() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     let mut named = Some(options.open_or_create("a", SIZE, initialise)?);
     // The closure takes it in the child only.
     let inherited = &mut named;
     let end = in_child(move || drop(inherited.take()))?;
-    assert_eq!(names.list(), ["a"]);
+    assert_eq!(here.list(), ["a"]);
     drop(options.open("a")?);
-    assert_eq!(names.files().len(), 1);
+    assert_eq!(here.files().len(), 1);
     end()?;
     drop(options.open("a")?);
     drop(named);
-    assert_eq!(names.files(), Vec::<String>::new());
+    assert_eq!(here.files(), Vec::<String>::new());
     // A child that is the last to hold it removes it.
     let mut named = Some(options.open_or_create("a", SIZE, initialise)?);
     let mut parent_has_dropped = Pipe::new()?;
@@ -83,18 +83,18 @@ pub(crate) fn a_child_that_drops_leaves_the_name_of_its_parent() -> Outcome {
         unsafe { libc::_exit(0) };
     }
     drop(named);
-    assert_eq!(names.files().len(), 1);
+    assert_eq!(here.files().len(), 1);
     parent_has_dropped.close_write_end();
     // SAFETY: no status is asked for.
     unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-    assert_eq!(names.files(), Vec::<String>::new());
+    assert_eq!(here.files(), Vec::<String>::new());
     Ok(())
 }
 
 /// Both return from the call with the same segment, and the right to create ends with the parent.
 pub(crate) fn a_child_forked_by_the_initialisation_is_no_creator() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options().timeout(Duration::from_secs(5));
+    let here = Names::new()?;
+    let options = here.options().timeout(Duration::from_secs(5));
     let mut gate = Pipe::new()?;
     let mut child = -1;
     let named = options.open_or_create("a", SIZE, |bytes| {
@@ -124,6 +124,6 @@ pub(crate) fn a_child_forked_by_the_initialisation_is_no_creator() -> Outcome {
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(status, 0);
     drop(named);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }

@@ -7,53 +7,53 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 
 use shmem_providers::error::NamedError;
-use shmem_providers::{MmapShMemProvider, NamedOptions, Persist, ShMem, ShMemProvider};
+use shmem_providers::{MmapShMemProvider, NamedOptions, Persist, ShMemProvider};
 use testkit::{Outcome, if_lacking, natively, skip};
 
 use super::peer::{SIZE, initialise, initialised_by};
 use super::{Names, reason};
 
 pub(crate) fn killed_holders_leave_no_name() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     let log = tempfile::tempdir()?;
-    let mut holder = names.peer();
+    let mut holder = here.peer();
     holder.execute(format!("make a {}/log", log.path().display()))?;
-    assert_eq!(names.list(), ["a"]);
+    assert_eq!(here.list(), ["a"]);
     holder.kill();
-    assert_eq!(reason(names.options().open("a")), NamedError::Unknown);
-    names.assert_empty();
+    assert_eq!(reason(here.options().open("a")), NamedError::Unknown);
+    here.assert_empty();
     // The list alone removes what is left, too.
-    let mut holder = names.peer();
+    let mut holder = here.peer();
     holder.execute(format!("make a {}/log", log.path().display()))?;
     holder.kill();
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn killed_creators_stop_nobody() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     for _ in 0..10 {
-        let mut creator = names.peer();
+        let mut creator = here.peer();
         creator.send("stuck a");
         creator.answer_to("stuck")?;
         creator.kill();
-        let mut named = names.options().open_or_create("a", SIZE, initialise)?;
+        let mut named = here.options().open_or_create("a", SIZE, initialise)?;
         assert!(named.is_creator());
         initialised_by(&mut named)?;
         drop(named);
-        assert_eq!(names.files(), Vec::<String>::new());
+        assert_eq!(here.files(), Vec::<String>::new());
     }
     Ok(())
 }
 
 pub(crate) fn the_next_takes_over_from_a_creator_killed_while_it_initialises() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     let log = tempfile::tempdir()?;
     let make = format!("make a {}/log", log.path().display());
-    let mut creator = names.peer();
+    let mut creator = here.peer();
     creator.send("stuck a");
     creator.answer_to("stuck")?;
-    let mut waiting = [names.peer(), names.peer()];
+    let mut waiting = [here.peer(), here.peer()];
     for peer in &mut waiting {
         peer.send(&make);
     }
@@ -64,18 +64,18 @@ pub(crate) fn the_next_takes_over_from_a_creator_killed_while_it_initialises() -
     let log = fs::read_to_string(log.path().join("log"))?;
     assert_eq!(log.lines().count(), 1, "{log}");
     drop(waiting);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 /// Runs `once` in this directory under strace, with these arguments.
-fn traced(strace: &[&str], names: &Names, kind: &str) -> Outcome<Output> {
+fn traced(strace: &[&str], here: &Names, kind: &str) -> Outcome<Output> {
     let output = Command::new("strace")
         .args(["-f", "-qq"])
         .args(strace)
         .arg(std::env::current_exe()?)
         .arg("once")
-        .arg(names.path())
+        .arg(here.path())
         .args([kind, "a"])
         .stdin(Stdio::null())
         .output();
@@ -86,11 +86,11 @@ fn traced(strace: &[&str], names: &Names, kind: &str) -> Outcome<Output> {
 }
 
 /// Returns the system calls of `once`: each name, and how often it has occurred so far.
-fn calls(names: &Names, kind: &str) -> Outcome<Vec<(String, usize)>> {
+fn calls(here: &Names, kind: &str) -> Outcome<Vec<(String, usize)>> {
     natively("where strace sees the calls of the emulator")?;
     let directory = tempfile::tempdir()?;
     let log = directory.path().join("log").display().to_string();
-    let output = traced(&["-o", &log], names, kind)?;
+    let output = traced(&["-o", &log], here, kind)?;
     let log = fs::read_to_string(&log).unwrap_or_default();
     if !log.contains("flock(") {
         let text = String::from_utf8_lossy(&output.stderr);
@@ -110,25 +110,21 @@ fn calls(names: &Names, kind: &str) -> Outcome<Vec<(String, usize)>> {
 
 /// Kills a creator when it begins any of its system calls. After each, the next process gets a complete
 /// segment at once, and leaves the directory as it was.
-fn at_every_call<P: ShMemProvider>(
-    kind: &str,
-    options: &NamedOptions<P>,
-    names: &Names,
-) -> Outcome {
+fn at_every_call<P: ShMemProvider>(kind: &str, options: &NamedOptions<P>, here: &Names) -> Outcome {
     let is_persistent = kind == "persistent";
     let (mut kills, mut left) = (0, BTreeSet::new());
-    let calls = calls(names, kind)?;
+    let calls = calls(here, kind)?;
     if is_persistent {
         options.remove("a")?;
     }
     for (call, count) in &calls {
         let inject = format!("inject={call}:signal=SIGKILL:when={count}");
-        let output = traced(&["-o", "/dev/null", "-e", &inject], names, kind)?;
+        let output = traced(&["-o", "/dev/null", "-e", &inject], here, kind)?;
         let at = format!("{call} {count}");
         let is_killed = output.status.signal() == Some(9) || output.status.code() == Some(137);
         assert!(is_killed || output.status.success(), "{at}: {output:?}");
         kills += usize::from(is_killed);
-        let files = names.files();
+        let files = here.files();
         let suffixes = files
             .iter()
             .filter_map(|file| Some(file.split_once('.')?.1.to_owned()));
@@ -139,24 +135,24 @@ fn at_every_call<P: ShMemProvider>(
         if is_persistent {
             options.remove("a")?;
         }
-        assert_eq!(names.files(), Vec::<String>::new(), "{at}");
+        assert_eq!(here.files(), Vec::<String>::new(), "{at}");
     }
-    // Some calls are those that start and end the process.
+    // Some calls differ from run to run, as those that look for orphans in `/dev/shm`.
     assert!(
-        kills + 10 > calls.len(),
+        kills * 4 > calls.len() * 3,
         "{kills} kills at {} calls",
         calls.len()
     );
     for state in ["", "lock", "lock new", "0 lock", "0"] {
         assert!(left.contains(state), "{state:?} was never left: {left:?}");
     }
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn creators_killed_at_every_system_call_leave_nothing() -> Outcome {
-    let names = Names::new()?;
-    at_every_call("std", &names.options(), &names)
+    let here = Names::new()?;
+    at_every_call("std", &here.options(), &here)
 }
 
 pub(crate) fn creators_of_posix_segments_killed_at_every_system_call_leave_nothing() -> Outcome {
@@ -164,9 +160,9 @@ pub(crate) fn creators_of_posix_segments_killed_at_every_system_call_leave_nothi
     if let Err(error) = provider.new_shmem(1) {
         return if_lacking(error);
     }
-    let names = Names::new()?;
-    let options = NamedOptions::with_provider(provider).directory(names.path());
-    at_every_call("posix", &options, &names)?;
+    let here = Names::new()?;
+    let options = NamedOptions::with_provider(provider).directory(here.path());
+    at_every_call("posix", &options, &here)?;
     MmapShMemProvider::remove_orphans()?;
     Ok(())
 }
@@ -176,11 +172,11 @@ pub(crate) fn creators_of_persistent_segments_killed_at_every_system_call_leave_
     if let Err(error) = MmapShMemProvider::new()?.new_shmem(1) {
         return if_lacking(error);
     }
-    let names = Names::new()?;
-    let options = names.options().persist(Persist::UntilRemoved);
-    at_every_call("persistent", &options, &names)?;
+    let here = Names::new()?;
+    let options = here.options().persist(Persist::UntilRemoved);
+    at_every_call("persistent", &options, &here)?;
     // Segments that were created and not yet registered are orphans.
     MmapShMemProvider::remove_orphans()?;
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }

@@ -39,27 +39,27 @@ pub(crate) fn the_calls_of_the_documentation_work() -> Outcome {
 }
 
 pub(crate) fn a_name_ends_with_its_last_holder() -> Outcome {
-    let names = Names::new()?;
-    let first = names.options().open_or_create("cache", SIZE, initialise)?;
-    let mut peer = names.peer();
+    let here = Names::new()?;
+    let first = here.options().open_or_create("cache", SIZE, initialise)?;
+    let mut peer = here.peer();
     assert_eq!(peer.ask_for("open cache"), Ok(std::process::id()));
     drop(first);
     // The peer is a holder like any other, and the creator need not be one.
-    assert_eq!(names.list(), ["cache"]);
-    assert_eq!(names.peer().ask_for("open cache"), Ok(std::process::id()));
+    assert_eq!(here.list(), ["cache"]);
+    assert_eq!(here.peer().ask_for("open cache"), Ok(std::process::id()));
     peer.execute("drop cache")?;
-    assert_eq!(names.files(), Vec::<String>::new());
-    let error = names.options().open("cache").err().ok_or("it is gone")?;
+    assert_eq!(here.files(), Vec::<String>::new());
+    let error = here.options().open("cache").err().ok_or("it is gone")?;
     assert!(
         error.is_not_found() && error.to_string().contains("\"cache\""),
         "{error}"
     );
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn any_text_of_up_to_200_bytes_is_a_name() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     let long = "x".repeat(200);
     let crabs = "\u{1f980}".repeat(50);
     let texts = [
@@ -82,20 +82,19 @@ pub(crate) fn any_text_of_up_to_200_bytes_is_a_name() -> Outcome {
     let mut held = Vec::new();
     for (index, text) in (0..).zip(texts) {
         held.push(
-            names
-                .options()
+            here.options()
                 .open_or_create(text, 64, |bytes| bytes[0] = index)?,
         );
     }
     for (index, text) in (0..).zip(texts) {
-        assert_eq!(names.options().open(text)?[0], index, "{text:?}");
+        assert_eq!(here.options().open(text)?[0], index, "{text:?}");
     }
     let mut expected: Vec<_> = texts.map(str::to_owned).into();
     expected.sort();
-    assert_eq!(names.list(), expected);
+    assert_eq!(here.list(), expected);
     drop(held);
-    names.assert_empty();
-    let invalid = |text: &str| reason(names.options().open_or_create(text, 64, |_| {}));
+    here.assert_empty();
+    let invalid = |text: &str| reason(here.options().open_or_create(text, 64, |_| {}));
     assert_eq!(invalid(""), NamedError::Empty);
     assert_eq!(invalid("a\0b"), NamedError::ContainsNul);
     assert_eq!(invalid(&"x".repeat(201)), NamedError::TooLong { len: 201 });
@@ -114,12 +113,12 @@ pub(crate) const ALIKE: [[&str; 2]; 2] = [
 
 pub(crate) fn names_with_the_same_hash_are_different_names() -> Outcome {
     for [one, other] in ALIKE {
-        let names = Names::new()?;
-        let options = names.options();
+        let here = Names::new()?;
+        let options = here.options();
         let first = options.open_or_create(one, 64, |bytes| bytes.fill(1))?;
         assert_eq!(reason(options.open(other)), NamedError::Unknown);
         let second = options.open_or_create(other, 64, |bytes| bytes.fill(2))?;
-        let hashes: Vec<_> = names.files();
+        let hashes: Vec<_> = here.files();
         assert_eq!(hashes.len(), 2);
         assert_eq!(
             hashes[0][..16],
@@ -135,14 +134,14 @@ pub(crate) fn names_with_the_same_hash_are_different_names() -> Outcome {
         let again = options.open_or_create(one, 64, |bytes| bytes.fill(3))?;
         assert_eq!((again[0], options.open(other)?[0]), (3, 2));
         drop((second, again));
-        names.assert_empty();
+        here.assert_empty();
     }
     Ok(())
 }
 
 pub(crate) fn a_larger_size_is_an_error() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     let error = options.open_or_create("a", 0, |_| {}).err();
     assert_eq!(error, Some(Error::InvalidSize { size: 0 }));
     let held = options.open_or_create("a", 100, |_| {})?;
@@ -154,31 +153,31 @@ pub(crate) fn a_larger_size_is_an_error() -> Outcome {
     };
     assert_eq!(error, Some(expected));
     drop(held);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn a_failed_initialisation_leaves_nothing() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     let result = options.try_open_or_create("a", 64, |_| Err(Error::ForkPending));
     assert_eq!(result.err(), Some(Error::ForkPending));
-    names.assert_empty();
+    here.assert_empty();
     assert!(options.open_or_create("a", 64, |_| {})?.is_creator());
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn a_panicking_initialisation_leaves_nothing() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     for _ in 0..2 {
         let create = || options.open_or_create("a", 64, |_| std::panic::resume_unwind(Box::new(5)));
         assert!(catch_unwind(AssertUnwindSafe(create)).is_err());
-        names.assert_empty();
+        here.assert_empty();
     }
     assert!(options.open_or_create("a", 64, |_| {})?.is_creator());
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
@@ -186,49 +185,49 @@ pub(crate) fn names_persist_until_they_are_removed() -> Outcome {
     if let Err(error) = MmapShMemProvider::new()?.new_shmem(1) {
         return if_lacking(error);
     }
-    let names = Names::new()?;
-    let options = names.options().persist(Persist::UntilRemoved);
-    let mut peer = names.peer();
+    let here = Names::new()?;
+    let options = here.options().persist(Persist::UntilRemoved);
+    let mut peer = here.peer();
     peer.execute("persist")?;
-    let log = names.path().join("log");
+    let log = here.path().join("log");
     peer.execute(format!("make stays {}", log.display()))?;
     std::fs::remove_file(log)?;
     let creator = peer.kill();
     // Options without it open it as well, and the name keeps its lifetime.
-    assert_eq!(names.peer().ask_for("open stays"), Ok(creator));
+    assert_eq!(here.peer().ask_for("open stays"), Ok(creator));
     // Not as an orphan either.
     MmapShMemProvider::remove_orphans()?;
     let opened = options.open("stays")?;
     let id = opened.id().to_string();
     assert!(name_exists(&id));
     drop(opened);
-    let listed = names.options().list()?;
+    let listed = here.options().list()?;
     assert_eq!(
         (&*listed[0].name, listed[0].persist),
         ("stays", Persist::UntilRemoved)
     );
-    assert_eq!(names.options().open("stays")?.len(), SIZE);
-    names.peer().execute("remove stays")?;
+    assert_eq!(here.options().open("stays")?.len(), SIZE);
+    here.peer().execute("remove stays")?;
     assert!(!name_exists(&id));
     assert_eq!(reason(options.remove("stays")), NamedError::Unknown);
-    names.assert_empty();
+    here.assert_empty();
     // If the memory is removed by itself, the name is as well.
     let created = options.open_or_create("stays", 64, |_| {})?;
     let id = created.id();
     drop(created);
     MmapShMemProvider::remove(id)?;
     assert_eq!(reason(options.open("stays")), NamedError::Unknown);
-    names.assert_empty();
+    here.assert_empty();
     drop(options.open_or_create("stays", 64, |_| {})?);
     MmapShMemProvider::remove(options.open("stays")?.id())?;
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn providers_that_cannot_persist_are_an_error() -> Outcome {
     fn check<P: ShMemProvider>(provider: P) -> Outcome {
-        let names = Names::new()?;
-        let options = NamedOptions::with_provider(provider).directory(names.path());
+        let here = Names::new()?;
+        let options = NamedOptions::with_provider(provider).directory(here.path());
         let error = options
             .persist(Persist::UntilRemoved)
             .open_or_create("a", 64, |_| {})
@@ -237,7 +236,7 @@ pub(crate) fn providers_that_cannot_persist_are_an_error() -> Outcome {
             matches!(error, Some(Error::Unsupported { .. })),
             "{error:?}"
         );
-        names.assert_empty();
+        here.assert_empty();
         Ok(())
     }
     check(MemfdShMemProvider::new()?)?;
@@ -246,31 +245,31 @@ pub(crate) fn providers_that_cannot_persist_are_an_error() -> Outcome {
 }
 
 pub(crate) fn removed_names_stay_with_their_holders() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     let old = options.open_or_create("a", 64, |bytes| bytes.fill(1))?;
-    names.peer().execute("remove a")?;
-    assert_eq!(names.files(), Vec::<String>::new());
+    here.peer().execute("remove a")?;
+    assert_eq!(here.files(), Vec::<String>::new());
     let new = options.open_or_create("a", 64, |bytes| bytes.fill(2))?;
     // Dropping the old one does not end the new one.
     assert_eq!(old[..], [1; 64]);
     drop(old);
     assert_eq!(options.open("a")?[..], [2; 64]);
     drop(new);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn the_segment_can_be_taken_out() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     let (segment, hold) = options
         .open_or_create("a", 64, |bytes| bytes.fill(1))?
         .into_parts();
     assert_eq!(hold.name(), "a");
     assert_eq!(options.open("a")?.into_segment()[..], [1; 64]);
     drop(hold);
-    names.assert_empty();
+    here.assert_empty();
     assert_eq!(segment[..], [1; 64]);
     // A segment that is gone while its name is held: an error, not a hang.
     let (segment, hold) = options.open_or_create("a", 64, |_| {})?.into_parts();
@@ -280,7 +279,7 @@ pub(crate) fn the_segment_can_be_taken_out() -> Outcome {
         .timeout(std::time::Duration::from_millis(50));
     assert!(brief.open("a").is_err_and(|error| error.is_not_found()));
     drop(hold);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
@@ -289,8 +288,8 @@ pub(crate) fn every_provider_has_names() -> Outcome {
         if let Err(error) = provider.new_shmem(1) {
             return if_lacking(error);
         }
-        let names = Names::new()?;
-        let options = NamedOptions::with_provider(provider).directory(names.path());
+        let here = Names::new()?;
+        let options = NamedOptions::with_provider(provider).directory(here.path());
         let first = options.open_or_create("a", SIZE, initialise)?;
         let id = first.id().to_string();
         let second = options.open("a")?;
@@ -304,7 +303,7 @@ pub(crate) fn every_provider_has_names() -> Outcome {
         assert_eq!(options.open("a")?.len(), SIZE);
         drop(third);
         assert_eq!(reason(options.open("a")), NamedError::Unknown);
-        names.assert_empty();
+        here.assert_empty();
         assert!(!id.starts_with('/') || !name_exists(&id), "{id} was left");
         Ok(())
     }

@@ -95,8 +95,8 @@ pub(crate) fn serve() {
             }
             ["drop", name] => drop(held.remove(name).ok_or("not held")?),
             ["list"] => {
-                let names: Vec<_> = named.list()?.into_iter().map(|named| named.name).collect();
-                return Ok(names.join(" "));
+                let listed: Vec<_> = named.list()?.into_iter().map(|named| named.name).collect();
+                return Ok(listed.join(" "));
             }
             ["remove", name] => named.remove(name)?,
             ["public"] => {

@@ -16,9 +16,9 @@ use super::{Names, reason};
 const RACERS: usize = 64;
 
 pub(crate) fn one_of_64_processes_initialises() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     let logs = tempfile::tempdir()?;
-    let mut racers: Vec<Peer> = (0..RACERS).map(|_| names.peer()).collect();
+    let mut racers: Vec<Peer> = (0..RACERS).map(|_| here.peer()).collect();
     for round in 0..3 {
         let log = logs.path().join(round.to_string());
         let make = format!("make race {}", log.display());
@@ -43,40 +43,40 @@ pub(crate) fn one_of_64_processes_initialises() -> Outcome {
             counts.push(racer.ask_for::<usize>("count race")?);
         }
         assert_eq!(counts, (0..RACERS).collect::<Vec<_>>());
-        assert_eq!(names.list(), ["race"]);
+        assert_eq!(here.list(), ["race"]);
         for racer in &mut racers {
             racer.send("drop race");
         }
         for racer in &mut racers {
             racer.answer_to("drop race")?;
         }
-        names.assert_empty();
+        here.assert_empty();
     }
     Ok(())
 }
 
 /// Generations come and go, and no opener gets a segment that is not complete.
 pub(crate) fn names_survive_a_storm_of_openers() -> Outcome {
-    let names = Names::new()?;
-    let mut peers: Vec<Peer> = (0..8).map(|_| names.peer()).collect();
+    let here = Names::new()?;
+    let mut peers: Vec<Peer> = (0..8).map(|_| here.peer()).collect();
     for peer in &mut peers {
         peer.send("storm storm 100");
     }
     for _ in 0..50 {
-        let listed = names.list();
+        let listed = here.list();
         assert!(listed.is_empty() || listed == ["storm"], "{listed:?}");
     }
     for peer in &mut peers {
         peer.answer_to("storm")?;
     }
     drop(peers);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn threads_of_one_process_race_as_well() -> Outcome {
-    let names = Names::new()?;
-    let options = names.options();
+    let here = Names::new()?;
+    let options = here.options();
     thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| scope.spawn(|| options.open_or_create("a", SIZE, initialise)))
@@ -91,17 +91,17 @@ pub(crate) fn threads_of_one_process_race_as_well() -> Outcome {
         }
         Ok::<_, Box<dyn std::error::Error>>(())
     })?;
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn a_stopped_creator_is_an_error_and_not_a_hang() -> Outcome {
-    let names = Names::new()?;
-    let mut creator = names.peer();
+    let here = Names::new()?;
+    let mut creator = here.peer();
     creator.send("stuck a");
     assert_eq!(creator.answer_to("stuck"), Ok("initialising".into()));
     kill_process(creator.process(), Signal::STOP)?;
-    let brief = names.options().timeout(Duration::from_millis(100));
+    let brief = here.options().timeout(Duration::from_millis(100));
     let error = brief.open_or_create("a", SIZE, initialise).err();
     let error = error.ok_or("it is being initialised")?;
     assert_eq!(error.kind(), ErrorKind::NameBusy);
@@ -112,17 +112,17 @@ pub(crate) fn a_stopped_creator_is_an_error_and_not_a_hang() -> Outcome {
     );
     // What is not complete is not there, and other names are not affected.
     assert_eq!(reason(brief.open("a")), NamedError::Unknown);
-    assert_eq!(names.list(), Vec::<String>::new());
+    assert_eq!(here.list(), Vec::<String>::new());
     drop(brief.open_or_create("b", SIZE, initialise)?);
     creator.kill();
     assert!(brief.open_or_create("a", SIZE, initialise)?.is_creator());
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
 pub(crate) fn asking_for_the_name_during_its_initialisation_is_an_error() -> Outcome {
-    let names = Names::new()?;
-    let brief = names.options().timeout(Duration::from_millis(50));
+    let here = Names::new()?;
+    let brief = here.options().timeout(Duration::from_millis(50));
     let named = brief.try_open_or_create("a", 64, |_| {
         let inner = reason(brief.open_or_create("a", 64, |_| {}));
         assert!(matches!(inner, NamedError::Busy { .. }), "{inner}");
@@ -130,6 +130,6 @@ pub(crate) fn asking_for_the_name_during_its_initialisation_is_an_error() -> Out
         brief.open_or_create("b", 64, |_| {}).map(drop)
     });
     assert!(named.map_err(|error: Error| error)?.is_creator());
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }

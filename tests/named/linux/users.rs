@@ -26,22 +26,22 @@ fn as_root() -> Outcome {
 
 pub(crate) fn other_users_get_nothing() -> Outcome {
     as_root()?;
-    let names = Names::new()?;
-    let held = names.options().open_or_create("a", SIZE, initialise)?;
+    let here = Names::new()?;
+    let held = here.options().open_or_create("a", SIZE, initialise)?;
     let mut other = Peer::start_by(AS_OTHER);
-    names.lead(&mut other);
+    here.lead(&mut other);
     for command in ["open a", "make a /dev/null", "list", "remove a"] {
         let text = other.ask(command).expect_err("the directory is not theirs");
-        let path = names.path().display().to_string();
+        let path = here.path().display().to_string();
         assert!(
             text.contains(&path) && text.contains(CURE),
             "{command}: {text}"
         );
         assert!(text.contains("another user (uid 0)"), "{command}: {text}");
     }
-    assert_eq!(names.list(), ["a"]);
+    assert_eq!(here.list(), ["a"]);
     drop(held);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
@@ -71,35 +71,35 @@ pub(crate) fn directories_of_other_users_are_refused() -> Outcome {
     }
     other.execute("drop a")?;
     // An entry of another user in a directory of this one.
-    let names = Names::new()?;
+    let here = Names::new()?;
     let file = entry_of("a")?;
-    fs::write(names.path().join(&file), b"x")?;
-    chown(names.path().join(&file), Some(OTHER), Some(OTHER))?;
-    let refused = reason(names.options().open_or_create("a", SIZE, initialise));
+    fs::write(here.path().join(&file), b"x")?;
+    chown(here.path().join(&file), Some(OTHER), Some(OTHER))?;
+    let refused = reason(here.options().open_or_create("a", SIZE, initialise));
     assert!(
         matches!(refused, NamedError::NotAnEntry { .. }),
         "{refused}"
     );
-    assert_eq!(names.files(), [file]);
+    assert_eq!(here.files(), [file]);
     Ok(())
 }
 
 /// Returns the file of the entry of a name.
 pub(crate) fn entry_of(name: &str) -> Outcome<String> {
-    let names = Names::new()?;
-    let _held = names.options().open_or_create(name, SIZE, initialise)?;
-    Ok(names.files().remove(0))
+    let here = Names::new()?;
+    let _held = here.options().open_or_create(name, SIZE, initialise)?;
+    Ok(here.files().remove(0))
 }
 
 pub(crate) fn directories_open_to_others_are_refused() -> Outcome {
-    let names = Names::new()?;
+    let here = Names::new()?;
     for mode in [0o777, 0o720, 0o770, 0o1777] {
-        fs::set_permissions(names.path(), Permissions::from_mode(mode))?;
-        let error = names.options().open_or_create("a", SIZE, initialise).err();
+        fs::set_permissions(here.path(), Permissions::from_mode(mode))?;
+        let error = here.options().open_or_create("a", SIZE, initialise).err();
         let text = error.ok_or("others have access")?.to_string();
         assert!(text.contains("chmod 700") && text.contains(CURE), "{text}");
     }
-    fs::set_permissions(names.path(), Permissions::from_mode(0o700))?;
+    fs::set_permissions(here.path(), Permissions::from_mode(0o700))?;
     // A path that others can redirect, a link, a file, and a path that does not exist.
     let parent = tempfile::tempdir()?;
     let path = parent.path().join("names");
@@ -111,7 +111,7 @@ pub(crate) fn directories_open_to_others_are_refused() -> Outcome {
         refused()
     );
     fs::set_permissions(parent.path(), Permissions::from_mode(0o700))?;
-    symlink(names.path(), &path)?;
+    symlink(here.path(), &path)?;
     assert!(
         refused().to_string().contains("not a directory"),
         "{}",
@@ -131,7 +131,7 @@ pub(crate) fn directories_open_to_others_are_refused() -> Outcome {
     let options = shmem_providers::NamedOptions::new().directory(&path);
     drop(options.open_or_create("a", SIZE, initialise)?);
     assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o700);
-    names.assert_empty();
+    here.assert_empty();
     Ok(())
 }
 
