@@ -16,7 +16,7 @@ pub(crate) const VARIABLE: &str = "SHMEM_NAMES";
 /// The maximum length of a name, in bytes.
 pub(crate) const MAX_LEN: usize = 200;
 
-/// What is wrong with a name of [`Named`](crate::ShMemProvider), or with the directory of names.
+/// What is wrong with a name of [`Named`](crate::Named), or with the directory of names.
 ///
 /// [`Display`](fmt::Display) prints the reason alone. That of [`Error::Named`](crate::Error::Named), which
 /// contains it, also prints the name.

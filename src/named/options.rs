@@ -230,8 +230,9 @@ impl<P: ShMemProvider> NamedOptions<P> {
             } else {
                 Persist::WithHolders
             };
-            // If another process removes it in this moment, it is not in use.
-            if call.directory.hold(found, &mut call.deadline)?.is_some() {
+            // If another process is removing it, it is not in use.
+            let held = call.directory.hold(found, &mut call.deadline);
+            if held.is_ok_and(|held| held.is_some()) {
                 listed.push(NamedInfo {
                     name: record.name,
                     id: record.id,
