@@ -4,6 +4,10 @@
 //! who holds them; `record` is what is registered, free of I/O.
 
 mod options;
+#[cfg_attr(
+    any(windows, target_os = "solaris"),
+    allow(dead_code, reason = "nothing is registered")
+)]
 mod record;
 #[cfg(all(unix, not(target_os = "solaris")))]
 mod registry;

@@ -70,6 +70,7 @@ impl Environment {
     }
 
     /// Returns how to find the default directory of names.
+    #[allow(dead_code, reason = "not every system has names")]
     pub(super) fn names(&self) -> &Lookup {
         &self.names
     }

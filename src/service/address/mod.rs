@@ -6,6 +6,7 @@
 mod candidates;
 mod environment;
 mod location;
+#[allow(dead_code, reason = "not every system has names")]
 mod names;
 
 use alloc::string::String;
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 use self::candidates::{Candidate, no_directory};
 use self::environment::Environment;
 pub(crate) use self::location::{Location, is_shortage};
+#[allow(unused_imports, reason = "not every system has names")]
 pub(crate) use self::names::directory_of_names;
 use crate::error::{AddressOrigin, Result, ServiceError};
 use crate::process::Published;
