@@ -94,6 +94,31 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
         let _ = (fd, known);
         Err(NO_DESCRIPTORS)
     }
+
+    /// Creates a segment that [`persist`](Self::persist) can keep, as [`create`](Self::create) does.
+    #[doc(hidden)]
+    fn create_persistable(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<Self::Handle>> {
+        let _ = (request, report);
+        Err(NOT_PERSISTENT)
+    }
+
+    /// Keeps the segment after its last holder, until its name is removed.
+    #[doc(hidden)]
+    fn persist(&self, handle: &Self::Handle) -> Result<()> {
+        let _ = handle;
+        Err(NOT_PERSISTENT)
+    }
+
+    /// Removes the name of a segment with a random name, if there is one: always, or only if no process is
+    /// known to hold it. The kernel frees all other segments by itself.
+    #[doc(hidden)]
+    fn forget(id: &ShMemId, if_unused: bool) {
+        let _ = (id, if_unused);
+    }
 }
 
 /// Why a descriptor is not that of the segment with a known id.
@@ -104,6 +129,12 @@ pub(crate) const NOT_THE_ONE: Error = Error::Foreign {
 /// Returned where a mechanism has no descriptors.
 pub(crate) const NO_DESCRIPTORS: Error = Error::Unsupported {
     what: "segments of this kind have no descriptor: hand on the id",
+};
+
+/// Why a segment cannot outlive its holders.
+const NOT_PERSISTENT: Error = Error::Unsupported {
+    what: "the segments of this provider end with their last holder, so that none can stay until it is \
+           removed: use MmapShMemProvider, whose segments can",
 };
 
 /// What a backend with a connection does at the start and around a `fork()`. Most do nothing.

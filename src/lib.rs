@@ -57,6 +57,8 @@ mod libafl;
     allow(unreachable_pub, reason = "only backends create mappings")
 )]
 mod memory;
+#[cfg(all(any(unix, windows), feature = "std"))]
+mod named;
 #[cfg(any(unix, windows))]
 #[cfg_attr(
     not(target_os = "linux"),
@@ -129,6 +131,8 @@ pub use self::memory::cursor::ShMemCursor;
 pub use self::memory::layout::SharedLayout;
 pub use self::memory::read_access::ReadAccess;
 pub use self::memory::read_only::ReadOnly;
+#[cfg(all(any(unix, windows), feature = "std"))]
+pub use self::named::{NameHold, Named, NamedInfo, NamedOptions, Persist};
 #[cfg(any(unix, windows))]
 pub use self::options::{HugePages, OptionReport, OptionStatus, ShMemOptions};
 #[cfg(all(any(unix, windows), feature = "std"))]

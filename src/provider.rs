@@ -256,4 +256,27 @@ impl<B: Backend> ShMemProvider for Provider<B> {
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
         shmem.release();
     }
+
+    fn new_for_name(&mut self, map_size: usize, persistent: bool) -> Result<Self::ShMem> {
+        if !persistent {
+            return self.new_shmem(map_size);
+        }
+        let request = Request::zeroed(check_size(map_size)?);
+        let created = self
+            .backend
+            .create_persistable(request, &mut OptionReport::default())?;
+        Ok(Segment::from_created(created, &self.backend))
+    }
+
+    fn keep_for_name(&mut self, shmem: &mut Self::ShMem, persistent: bool) -> Result<()> {
+        if let (true, Some(handle)) = (persistent, &shmem.handle) {
+            self.backend.persist(handle)?;
+        }
+        shmem.keep_name();
+        Ok(())
+    }
+
+    fn forget_for_name(id: ShMemId, if_unused: bool) {
+        B::forget(&id, if_unused);
+    }
 }

@@ -156,6 +156,20 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
         shmem.release();
     }
+
+    fn new_for_name(&mut self, map_size: usize, persistent: bool) -> Result<Self::ShMem, Error> {
+        let created = self.shared.lock()?.new_for_name(map_size, persistent);
+        Ok(self.counted(created?))
+    }
+
+    fn keep_for_name(&mut self, shmem: &mut Self::ShMem, persistent: bool) -> Result<(), Error> {
+        let mut provider = self.shared.lock()?;
+        provider.keep_for_name(&mut shmem.segment, persistent)
+    }
+
+    fn forget_for_name(id: ShMemId, if_unused: bool) {
+        P::forget_for_name(id, if_unused);
+    }
 }
 
 impl<P: ShMemProvider> RcShMem<P> {

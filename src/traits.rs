@@ -495,4 +495,32 @@ pub trait ShMemProvider: Clone + Default + Debug {
     fn release_shmem(&mut self, shmem: &mut Self::ShMem) {
         let _ = shmem;
     }
+
+    /// For names: creates a segment. If it is to be persistent, [`keep_for_name`](Self::keep_for_name) can
+    /// make it so.
+    #[doc(hidden)]
+    fn new_for_name(&mut self, map_size: usize, persistent: bool) -> Result<Self::ShMem, Error> {
+        if persistent {
+            return Err(Error::Unsupported {
+                what: "the segments of this provider end with their last holder, so that none can stay \
+                       until it is removed",
+            })?;
+        }
+        self.new_shmem(map_size)
+    }
+
+    /// For names: keeps the id valid when the creator drops the segment, until
+    /// [`forget_for_name`](Self::forget_for_name) is called. If it is persistent, keeps the memory as well.
+    #[doc(hidden)]
+    fn keep_for_name(&mut self, shmem: &mut Self::ShMem, persistent: bool) -> Result<(), Error> {
+        let _ = (shmem, persistent);
+        Ok(())
+    }
+
+    /// For names: removes what [`keep_for_name`](Self::keep_for_name) has kept: always, or only if no
+    /// process is known to hold the segment.
+    #[doc(hidden)]
+    fn forget_for_name(id: ShMemId, if_unused: bool) {
+        let _ = (id, if_unused);
+    }
 }

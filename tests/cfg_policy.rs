@@ -9,11 +9,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What may contain `cfg` for platforms: the two tables, `src/sys/`, the pool, whose two ways to detect
-/// forked children are files, and the crate's root, which lists what exists.
-const MAY_ASK: [&str; 5] = [
+/// forked children are files, as are those to register names, and the crate's root, which lists what exists.
+const MAY_ASK: [&str; 6] = [
     "sys",
     "backends/mod.rs",
     "platform.rs",
+    "named/mod.rs",
     "pool/mod.rs",
     "lib.rs",
 ];

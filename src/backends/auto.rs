@@ -222,6 +222,28 @@ impl Backend for AutoBackend {
             Ok((Handle::Posix(handle), id))
         }
     }
+
+    fn create_persistable(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<Handle>> {
+        // The other mechanisms have no segments that persist.
+        let only = self.only.unwrap_or(Mechanism::Posix);
+        let created = match only {
+            Mechanism::Posix => PosixBackend.create_persistable(request, report)?,
+            _ => return Err(UNSUPPORTED),
+        };
+        Ok(created.map_handle(Handle::Posix))
+    }
+
+    fn persist(&self, handle: &Handle) -> Result<()> {
+        dispatch!(handle, persist())
+    }
+
+    fn forget(id: &ShMemId, if_unused: bool) {
+        PosixBackend::forget(id, if_unused);
+    }
 }
 
 impl Lifecycle for AutoBackend {}

@@ -115,6 +115,12 @@ kinds! {
     Unsupported = 21, "unsupported", Unsupported;
     /// The segment contains no value, or a value of another type.
     WrongType = 22, "wrong_type", InvalidData;
+    /// No segment can have this name.
+    InvalidName = 23, "invalid_name", InvalidInput;
+    /// Another process has not finished initialising the segment of the name.
+    NameBusy = 24, "name_busy", TimedOut;
+    /// The directory of names, or the entry of the name, is unusable.
+    NameDirectory = 25, "name_directory", Other;
 }
 
 impl fmt::Display for ErrorKind {
@@ -169,6 +175,8 @@ impl Error {
             #[cfg(feature = "std")]
             Self::Directory { .. } => ErrorKind::PermissionDenied,
             #[cfg(feature = "std")]
+            Self::Named { reason, .. } => reason.kind(),
+            #[cfg(feature = "std")]
             Self::ForkPending => ErrorKind::ForkPending,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
         }
@@ -177,7 +185,7 @@ impl Error {
 
 /// Returns the kind of a refused call behind which no limit was found.
 #[cfg(feature = "std")]
-fn os_kind(errno: i32) -> ErrorKind {
+pub(super) fn os_kind(errno: i32) -> ErrorKind {
     use std::io;
 
     match io::Error::from_raw_os_error(errno).kind() {

@@ -148,6 +148,10 @@ impl fmt::Display for Error {
                 )
             }
             #[cfg(feature = "std")]
+            Self::Named { name, reason } if name.is_empty() => write!(f, "names: {reason}"),
+            #[cfg(feature = "std")]
+            Self::Named { name, reason } => write!(f, "name {name:?}: {reason}"),
+            #[cfg(feature = "std")]
             Self::ForkPending => f.write_str(
                 "another thread has called pre_fork, and has not called post_fork or used the \
                  provider since, for ten seconds; it has to call post_fork after fork(), in the \

@@ -5,6 +5,8 @@ pub(crate) mod kind;
 pub(crate) mod limit;
 mod message;
 mod mismatch;
+#[cfg(feature = "std")]
+pub(crate) mod named;
 pub(crate) mod search;
 #[cfg(feature = "std")]
 pub(crate) mod service;
@@ -12,6 +14,8 @@ pub(crate) mod service;
 pub use self::kind::ErrorKind;
 pub use self::limit::Limit;
 pub use self::mismatch::TypeMismatch;
+#[cfg(feature = "std")]
+pub use self::named::NamedError;
 pub use self::search::{Denial, Search};
 #[cfg(feature = "std")]
 pub use self::service::{AddressOrigin, PathOwner, RejectedDirectory, ServiceError};
@@ -181,6 +185,14 @@ pub enum Error {
         /// The user id of its owner, if that is another user.
         owner: Option<u32>,
     },
+    /// A name, or the directory of names, is unusable.
+    #[cfg(feature = "std")]
+    Named {
+        /// The name, or nothing if the error is about all names.
+        name: alloc::string::String,
+        /// What is wrong.
+        reason: NamedError,
+    },
     /// Another thread announced a `fork()` with [`pre_fork`](crate::ShMemProvider::pre_fork), and
     /// did not call [`post_fork`](crate::ShMemProvider::post_fork) within ten seconds.
     #[cfg(feature = "std")]
@@ -213,12 +225,14 @@ impl Error {
             #[cfg(feature = "std")]
             Self::Service { errno, .. } => *errno,
             #[cfg(feature = "std")]
+            Self::Named { reason, .. } => reason.errno(),
+            #[cfg(feature = "std")]
             Self::FromEnvironment { error, .. } => error.raw_os_error(),
             _ => None,
         }
     }
 
-    /// Returns `true` if the id is valid and no holder of the segment was found, whether or not all
+    /// Returns `true` if the id, or the name, is valid and no holder of the segment was found, whether or not all
     /// processes could be searched.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -226,6 +240,8 @@ impl Error {
             Self::Gone { .. } | Self::NotFound { .. } => true,
             #[cfg(feature = "std")]
             Self::NotServed { .. } => true,
+            #[cfg(feature = "std")]
+            Self::Named { reason, .. } => *reason == NamedError::Unknown,
             #[cfg(feature = "std")]
             Self::FromEnvironment { error, .. } => error.is_not_found(),
             _ => false,

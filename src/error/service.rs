@@ -164,7 +164,7 @@ pub struct RejectedDirectory {
     pub errno: Option<i32>,
 }
 
-/// Where the address of a service comes from.
+/// Where the address of a service, or the directory of names, comes from.
 ///
 /// [`Display`](fmt::Display) prints it as part of a message: `from SHMEM_SERVICE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +174,8 @@ pub enum AddressOrigin {
     Program,
     /// The environment variable `SHMEM_SERVICE`.
     ShMemService,
+    /// The environment variable `SHMEM_NAMES`.
+    ShMemNames,
     /// The environment variable `XDG_RUNTIME_DIR`.
     XdgRuntimeDir,
     /// The environment variable `TMPDIR`.
@@ -191,6 +193,7 @@ impl AddressOrigin {
         match self {
             Self::Program | Self::Default => None,
             Self::ShMemService => Some(VARIABLE),
+            Self::ShMemNames => Some(super::named::VARIABLE),
             Self::XdgRuntimeDir => Some("XDG_RUNTIME_DIR"),
             Self::Tmpdir => Some("TMPDIR"),
             Self::Home => Some("HOME"),
@@ -383,6 +386,15 @@ pub(super) fn write(
         write!(f, "; {}", origin.cure())?;
     }
     Ok(())
+}
+
+/// Prints the reason alone, with the error number.
+pub(super) fn write_reason(
+    f: &mut fmt::Formatter<'_>,
+    reason: &ServiceError,
+    errno: Option<i32>,
+) -> fmt::Result {
+    reason.write(f, errno)
 }
 
 /// Prints the directories of [`ServiceError::NoDirectory`], each with its reason.

@@ -16,7 +16,7 @@ pub mod protocol;
 pub mod registry;
 
 #[cfg(all(unix, feature = "std"))]
-mod address;
+pub(crate) mod address;
 // Without `std` there is only the registry, which needs a part of it.
 #[cfg_attr(not(all(unix, feature = "std")), allow(dead_code))]
 mod admission;

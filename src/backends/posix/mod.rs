@@ -312,6 +312,22 @@ impl Backend for PosixBackend {
             known => Ok((fd, known.unwrap_or(named))),
         }
     }
+
+    fn create_persistable(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<OwnedFd>> {
+        self.create(request, report)
+    }
+
+    fn persist(&self, handle: &OwnedFd) -> Result<()> {
+        shm_names::persist(handle)
+    }
+
+    fn forget(id: &ShMemId, if_unused: bool) {
+        names::forget(id, if_unused);
+    }
 }
 
 impl Lifecycle for PosixBackend {}

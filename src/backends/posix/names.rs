@@ -98,6 +98,20 @@ pub(super) fn remove_orphans() -> Result<usize> {
     shm_names::remove_unused(is_random_name, usize::MAX)
 }
 
+/// Removes a random name: always, or only if no process is known to hold its segment. A failure cannot be
+/// reported to the callers, which drop a segment.
+pub(super) fn forget(id: &ShMemId, if_unused: bool) {
+    match name(id) {
+        Ok(name) if is_random_name(id.as_str()) && if_unused => {
+            let _ = shm_names::remove_if_unused(name);
+        }
+        Ok(name) if is_random_name(id.as_str()) => {
+            let _ = shm_names::unlink_any(name, id);
+        }
+        _ => {}
+    }
+}
+
 /// Returns the name that the id consists of.
 pub(super) fn name(id: &ShMemId) -> Result<&CStr> {
     if id.kind() != IdKind::Posix {

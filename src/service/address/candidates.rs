@@ -2,7 +2,7 @@
 
 use alloc::borrow::ToOwned;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::{Location, Problem, lossy};
-use crate::error::{AddressOrigin, Error, RejectedDirectory, ServiceError};
+use crate::error::{AddressOrigin, RejectedDirectory, ServiceError};
 use crate::sys::trust::{self, Found};
 use crate::sys::user::is_me;
 
@@ -83,12 +83,7 @@ impl Candidate {
         };
         location.check_form()?;
         self.check_owner()?;
-        if !matches!(trust::check(&directory)?, Found::Directory { .. }) {
-            match fs::mkdir(&directory, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(Problem::os("mkdir", &directory, errno)),
-            }
-        }
+        create(&directory)?;
         check_is_private(&directory)?;
         Ok(location)
     }
@@ -111,8 +106,24 @@ impl Candidate {
     }
 }
 
+/// Checks that no other user can redirect the path, and creates the directory if it does not exist.
+pub(super) fn create(directory: &Path) -> Result<(), Problem> {
+    if !matches!(trust::check(directory)?, Found::Directory { .. }) {
+        match fs::mkdir(directory, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Problem::os("mkdir", directory, errno)),
+        }
+    }
+    Ok(())
+}
+
 /// Checks that only this user can access the directory.
 fn check_is_private(directory: &Path) -> Result<(), Problem> {
+    check_is_closed(directory, Mode::RWXG | Mode::RWXO)
+}
+
+/// Checks that the directory belongs to this user, and that others have none of these permissions.
+pub(super) fn check_is_closed(directory: &Path, others: Mode) -> Result<(), Problem> {
     let stat = fs::lstat(directory).map_err(|errno| Problem::os("lstat", directory, errno))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         let path = lossy(directory);
@@ -121,7 +132,7 @@ fn check_is_private(directory: &Path) -> Result<(), Problem> {
     if !is_me(stat.st_uid) {
         return Err(other_user(directory, stat.st_uid));
     }
-    if Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO) {
+    if Mode::from_raw_mode(stat.st_mode).intersects(others) {
         let directory = lossy(directory);
         return Err(ServiceError::OpenToOthers { directory }.into());
     }
@@ -133,8 +144,8 @@ fn other_user(path: &Path, uid: u32) -> Problem {
     ServiceError::OtherUser { path, uid }.into()
 }
 
-/// Returns the error if none of the directories can be used.
-pub(super) fn no_directory(rejected: Vec<(&Candidate, Problem)>) -> Error {
+/// Returns what is wrong if none of the directories can be used, and the first of them.
+pub(super) fn no_directory(rejected: Vec<(&Candidate, Problem)>) -> (Location, Problem) {
     // A system without session directories is normal.
     let expected = rejected
         .into_iter()
@@ -148,10 +159,13 @@ pub(super) fn no_directory(rejected: Vec<(&Candidate, Problem)>) -> Error {
         })
         .collect();
     let first = rejected.first();
-    Error::Service {
-        address: first.map_or_else(String::new, |first| first.path.clone()),
+    let location = Location {
+        path: first.map_or_else(PathBuf::new, |first| (&first.path).into()),
         origin: first.map_or(AddressOrigin::Default, |first| first.origin),
+    };
+    let problem = Problem {
         errno: first.and_then(|first| first.errno),
         reason: ServiceError::NoDirectory { rejected },
-    }
+    };
+    (location, problem)
 }

@@ -1,4 +1,5 @@
-//! [`Environment`]: the default address, as the environment variables of a process determine it.
+//! [`Environment`]: the default address and directory of names, as the environment variables of a process
+//! determine them.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -21,6 +22,8 @@ pub(super) struct Environment {
     /// The process that read it.
     owner: Owner,
     lookup: Lookup,
+    /// How to find the directory of names.
+    names: Lookup,
     /// Keeps the previous one reachable, so that leak detectors do not report it.
     _previous: Option<&'static Self>,
 }
@@ -40,17 +43,19 @@ impl Environment {
                 return last;
             }
         }
-        let lookup = Lookup::from_environment();
+        let lookup = Lookup::from_environment(AddressOrigin::ShMemService);
+        let names = Lookup::from_environment(AddressOrigin::ShMemNames);
         let owner = Owner::current();
         loop {
             let previous = LAST.get();
             match previous {
-                Some(last) if last.lookup == lookup => return last,
+                Some(last) if (&last.lookup, &last.names) == (&lookup, &names) => return last,
                 _ => {}
             }
             let new: &'static Self = Box::leak(Box::new(Self {
                 owner,
                 lookup: lookup.clone(),
+                names: names.clone(),
                 _previous: previous,
             }));
             if LAST.replace(previous, new) {
@@ -63,6 +68,12 @@ impl Environment {
     pub(super) fn lookup(&self) -> &Lookup {
         &self.lookup
     }
+
+    /// Returns how to find the default directory of names.
+    #[allow(dead_code, reason = "not every system has names")]
+    pub(super) fn names(&self) -> &Lookup {
+        &self.names
+    }
 }
 
 impl fmt::Debug for Published<Environment> {
@@ -72,14 +83,14 @@ impl fmt::Debug for Published<Environment> {
 }
 
 impl Lookup {
-    /// Reads the environment, unless this program has more privileges than the user who set it.
-    fn from_environment() -> Self {
+    /// Reads the environment, unless this program has more privileges than the user who set it. `chosen` is
+    /// the variable that chooses the path.
+    fn from_environment(chosen: AddressOrigin) -> Self {
         let is_ignored = trust::has_more_rights();
         let read = |origin: AddressOrigin| {
             let value = origin.variable().and_then(env::var_os);
             value.filter(|value: &OsString| !is_ignored && !value.is_empty())
         };
-        let chosen = AddressOrigin::ShMemService;
         if let Some(path) = read(chosen) {
             return Self::Chosen(Location::new(Path::new(&path), chosen));
         }

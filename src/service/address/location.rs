@@ -148,7 +148,7 @@ impl Location {
 }
 
 /// Returns `true` if the system has run out of a resource other than disk space.
-fn is_shortage(errno: Errno) -> bool {
+pub(crate) fn is_shortage(errno: Errno) -> bool {
     matches!(
         errno,
         Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS

@@ -1,11 +1,13 @@
-//! Where the clients and the service of one user meet.
+//! Where the clients and the service of one user meet, and where the names of segments are registered.
 //!
 //! `environment` reads the variables, `candidates` finds a default directory, `location` checks the path of
-//! a socket and creates the errors about it.
+//! a socket and creates the errors about it. `names` finds the directory of names.
 
 mod candidates;
 mod environment;
 mod location;
+#[allow(dead_code, reason = "not every system has names")]
+mod names;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,7 +18,9 @@ use rustix::io::Errno;
 
 use self::candidates::{Candidate, no_directory};
 use self::environment::Environment;
-pub(crate) use self::location::Location;
+pub(crate) use self::location::{Location, is_shortage};
+#[allow(unused_imports, reason = "not every system has names")]
+pub(crate) use self::names::directory_of_names;
 use crate::error::{AddressOrigin, Result, ServiceError};
 use crate::process::Published;
 use crate::sys::trust::{self, Found, Reason, Untrusted};
@@ -102,7 +106,8 @@ impl Lookup {
                 Err(problem) => rejected.push((candidate, problem)),
             }
         }
-        Err(no_directory(rejected))
+        let (first, problem) = no_directory(rejected);
+        Err(first.error(problem))
     }
 
     /// The same for a running service, which creates the directory of a chosen path again if it was removed.

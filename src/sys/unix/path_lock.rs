@@ -19,10 +19,10 @@ use crate::sys::SEARCH;
 
 /// Identifies a file by device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileId(i128, i128);
+pub(crate) struct FileId(i128, i128);
 
 impl FileId {
-    fn of(stat: &Stat) -> Self {
+    pub(crate) fn of(stat: &Stat) -> Self {
         Self(stat.st_dev.into(), stat.st_ino.into())
     }
 }

@@ -82,7 +82,6 @@ pub(crate) fn persist(_fd: &OwnedFd) -> Result<()> {
 }
 
 /// Returns `false`: it is not known whether the object is unused.
-#[cfg(feature = "std")]
 pub(crate) fn remove_if_unused(_name: &CStr) -> bool {
     false
 }
