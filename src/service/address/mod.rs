@@ -18,7 +18,9 @@ use rustix::io::Errno;
 
 use self::candidates::{Candidate, no_directory};
 use self::environment::Environment;
-pub(crate) use self::location::{Location, is_shortage};
+pub(crate) use self::location::Location;
+#[allow(unused_imports, reason = "not every system has names")]
+pub(crate) use self::location::is_shortage;
 #[allow(unused_imports, reason = "not every system has names")]
 pub(crate) use self::names::directory_of_names;
 use crate::error::{AddressOrigin, Result, ServiceError};

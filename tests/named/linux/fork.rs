@@ -2,15 +2,16 @@
 
 #![allow(unsafe_code)]
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
+use shmem_providers::ErrorKind;
 use shmem_providers::error::NamedError;
 use shmem_providers::pipes::Pipe;
 use testkit::{Outcome, fork};
 
 use super::peer::{SIZE, initialise};
 use super::{Names, reason};
-use std::io::{Read, Write};
 
 /// Forks. The child calls `work`, tells so, and waits until it is told to end. Returns a function that ends
 /// it.
@@ -124,6 +125,26 @@ pub(crate) fn a_child_forked_by_the_initialisation_is_no_creator() -> Outcome {
     unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!(status, 0);
     drop(named);
+    here.assert_empty();
+    // A child that returns first waits for its parent.
+    let brief = here.options().timeout(Duration::from_millis(20));
+    let mut child = -1;
+    let mut status = -1;
+    let created = brief.open_or_create("a", SIZE, |_| {
+        // SAFETY: the child only uses what this thread has.
+        child = unsafe { fork() };
+        if child != 0 {
+            // SAFETY: `status` is valid for writing.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+        }
+    });
+    if child == 0 {
+        let is_busy = created.is_err_and(|error| error.kind() == ErrorKind::NameBusy);
+        // SAFETY: `_exit` has no preconditions.
+        unsafe { libc::_exit(i32::from(!is_busy)) };
+    }
+    assert_eq!(status, 0);
+    assert!(created?.is_creator());
     here.assert_empty();
     Ok(())
 }
