@@ -57,11 +57,14 @@ api: ## Writes the public interface to tests/api.txt
 msrv: ## Checks the library against the oldest supported version of Rust
 	tests/msrv
 
-.PHONY: smoke share served bench-table bench-table-once
+.PHONY: smoke frames share served bench-table bench-table-once
 smoke: ## Builds the examples and runs every benchmark once
 	cargo build --examples
 	cargo bench --bench lifecycle -- --test
 	cargo bench --bench service -- --test
+frames: ## Runs the example that compares with pipes and sockets, and with killing a consumer
+	cargo run --release --example frames
+	cargo run --release --example frames -- --kill
 share: ## Runs the example, with and without killing a process
 	cargo run --release --example share
 	cargo run --release --example share -- --kill
