@@ -50,10 +50,12 @@ package: ## Documents and tests the package as it would be published
 	cd $(PACKAGE) && cargo test --features full --lib --target-dir $(OUT)/package/target
 	cd $(PACKAGE) && cargo test --features full --doc --target-dir $(OUT)/package/target
 
-.PHONY: api msrv
+.PHONY: api cookbook msrv
 api: ## Writes the public interface to tests/api.txt
 	tests/api >$(OUT)/api.txt
 	mv $(OUT)/api.txt tests/api.txt
+cookbook: ## Copies the examples into docs/cookbook.md
+	SHMEM_COOKBOOK=write cargo test --test cookbook the_page_quotes_the_examples
 msrv: ## Checks the library against the oldest supported version of Rust
 	tests/msrv
 
