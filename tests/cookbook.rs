@@ -7,6 +7,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use testkit::{Outcome, skip};
 
@@ -147,7 +150,12 @@ fn example(name: &str) -> Outcome<Command> {
     match changed(&program) {
         None => skip(format!("{name} is not built: `cargo build --examples`")),
         built if built < source => skip(format!("{name} has changed: `cargo build --examples`")),
-        _ => Ok(Command::new(program)),
+        _ => {
+            // Ends it, and the processes that it has started, if it blocks.
+            let mut command = Command::new("timeout");
+            command.args(["--signal=KILL", "60"]).arg(program);
+            Ok(command)
+        }
     }
 }
 
@@ -255,7 +263,7 @@ fn a_wrong_frame_is_an_error() -> Outcome {
 }
 
 fn consumers_end_with_the_producer() -> Outcome {
-    let mut command = example("frames")?;
+    let mut command = Command::new(example("frames")?.get_args().last().ok_or("no program")?);
     command.args(["--kill", "--frames", "1000000", "--size", "64"]);
     let mut producer = command
         .stdout(Stdio::piped())
@@ -265,14 +273,15 @@ fn consumers_end_with_the_producer() -> Outcome {
     let mut output = BufReader::new(producer.stdout.take().ok_or("no pipe")?);
     output.read_line(&mut String::new())?;
     producer.kill()?;
-    let mut errors = String::new();
-    // The consumers have the other end of this pipe as well, so it ends when all of them have ended.
-    producer
-        .stderr
-        .take()
-        .ok_or("no pipe")?
-        .read_to_string(&mut errors)?;
     producer.wait()?;
+    let mut errors = producer.stderr.take().ok_or("no pipe")?;
+    let (sender, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        // The consumers have the other end of this pipe as well, so it ends when all of them have ended.
+        let _ = sender.send(errors.read_to_string(&mut text).map(|_| text));
+    });
+    let errors = ended.recv_timeout(Duration::from_secs(60))??;
     assert_eq!(
         errors.matches("the producer has ended").count(),
         3,

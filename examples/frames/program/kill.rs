@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
 
 use shmem_providers::{ShMemProvider, StdShMemProvider};
 
@@ -29,39 +30,40 @@ pub(super) fn demonstrate(args: &Args, out: &mut impl Write) -> Result<()> {
         pids.join(", ")
     )?;
 
-    let mut killed = 0;
-    let mut joined = total;
+    // The number of frames that the victim has checked, and the first one of its replacement.
+    let mut killed = None;
+    let mut joined = None;
     for frame in 0..total {
+        let victim = &mut producer.consumers[VICTIM];
         if frame == total / 3 {
-            let victim = &mut producer.consumers[VICTIM];
             writeln!(
                 out,
                 "frame {frame}: process {} is killed with SIGKILL",
                 victim.pid()
             )?;
             victim.0.kill()?;
-        }
-        // By now the producer has noticed. The replacement may still be starting.
-        if frame == total / 3 * 2 {
+        } else if frame == total / 2 {
+            producer.replace(VICTIM)?;
+            let pid = producer.consumers[VICTIM].pid();
+            writeln!(
+                out,
+                "frame {frame}: process {pid} is started with the same id"
+            )?;
+        } else if frame == total / 3 * 2 {
+            // It may still be starting.
             producer.wait_until_joined(VICTIM)?;
-            joined = joined.min(frame);
+            joined.get_or_insert(frame);
         }
         producer.draw(|producer, event| {
             match event {
-                Event::Ended(VICTIM, status) => {
-                    killed = producer.checked(VICTIM);
+                Event::Ended(VICTIM, status) if status.signal().is_some() && killed.is_none() => {
+                    killed = Some(producer.checked(VICTIM));
                     writeln!(
                         out,
                         "frame {frame}: the producer notices ({status}) and goes on with the others"
                     )?;
-                    producer.replace(VICTIM)?;
-                    let pid = producer.consumers[VICTIM].pid();
-                    writeln!(
-                        out,
-                        "frame {frame}: process {pid} is started with the same id"
-                    )?;
                 }
-                Event::Joined(VICTIM) => joined = frame,
+                Event::Joined(VICTIM) => joined = Some(frame),
                 Event::Ended(_, status) => {
                     return Err(format!("a consumer has ended: {status}").into());
                 }
@@ -70,6 +72,8 @@ pub(super) fn demonstrate(args: &Args, out: &mut impl Write) -> Result<()> {
             Ok(())
         })?;
     }
+    let killed = killed.ok_or("the producer has not noticed that a consumer has ended")?;
+    let joined = joined.ok_or("the replacement has not joined")?;
     let pid = producer.consumers[VICTIM].pid();
     writeln!(out, "frame {joined}: process {pid} has joined")?;
 
