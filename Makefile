@@ -50,18 +50,23 @@ package: ## Documents and tests the package as it would be published
 	cd $(PACKAGE) && cargo test --features full --lib --target-dir $(OUT)/package/target
 	cd $(PACKAGE) && cargo test --features full --doc --target-dir $(OUT)/package/target
 
-.PHONY: api msrv
+.PHONY: api cookbook msrv
 api: ## Writes the public interface to tests/api.txt
 	tests/api >$(OUT)/api.txt
 	mv $(OUT)/api.txt tests/api.txt
+cookbook: ## Copies the examples into docs/cookbook.md
+	SHMEM_COOKBOOK=write cargo test --test cookbook the_page_quotes_the_examples
 msrv: ## Checks the library against the oldest supported version of Rust
 	tests/msrv
 
-.PHONY: smoke share served bench-table bench-table-once
+.PHONY: smoke frames share served bench-table bench-table-once
 smoke: ## Builds the examples and runs every benchmark once
 	cargo build --examples
 	cargo bench --bench lifecycle -- --test
 	cargo bench --bench service -- --test
+frames: ## Runs the example that compares with pipes and sockets, and with killing a consumer
+	cargo run --release --example frames
+	cargo run --release --example frames -- --kill
 share: ## Runs the example, with and without killing a process
 	cargo run --release --example share
 	cargo run --release --example share -- --kill

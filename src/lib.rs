@@ -102,6 +102,10 @@ mod sys;
 mod traits;
 mod util;
 
+/// For the documentation: short programs, each about one way to share memory. `tests/cookbook.rs` runs them.
+#[cfg(all(doc, not(doctest)))]
+#[doc = include_str!("../docs/cookbook.md")]
+pub mod cookbook {}
 /// For the documentation: which provider to use for which target.
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../docs/fuzzing.md")]
