@@ -168,11 +168,7 @@ pub(crate) fn it_works_in_another_pid_namespace() -> Outcome {
         return skip("no memfd here");
     }
     let is_root = geteuid().is_root();
-    let user: &[&str] = if is_root {
-        &[]
-    } else {
-        &["--map-current-user"]
-    };
+    let user: &[&str] = if is_root { &[] } else { &["--map-root-user"] };
     let rest: &[&str] = &["--pid", "--fork", "--mount-proc", "--kill-child"];
     assert_only_inherited("memfd", &[&["unshare"], user, rest].concat())
 }
