@@ -17,9 +17,10 @@ impl<B: Backend> Segment<B> {
     /// Returns the descriptor of the segment, for segments that may have none, as those of the default
     /// provider. For the others there is [`AsFd`].
     ///
-    /// It is close-on-exec. Send it through a Unix socket (`SCM_RIGHTS`), or map it with another crate.
-    /// Whoever receives it can map the segment, whatever it can see of this process. To pass it to a
-    /// program that is started, use [`ShMem::inherit`](crate::ShMem::inherit).
+    /// It is close-on-exec. Send it through a Unix socket (`SCM_RIGHTS`), or map it with another crate. A
+    /// process that receives it attaches with [`shmem_from_fd`](Provider::shmem_from_fd), whatever it can
+    /// see of this process. To pass it to a program that is started, use
+    /// [`ShMem::inherit`](crate::ShMem::inherit).
     ///
     /// # Errors
     ///
@@ -28,13 +29,13 @@ impl<B: Backend> Segment<B> {
     /// # Examples
     ///
     /// ```
-    /// use shmem_providers::{Mechanism, ShMemProvider, StdShMemProvider};
+    /// use shmem_providers::{ShMemProvider, StdShMemProvider};
     ///
     /// let segment = StdShMemProvider::new()?.shmem_from_bytes(b"a picture")?;
-    /// if segment.mechanism() == Some(Mechanism::Memfd) {
+    /// if let Ok(fd) = segment.try_as_fd() {
     ///     // SAFETY: no process writes the segment.
-    ///     let map = unsafe { memmap2::Mmap::map(&segment.try_as_fd()?)? };
-    ///     assert_eq!(map[..], *b"a picture");
+    ///     let map = unsafe { memmap2::Mmap::map(&fd)? };
+    ///     assert_eq!(map[..9], *b"a picture");
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -99,10 +100,10 @@ impl<B: Backend> Provider<B> {
     /// this program has inherited, or that another library has created.
     ///
     /// The descriptor can be anything. It is mapped only if an id would open the same object: it is of the
-    /// kind that this provider creates, has memory of at least one byte, belongs to this user, cannot be
-    /// written by others, and, if it is a memfd, is sealed against shrinking and not a snapshot. It has to
-    /// be open for reading and writing. The segment owns it then, close-on-exec; after an error it is
-    /// closed.
+    /// kind that this provider creates, has at least one byte, belongs to this user, and, if it is a memfd,
+    /// is sealed against shrinking and not a snapshot, or, if it is a POSIX segment, has one name at most
+    /// and permissions for this user only. It has to be open for reading and writing. The segment owns it
+    /// then, close-on-exec; after an error it is closed.
     ///
     /// [`id`](crate::ShMem::id) returns an id that opens the segment, if there is one: that of a memfd
     /// created by this crate, if `/proc` is mounted, the name of a POSIX segment in the `/dev/shm` of this
@@ -120,7 +121,13 @@ impl<B: Backend> Provider<B> {
     /// segment is a file in any file system in memory (`tmpfs`). On other systems, nothing tells shared
     /// memory from other files, and any regular file of this user is accepted.
     ///
+    /// A segment is attached whole: where the system rounds sizes up to pages, that includes the rest of the
+    /// last page.
+    ///
     /// # Examples
+    ///
+    /// `examples/descriptor.rs` sends a segment to another process, `examples/tokio_socket.rs` receives one
+    /// in a task.
     ///
     /// ```
     /// use std::fs::File;

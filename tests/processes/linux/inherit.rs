@@ -168,11 +168,7 @@ pub(crate) fn it_works_in_another_pid_namespace() -> Outcome {
         return skip("no memfd here");
     }
     let is_root = geteuid().is_root();
-    let user: &[&str] = if is_root {
-        &[]
-    } else {
-        &["--map-current-user"]
-    };
+    let user: &[&str] = if is_root { &[] } else { &["--map-root-user"] };
     let rest: &[&str] = &["--pid", "--fork", "--mount-proc", "--kill-child"];
     assert_only_inherited("memfd", &[&["unshare"], user, rest].concat())
 }
@@ -186,6 +182,38 @@ pub(crate) fn it_works_where_the_id_means_nothing() -> Outcome {
             assert_only_inherited(mechanism, &wrapper)?;
         }
     }
+    Ok(())
+}
+
+pub(crate) fn it_works_in_bubblewrap() -> Outcome {
+    let wrapper = "bwrap --unshare-pid --unshare-ipc --ro-bind / / --dev /dev --proc /proc --";
+    let wrapper: Vec<_> = wrapper.split(' ').collect();
+    can_start_by(&wrapper)?;
+    for mechanism in here(WITH_FD) {
+        assert_only_inherited(mechanism, &wrapper)?;
+    }
+    Ok(())
+}
+
+/// Landlock also restricts whose descriptors a process may look at.
+pub(crate) fn it_works_under_landlock() -> Outcome {
+    if !here(ALL).contains(&"memfd") {
+        return skip("no memfd here");
+    }
+    let segment = segment("memfd")?;
+    let mut command = Peer::command();
+    segment.hand_over(&mut command, NAME)?;
+    let mut peer = Peer::started(&mut command);
+    if let Err(reason) = peer.ask("landlock") {
+        return skip(format!("no Landlock here: {reason}"));
+    }
+    let opened = peer.open_from_env(NAME);
+    opened.expect_err("it may not look at the parent");
+    segment.inherit(&mut command, NAME)?;
+    let mut peer = Peer::started(&mut command);
+    peer.execute("landlock")?;
+    assert_eq!(peer.open_from_env(NAME)?, 5000);
+    assert_eq!(peer.get(4999)?, 42);
     Ok(())
 }
 

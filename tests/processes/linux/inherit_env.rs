@@ -1,5 +1,7 @@
 //! What the environment says about an inherited descriptor: forged, outdated, used before, missing.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 use shmem_providers::{ShMem, ShMemProvider, StdShMem};
@@ -10,7 +12,11 @@ use super::peer::{ALL, Commands, Peer, can_start_by, here, provider};
 use testkit::{Outcome, says_not_found};
 
 /// Starts a peer to which the segment is handed over, with this description of a descriptor.
-fn started_with(segment: &StdShMem, command: &mut Command, text: &str) -> Outcome<Peer> {
+fn started_with(
+    segment: &StdShMem,
+    command: &mut Command,
+    text: impl AsRef<OsStr>,
+) -> Outcome<Peer> {
     segment.hand_over(command, NAME)?;
     command.env(FD_NAME, text);
     Ok(Peer::started(command))
@@ -58,6 +64,8 @@ pub(crate) fn forged_numbers_are_left_alone() -> Outcome {
                 assert_eq!(is_open, "true", "{text:?}");
             }
         }
+        let mut peer = started_with(&ours, &mut Peer::command(), OsStr::from_bytes(b"3:\xff"))?;
+        assert_eq!(peer.open_from_env(NAME)?, 5000);
         // The number of another segment, which the peer inherits under another name. What is said about
         // the object is true of our segment, or, except for the id, of the other.
         let mut command = Peer::command();

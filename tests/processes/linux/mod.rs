@@ -62,6 +62,8 @@ pub(crate) fn main() {
             a_command_holds_the_segment,
             it_works_in_another_pid_namespace,
             it_works_where_the_id_means_nothing,
+            it_works_in_bubblewrap,
+            it_works_under_landlock,
             it_works_for_undumpable_parents,
             the_child_outlives_a_killed_parent,
             a_pool_does_not_reuse_it,
