@@ -238,7 +238,7 @@ pub trait Growable: Backend {
     }
 }
 
-/// Backends that can create immutable copies of segments.
+/// Backends that can create immutable copies of segments, and make segments immutable.
 ///
 /// By default they cannot, and return [`Unsupported`](crate::Error::Unsupported). The trait is sealed.
 pub trait Snapshots: Sparse {

@@ -279,7 +279,7 @@ fn get(size: usize, flags: c_int) -> Result<Shmid> {
 fn shmat(shmid: Shmid, subject: Subject, protection: Protection) -> Result<Mapping> {
     let flags = match protection {
         Protection::ReadWrite => 0,
-        Protection::Read => libc::SHM_RDONLY,
+        Protection::Read => sysv::SHM_RDONLY,
     };
     // SAFETY: the kernel chooses an unused address.
     let base = unsafe { libc::shmat(shmid.0, ptr::null(), flags) };

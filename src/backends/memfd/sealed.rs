@@ -14,8 +14,8 @@ use crate::id::kind::MemfdLocator;
 use crate::memory::mapping::Protection;
 use crate::sys::{self, FileInfo, failed, failed_for, identity};
 
-/// The seals of every segment: no process can change its size, or add seals that would keep others
-/// from writing.
+/// The seals of every segment but those with a single writer: no process can change its size, or add
+/// seals that would keep others from writing.
 const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::SEAL);

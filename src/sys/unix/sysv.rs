@@ -21,6 +21,10 @@ pub(crate) const IPC_STAT: c_int = 12;
 #[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
 pub(crate) use libc::IPC_STAT;
 
+/// Attaches for reading only. The crate libc does not define it for NetBSD and OpenBSD; it is the same on all
+/// systems.
+pub(crate) const SHM_RDONLY: c_int = 0o10000;
+
 /// Calls `shmctl` with a command that returns information. Returns its result, and what it stored.
 pub(crate) fn ask(which: c_int, command: c_int) -> Result<(c_int, libc::shmid_ds), Errno> {
     let mut stat = MaybeUninit::<libc::shmid_ds>::zeroed();

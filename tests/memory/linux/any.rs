@@ -70,7 +70,7 @@ macro_rules! tuned {
             }
 
             fn freeze(segment: Self::ShMem) -> Result<(), Self::ShMem> {
-                super::read_only::freeze_or_keep(segment)
+                super::single_writer::freeze_or_keep(segment)
             }
         })*
     };

@@ -7,6 +7,7 @@ mod options;
 mod peer;
 mod pool;
 mod read_only;
+mod single_writer;
 mod sizes;
 mod slab;
 mod smaps;
@@ -91,6 +92,13 @@ pub(crate) fn main() {
             a_c_program_can_change_only_ordinary_segments,
             nobody_but_the_single_writer_can_change_its_segment,
             nobody_can_change_a_frozen_segment,
+            an_id_opens_through_a_reader_alone,
+            a_reader_attaches_from_the_environment,
+            a_mapping_from_before_the_seal_is_noticed,
+            sparse_files_are_reserved_for_readers,
+            a_pool_leaves_segments_to_their_readers,
+        ]
+        single_writer: [
             a_single_writer_has_one_mapping_and_no_more,
             options_of_a_single_writer_are_granted_or_refused_as_usual,
             mechanisms_without_a_single_writer_create_nothing,
@@ -99,12 +107,7 @@ pub(crate) fn main() {
             a_forked_child_can_write_until_it_ends,
             a_segment_that_could_not_be_frozen_in_time_is_frozen_later,
             readers_outlive_a_killed_writer,
-            an_id_opens_through_a_reader_alone,
             the_service_hands_out_segments_with_a_single_writer,
-            a_reader_attaches_from_the_environment,
-            a_mapping_from_before_the_seal_is_noticed,
-            sparse_files_are_reserved_for_readers,
-            a_pool_leaves_segments_to_their_readers,
         ]
         sizes: [
             memfd_larger_than_a_slice_is_refused,
@@ -181,7 +184,7 @@ fn over_mechanisms() -> Vec<Trial> {
             nothing_beyond_a_part_is_trimmed_or_cleared,
             a_released_segment_has_nothing_to_clear,
         ]
-        read_only: [what_cannot_be_frozen_stays_writable]
+        single_writer: [what_cannot_be_frozen_stays_writable]
         growth: [
             a_segment_grows_where_it_is,
             a_peer_grows_it_too,

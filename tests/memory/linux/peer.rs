@@ -7,7 +7,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use shmem_providers::{OptionStatus, ShMemOptions, ShMemProvider, SlabRef, StdShMemProvider};
 
-use super::{growth, pool, read_only, slab, snapshot, wake};
+use super::{growth, pool, read_only, single_writer, slab, snapshot, wake};
 pub(crate) use testkit::peer::Peer;
 
 /// The result of a command in the peer.
@@ -96,12 +96,12 @@ fn execute(command: &[&str]) -> Answer {
         ["object", ref words @ ..] => slab::change_object(words),
         ["attack", id, path, size] => read_only::try_to_change(id, path, size.parse()?),
         ["map-everything", pid] => read_only::map_everything(pid),
-        ["single-writer", freeze] => read_only::hold_single_writer(freeze),
+        ["single-writer", freeze] => single_writer::hold_single_writer(freeze),
         ["read-only", id] => read_only::hold_read_only(id),
         ["read-only-env", name] => read_only::read_from_env(name),
-        ["fork-and-freeze"] => read_only::fork_and_freeze(),
         ["forbid", ref words @ ..] => testkit::seccomp::forbid(words),
         ["grow", ref words @ ..] => growth::execute(words),
+        ["fork-and-freeze"] => single_writer::fork_and_freeze(),
         ["lock", size, limit] => lock(size.parse()?, limit.parse()?),
         _ => Err(format!("unknown command {command:?}").into()),
     }
