@@ -185,7 +185,7 @@ pub(crate) fn creators_of_persistent_segments_killed_at_every_system_call_leave_
     // Those of other programs of this user come and go.
     let end = Instant::now() + Duration::from_secs(40);
     while let Some(left) = persisted().difference(&before).next() {
-        assert!(Instant::now() < end, "{left:?} was left");
+        assert!(Instant::now() < end, "{} was left", left.display());
         thread::sleep(Duration::from_millis(2));
     }
     Ok(())
