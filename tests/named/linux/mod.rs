@@ -1,4 +1,5 @@
 //! The tests of this program.
+#![allow(unsafe_code)]
 
 mod files;
 mod fork;
@@ -75,11 +76,16 @@ pub(crate) fn main() {
         ]
     };
     make_public_program();
+    // The default directory stays when a program ends, so the default calls have another one here.
+    let default = tempfile::tempdir().expect("there is room for a directory");
+    // SAFETY: there is a single thread.
+    unsafe { std::env::set_var("SHMEM_NAMES", default.path()) };
     let mut arguments = Arguments::from_args();
     // A program that another test starts at the same time holds, until it is executed, the names of this one.
     arguments.test_threads.get_or_insert(1);
     let conclusion = libtest_mimic::run(&arguments, trials);
     remove_public_program();
+    drop(default);
     conclusion.exit();
 }
 
