@@ -1,7 +1,7 @@
 //! Recognising objects in memory: by their seals, or as ashmem.
 
 use rustix::fd::AsFd;
-use rustix::fs::fcntl_get_seals;
+use rustix::fs::{AtFlags, StatxFlags, fcntl_get_seals, statx};
 
 use super::ashmem;
 use crate::sys::SharedObject;
@@ -24,6 +24,24 @@ impl SharedObject {
                 inode: 0,
             })
         }
+    }
+
+    /// Does the same for a file as well, which is only identified: its size is 0.
+    ///
+    /// That takes no answer of a program that serves its file system.
+    pub(in crate::sys) fn from_any(fd: impl AsFd) -> Option<Self> {
+        /// `AT_STATX_DONT_SYNC` (`statx(2)`), which rustix names on Linux only.
+        const DONT_SYNC: AtFlags = AtFlags::from_bits_retain(0x4000);
+
+        Self::from_fd(&fd).or_else(|| {
+            let flags = AtFlags::EMPTY_PATH | DONT_SYNC;
+            let stat = statx(&fd, "", flags, StatxFlags::INO).ok()?;
+            Some(Self {
+                size: 0,
+                device: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
+                inode: stat.stx_ino,
+            })
+        })
     }
 
     /// Returns `true` if the object can be that of a segment of `size` bytes.

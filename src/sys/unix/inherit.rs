@@ -19,7 +19,7 @@ use crate::sys::{Passed, SharedObject, Unclaimed};
 /// Returns `None` and adds nothing if the object cannot be recognised again.
 pub(crate) fn pass(fd: BorrowedFd<'_>, command: &mut Command) -> Result<Option<Passed>> {
     let fd = duplicate(fd)?;
-    let Some(object) = SharedObject::from_fd(&fd) else {
+    let Some(object) = SharedObject::from_any(&fd) else {
         return Ok(None);
     };
     let passed = Passed {
@@ -86,7 +86,7 @@ fn examine(fd: BorrowedFd<'_>, passed: Passed) -> Result<(), &'static str> {
         }
         Ok(_) => {}
     }
-    match SharedObject::from_fd(fd) {
+    match SharedObject::from_any(fd) {
         Some(object) if (object.device, object.inode) == (passed.device, passed.inode) => Ok(()),
         _ => Err("the descriptor is not that of the segment"),
     }

@@ -6,13 +6,14 @@ mod sandboxes;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use libtest_mimic::{Arguments, Trial};
 use testkit::peer::{make_public_program, remove_public_program};
 use testkit::{Outcome, skip};
 
 use self::page::{Cell, Expected, Page};
-use self::peer::Commands;
+use self::peer::{Commands, INHERITED};
 use self::sandboxes::Sandbox;
 
 /// What happened in a cell: nothing special, or an error.
@@ -63,6 +64,12 @@ fn trial(direction: &str, cell: Cell, scenario: Scenario) -> Trial {
 
 /// A process outside creates a segment, and one inside attaches to it. Returns the error of the latter.
 fn attach_from_outside(sandbox: &Sandbox, provider: &str, directory: &Path) -> Outcome<Happened> {
+    if provider == INHERITED {
+        let segment = peer::segment()?;
+        let pass_on = |command: &mut Command| peer::pass_on(&segment, command);
+        let mut inside = sandbox.start_with(directory, &pass_on)?;
+        return Ok(inside.execute("inherited"));
+    }
     let mut outside = Sandbox::NONE.start(directory)?;
     let mut inside = sandbox.start(directory)?;
     match outside.make(provider) {
@@ -74,6 +81,9 @@ fn attach_from_outside(sandbox: &Sandbox, provider: &str, directory: &Path) -> O
 /// A process inside creates a segment, and a process that it starts attaches to it. Returns the first error.
 fn share_inside(sandbox: &Sandbox, provider: &str, directory: &Path) -> Outcome<Happened> {
     let mut inside = sandbox.start(directory)?;
+    if provider == INHERITED {
+        return Ok(inside.execute("child-inherits"));
+    }
     let made = inside.make(provider);
     Ok(made.and_then(|id| inside.child_opens(provider, &id)))
 }

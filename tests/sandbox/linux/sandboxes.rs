@@ -21,6 +21,9 @@ pub(super) struct Sandbox {
     start: Start,
 }
 
+/// What is done with a command before it is started.
+pub(super) type Prepare<'a> = &'a dyn Fn(&mut Command) -> Result<(), String>;
+
 enum Start {
     /// Starts it like any other process, and then forbids these calls.
     Forbidding(&'static str),
@@ -70,10 +73,15 @@ impl Sandbox {
 
     /// Starts a peer in the sandbox, or skips the test if the host lacks it.
     pub(super) fn start(&self, directory: &Path) -> Outcome<Peer> {
+        self.start_with(directory, &|_| Ok(()))
+    }
+
+    /// As [`start`](Self::start), with a command that was changed before.
+    pub(super) fn start_with(&self, directory: &Path, prepare: Prepare<'_>) -> Outcome<Peer> {
         let path = directory.display().to_string();
         match self.start {
             Start::Forbidding(calls) => {
-                let mut peer = start(Peer::command(), directory);
+                let mut peer = start(Peer::command(), directory, prepare)?;
                 forbid(&mut peer, calls)?;
                 Ok(peer)
             }
@@ -82,12 +90,16 @@ impl Sandbox {
                     return skip("other users need a user namespace to mount, a sandbox by itself");
                 }
                 let shell = format!("set -e; {shell}\nexec \"$@\"");
-                let mut peer = start_by(&["unshare", "-m", "sh", "-c", &shell, "sh"], directory)?;
+                let mut peer = start_by(
+                    &["unshare", "-m", "sh", "-c", &shell, "sh"],
+                    directory,
+                    prepare,
+                )?;
                 forbid(&mut peer, calls)?;
                 Ok(peer)
             }
             Start::Landlock { writable } => {
-                let mut peer = start(Peer::command(), directory);
+                let mut peer = start(Peer::command(), directory, prepare)?;
                 let paths = if writable { &path } else { "" };
                 match peer.execute(format!("landlock {paths}").trim()) {
                     Ok(()) => Ok(peer),
@@ -104,27 +116,29 @@ impl Sandbox {
                 let shared = ["--ro-bind", "/", "/", "--bind", &path, &path];
                 let own = ["--dev", "/dev", "--proc", "/proc", "--"];
                 let wrapper = [&["bwrap", "--unshare-all"][..], &shared, &own].concat();
-                start_by(&wrapper, directory)
+                start_by(&wrapper, directory, prepare)
             }
         }
     }
 }
 
 /// Starts this program by another one, if that works here.
-fn start_by(wrapper: &[&str], directory: &Path) -> Outcome<Peer> {
+fn start_by(wrapper: &[&str], directory: &Path, prepare: Prepare<'_>) -> Outcome<Peer> {
     can_start_by(wrapper)?;
     let mut command = Command::new(wrapper[0]);
     command
         .args(&wrapper[1..])
         .arg(public_program())
         .arg("peer");
-    Ok(start(command, directory))
+    start(command, directory, prepare)
 }
 
 /// Starts a peer with the variables by which processes find each other.
-fn start(mut command: Command, directory: &Path) -> Peer {
+fn start(mut command: Command, directory: &Path, prepare: Prepare<'_>) -> Outcome<Peer> {
     command.env("TMPDIR", directory);
-    Peer::started(command.env("SHMEM_SERVICE", directory.join("service")))
+    command.env("SHMEM_SERVICE", directory.join("service"));
+    prepare(&mut command)?;
+    Ok(Peer::started(&mut command))
 }
 
 fn forbid(peer: &mut Peer, calls: &str) -> Outcome {
