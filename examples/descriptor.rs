@@ -1,4 +1,5 @@
 //! Sends a segment as a descriptor through a Unix socket, to a process that needs no id.
+#![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,6 +1,5 @@
 //! Several processes share a table under a name: the first one computes it, the others find it complete.
-//!
-//! `cargo run --example named` starts the other processes by itself.
+#![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::process::{self, Command};

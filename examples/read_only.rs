@@ -1,6 +1,6 @@
 //! A producer, and a consumer that reads what the producer writes and could not change it if it tried.
-//!
-//! `cargo run --example read_only` starts the consumer by itself. Linux, as only memfds have a single writer.
+//! It starts the consumer by itself. Linux, as only memfds have a single writer.
+#![forbid(unsafe_code)]
 
 use std::error::Error;
 use std::process::Command;

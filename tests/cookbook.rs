@@ -17,7 +17,7 @@ const PAGE: &str = "docs/cookbook.md";
 /// The length of an example in lines, with its comments.
 const MAX_LINES: usize = 40;
 /// Examples that are longer, and not on the page.
-const LONG: [&str; 1] = ["served"];
+const LONG: [&str; 2] = ["served", "tokio_socket"];
 
 fn main() -> std::process::ExitCode {
     let mut trials = vec![

@@ -60,6 +60,14 @@ impl Memory {
     }
 
     /// The same for an object of another process, if an access to a page without memory could fail.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        allow(
+            unused_variables,
+            clippy::unnecessary_wraps,
+            reason = "only files are limited"
+        )
+    )]
     fn commit_existing(self, fd: &OwnedFd, range: Range<usize>) -> Result<()> {
         match self {
             Self::OnDemand => Ok(()),

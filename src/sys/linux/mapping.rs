@@ -76,11 +76,10 @@ pub(super) fn map_fd_at(
     protection: Protection,
     unmap: Unmap,
 ) -> Result<Mapping, Errno> {
-    let flags = match address {
-        Some(_) => MapFlags::SHARED | MapFlags::FIXED,
-        None => MapFlags::SHARED,
+    let (address, flags) = match address {
+        Some(address) => (address, MapFlags::SHARED | MapFlags::FIXED),
+        None => (ptr::null_mut(), MapFlags::SHARED),
     };
-    let address = address.unwrap_or(ptr::null_mut());
     map_at(fd, address, len, prot(protection), flags, unmap)
 }
 

@@ -11,9 +11,7 @@ use rustix::shm::{self, OFlags};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::memory::mapping::Protection;
-use crate::sys::{
-    above_stdio, above_stdio_quietly, access, check_owner, failed, failed_for, limits,
-};
+use crate::sys::{above_stdio, above_stdio_quietly, check_owner, failed, failed_for, limits};
 
 /// Creates the object with this name, which must not exist.
 pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
@@ -93,7 +91,11 @@ pub(crate) fn remove_unused(_is_ours: impl Fn(&str) -> bool, _most: usize) -> Re
 }
 
 fn find(name: &CStr, id: &ShMemId, protection: Protection) -> Result<(OwnedFd, Stat)> {
-    let fd = shm::open(name, access(protection), Mode::empty())
+    let flags = match protection {
+        Protection::ReadWrite => OFlags::RDWR,
+        Protection::Read => OFlags::RDONLY,
+    };
+    let fd = shm::open(name, flags, Mode::empty())
         .map_err(|errno| refused("shm_open", errno, id))
         .and_then(above_stdio)?;
     let stat = fstat(&fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;

@@ -3,7 +3,7 @@
 use rustix::fd::OwnedFd;
 
 use crate::error::Result;
-use crate::memory::mapping::Mapping;
+use crate::memory::mapping::{Mapping, Protection};
 use crate::options::NO_GROWTH;
 use crate::sys::FileInfo;
 
@@ -28,6 +28,7 @@ pub(crate) fn attach(
     _fd: &OwnedFd,
     _info: &FileInfo,
     _asked: Option<usize>,
+    _protection: Protection,
     _memory: Memory,
 ) -> Result<Mapping> {
     Err(NO_GROWTH)
