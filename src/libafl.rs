@@ -19,9 +19,11 @@ impl From<Error> for libafl_core::Error {
             | ErrorKind::PermissionDenied
             | ErrorKind::AlreadyExists => Self::unknown(text),
             ErrorKind::Environment => Self::empty(text),
-            ErrorKind::Service | ErrorKind::ForkPending | ErrorKind::InvalidValue => {
-                Self::illegal_state(text)
-            }
+            ErrorKind::Service
+            | ErrorKind::ForkPending
+            | ErrorKind::InvalidValue
+            | ErrorKind::NameBusy
+            | ErrorKind::NameDirectory => Self::illegal_state(text),
             ErrorKind::Gone | ErrorKind::NotFound | ErrorKind::NotServed => {
                 Self::key_not_found(text)
             }
@@ -35,6 +37,7 @@ impl From<Error> for libafl_core::Error {
             | ErrorKind::Foreign
             | ErrorKind::OutOfBounds
             | ErrorKind::Misaligned
+            | ErrorKind::InvalidName
             | ErrorKind::WrongType => Self::illegal_argument(text),
         }
     }
@@ -64,6 +67,7 @@ fn text(error: &Error) -> &'static str {
         Error::OtherUser { .. } => "the segment belongs to another user",
         Error::InvalidSize { .. } => "no segment can have this size",
         Error::TooLarge { .. } => "the segment is smaller than asked for",
+        Error::NotReserved { .. } => "the segment cannot grow that far",
         Error::OutOfBounds { .. } => "the access reaches beyond the end of the segment",
         Error::Misaligned { .. } => "the memory does not have the alignment that the type needs",
         Error::WrongType { .. } => "the segment does not contain a value of this type",

@@ -38,7 +38,7 @@ fn test_exists(path: &str) -> Option<bool> {
         ["model", test] => (vec![in_the_repository("tests/model.rs")], test),
         [module, "tests", .., test] => (unit_tests(module), test),
         [suite, file, test] => (
-            ["", "linux/", "linux/attack/"]
+            ["", "linux/", "linux/attack/", "linux/growth/"]
                 .map(|directory| in_the_repository(&format!("tests/{suite}/{directory}{file}.rs")))
                 .into(),
             test,

@@ -119,7 +119,8 @@ struct Reasons {
 }
 
 /// What helps in all of these cases.
-pub(crate) const CURES: &str = "share the segment through `StdServedShMemProvider` (with \
+pub(crate) const CURES: &str = "pass the descriptor to a program that you start (`ShMem::inherit`), \
+                                share the segment through `StdServedShMemProvider` (with \
                                 SHMEM_SERVICE set to the same path on both sides), or create it \
                                 with `UnixShMemProvider` (System V) or `FileShMemProvider` (a file \
                                 below TMPDIR), whose segments need no access to the process";
