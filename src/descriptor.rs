@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::backend::{Backend, NO_DESCRIPTORS};
+use crate::backend::{Attach, Backend, NO_DESCRIPTORS};
 use crate::error::{Error, Result};
 use crate::provider::Provider;
 use crate::segment::Segment;
@@ -141,6 +141,6 @@ impl<B: Backend> Provider<B> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn shmem_from_fd(&mut self, fd: OwnedFd) -> Result<Segment<B>> {
-        self.adopt(sys::received(fd)?, None, None)
+        self.adopt(sys::received(fd)?, None, Attach::plain(None))
     }
 }

@@ -161,16 +161,11 @@ impl<B: Backend> Provider<B> {
         &self,
         fd: OwnedFd,
         id: Option<ShMemId>,
-        size: Option<usize>,
+        attach: Attach,
     ) -> Result<Segment<B>> {
-        size.map_or(Ok(0), check_size)?;
+        attach.len.map_or(Ok(0), check_size)?;
         let (handle, id) = self.backend.adopt(fd, id)?;
-        self.map(
-            handle,
-            id,
-            Attach::plain(size),
-            &mut OptionReport::default(),
-        )
+        self.map(handle, id, attach, &mut OptionReport::default())
     }
 
     fn attach_read_only(&self, id: ShMemId, len: Option<usize>) -> Result<ReadOnly<Segment<B>>> {
@@ -240,8 +235,20 @@ impl<B: Backend> ShMemProvider for Provider<B> {
     fn existing_from_env(&mut self, env_name: &str) -> Result<Self::ShMem> {
         crate::inherit::attach(
             env_name,
-            |fd, id, size| self.adopt(fd, Some(id), size),
+            |fd, id, size| self.adopt(fd, Some(id), Attach::plain(size)),
             |id, size| self.attach(id, Attach::plain(size), &mut OptionReport::default()),
+        )
+    }
+
+    #[cfg(feature = "std")]
+    fn existing_from_env_read_only(&mut self, env_name: &str) -> Result<ReadOnly<Self::ShMem>> {
+        crate::inherit::attach(
+            env_name,
+            |fd, id, size| {
+                let segment = self.adopt(fd, Some(id), Attach::for_reading(size))?;
+                Ok(ReadOnly::new(segment))
+            },
+            |id, size| self.attach_read_only(id, size),
         )
     }
 

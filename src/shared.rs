@@ -142,6 +142,14 @@ impl<P: ShMemProvider> ShMemProvider for RcShMemProvider<P> {
         Ok(self.counted(attached?))
     }
 
+    fn existing_from_env_read_only(
+        &mut self,
+        env_name: &str,
+    ) -> Result<ReadOnly<Self::ShMem>, Error> {
+        let attached = self.shared.lock()?.existing_from_env_read_only(env_name)?;
+        Ok(attached.map(|segment| self.counted(segment)))
+    }
+
     fn pre_fork(&mut self) -> Result<(), Error> {
         let mut provider = self.shared.lock()?;
         provider.pre_fork()?;

@@ -8,11 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::error::Result;
+use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;
 use crate::process::Owner;
 use crate::provider::Provider;
 use crate::segment::Segment;
+use crate::sharing;
 use crate::traits::{ShMem, ShMemProvider};
 
 /// Objects start at multiples of this, in bytes, so that no two of them share a cache line.
@@ -48,9 +50,9 @@ const ALIGN: usize = 64;
 ///
 /// // In any process of this user, which attaches once and receives a `SlabRef` for each object:
 /// let slab_ref = object.slab_ref();
-/// let mut attached = provider.shmem_from_description(slab_ref.segment)?;
+/// let attached = provider.shmem_from_description(slab_ref.segment)?.share();
 /// let mut text = [0; 5];
-/// slab_ref.access_in(&mut attached)?.read_at(0, &mut text)?;
+/// slab_ref.access_in_shared(&attached)?.read_at(0, &mut text)?;
 /// assert_eq!(&text, b"hello");
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
@@ -231,10 +233,29 @@ impl SlabRef {
     /// [`Error::InvalidId`] if the object is in another segment, [`Error::OutOfBounds`] if it
     /// reaches beyond the end of this one.
     pub fn access_in<'a>(&self, segment: &'a mut impl ShMem) -> Result<Access<'a>, Error> {
-        if segment.id() != self.segment.id {
-            return Err(segment.id().invalid("the object is in another segment"));
-        }
+        self.check(segment.id())?;
         segment.access().range(self.offset, self.len)
+    }
+
+    /// Returns access to the bytes of the object in a segment that several owners use.
+    ///
+    /// # Errors
+    ///
+    /// As [`access_in`](Self::access_in).
+    pub fn access_in_shared<'a>(
+        &self,
+        segment: &'a sharing::Shared<impl ShMem>,
+    ) -> Result<Access<'a>, Error> {
+        self.check(segment.id())?;
+        segment.access().range(self.offset, self.len)
+    }
+
+    fn check(&self, id: ShMemId) -> Result<()> {
+        if id == self.segment.id {
+            Ok(())
+        } else {
+            Err(id.invalid("the object is in another segment"))
+        }
     }
 }
 

@@ -259,6 +259,15 @@ impl<B: Exclusive + Sparse> ShMemProvider for ShMemPool<B> {
         Ok(self.pooled(segment, false))
     }
 
+    fn existing_from_env_read_only(
+        &mut self,
+        env_name: &str,
+    ) -> Result<ReadOnly<PooledShMem<B>>, Error> {
+        let mut provider = self.shared.provider.clone();
+        let segment = provider.existing_from_env_read_only(env_name)?;
+        Ok(segment.map(|segment| self.pooled(segment, false)))
+    }
+
     fn shmem_from_id_read_only(&mut self, id: ShMemId) -> Result<ReadOnly<PooledShMem<B>>, Error> {
         let segment = self.shared.provider.clone().shmem_from_id_read_only(id)?;
         Ok(segment.map(|segment| self.pooled(segment, false)))

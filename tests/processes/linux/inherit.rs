@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, ScopedJoinHandle};
 
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -140,6 +141,54 @@ pub(crate) fn no_other_program_inherits_it() -> Outcome {
             assert_eq!(peer.ask("fd of-child")?, "0", "{mechanism}");
         }
     }
+    Ok(())
+}
+
+pub(crate) fn it_is_inherited_for_reading() -> Outcome {
+    for mechanism in here(&["memfd", "posix", "file"]) {
+        let segment = segment(mechanism)?;
+        let mut command = Peer::command();
+        segment.inherit(&mut command, NAME)?;
+        // Only the command holds it, so that the id of a POSIX segment opens nothing any more.
+        drop(segment);
+        let mut peer = Peer::started(&mut command);
+        drop(command);
+        assert_eq!(
+            peer.ask(format!("inherit by reader {NAME}"))?,
+            "5000 42",
+            "{mechanism}"
+        );
+        assert_eq!(peer.ask("fd of-child")?, "0", "{mechanism}");
+    }
+    Ok(())
+}
+
+pub(crate) fn a_file_is_inherited() -> Outcome {
+    if here(&["file"]).is_empty() {
+        return skip("no files with locks here");
+    }
+    let segment = segment("file")?;
+    let id = segment.id();
+    let mut command = Peer::command();
+    segment.inherit(&mut command, NAME)?;
+    // Without the directory, the id opens nothing.
+    let elsewhere = tempfile::tempdir()?;
+    let mut peer = Peer::started(command.env("TMPDIR", elsewhere.path()));
+    drop((segment, command));
+    assert_eq!(peer.open_from_env(NAME)?, 5000);
+    assert_eq!(peer.get(4999)?, 42);
+    // The peer holds it, so that other processes do not remove it.
+    let mut provider = provider("file")?;
+    drop(provider.new_shmem(1)?);
+    assert_eq!(provider.shmem_from_id(id)?.len(), 5000);
+    drop(peer);
+    // Nobody could remove it but this process.
+    assert_eq!(provider.shmem_from_id(id)?.len(), 5000);
+    assert!(
+        provider
+            .shmem_from_id(id)
+            .is_err_and(|error| error.is_not_found())
+    );
     Ok(())
 }
 
@@ -308,6 +357,16 @@ where
 /// What a peer does.
 pub(crate) fn execute(state: &mut State, words: &[&str]) -> Answer {
     match *words {
+        ["by", "reader", name] => {
+            let segment = StdShMemProvider::new()?.existing_from_env_read_only(name)?;
+            let answer = format!(
+                "{} {}",
+                segment.len(),
+                segment.access().load_u8(4999, Relaxed)?
+            );
+            state.others.push(Box::new(segment));
+            Ok(answer)
+        }
         ["by", "counted", name] => attach(state, RcShMemProvider::<StdShMemProvider>::new()?, name),
         ["by", "pool", name] => attach(state, StdShMemPool::new()?, name),
         ["served", address, name] => {

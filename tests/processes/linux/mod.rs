@@ -59,6 +59,8 @@ pub(crate) fn main() {
             a_program_inherits_the_segment,
             system_v_segments_are_handed_over,
             no_other_program_inherits_it,
+            it_is_inherited_for_reading,
+            a_file_is_inherited,
             a_command_holds_the_segment,
             it_works_in_another_pid_namespace,
             it_works_where_the_id_means_nothing,
