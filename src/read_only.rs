@@ -68,7 +68,7 @@ impl<S: ShMem> ReadOnly<S> {
     }
 
     /// Puts the id and the size into the environment of a command, as
-    /// [`ShMem::hand_over`](crate::ShMem::hand_over) does.
+    /// [`ShMem::hand_over`] does.
     ///
     /// # Errors
     ///

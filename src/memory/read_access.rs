@@ -24,7 +24,7 @@ use crate::memory::copy;
 ///
 /// Copies are relaxed and bytewise: a copy that races with a writer can consist of old and new
 /// bytes. Guard what must be seen together with a word that the writer stores with
-/// [`Release`](Ordering::Release) and that this side loads with [`Acquire`](Ordering::Acquire).
+/// [`Release`](Ordering::Release) and that this side loads with [`Acquire`].
 ///
 /// # Examples
 ///
