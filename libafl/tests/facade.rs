@@ -108,7 +108,7 @@ fn what_stopped_the_originals_service_does_not_stop_this_one() {
         "the service has ended"
     );
     assert_eq!(provider.shmem_from_id(before.id()).unwrap()[0], 7);
-    provider.new_shmem(4096).unwrap();
+    drop(provider.new_shmem(4096).unwrap());
     service.stop();
 }
 

@@ -52,7 +52,7 @@ fn creation(table: &mut Table) -> Result {
         Target::AtMost(1.05),
         SHORT,
         || {
-            black_box(p.new_shmem(SIZE)?);
+            drop(black_box(p.new_shmem(SIZE)?));
             Ok(())
         },
         || raw::life(SIZE, false),
@@ -160,7 +160,7 @@ fn content(table: &mut Table) -> Result {
             Target::AtMost(0.60),
             how,
             || {
-                black_box(p.shmem_from_bytes(&bytes)?);
+                drop(black_box(p.shmem_from_bytes(&bytes)?));
                 Ok(())
             },
             || raw::holding(&bytes),
@@ -200,7 +200,7 @@ fn attaching(table: &mut Table) -> Result {
         Target::AtMost(1.10),
         SHORT,
         || {
-            black_box(p.shmem_from_id(id)?);
+            drop(black_box(p.shmem_from_id(id)?));
             Ok(())
         },
         || raw::duplicate(&held, SIZE),
@@ -212,7 +212,7 @@ fn attaching(table: &mut Table) -> Result {
         Target::None,
         SHORT,
         || {
-            black_box(q.clone_ref(&segment)?);
+            drop(black_box(q.clone_ref(&segment)?));
             Ok(())
         },
         || raw::duplicate(&held, SIZE),
@@ -225,7 +225,7 @@ fn attaching(table: &mut Table) -> Result {
         Target::AtMost(1.25),
         SHORT,
         || {
-            black_box(p.shmem_from_id(holder.id())?);
+            drop(black_box(p.shmem_from_id(holder.id())?));
             Ok(())
         },
         || raw::attach(&path, SIZE),
@@ -237,7 +237,7 @@ fn attaching(table: &mut Table) -> Result {
         let mut times = Vec::new();
         for _ in 0..50 {
             let start = Instant::now();
-            black_box(p.shmem_from_id(id)?);
+            drop(black_box(p.shmem_from_id(id)?));
             times.push(start.elapsed().as_secs_f64());
         }
         let millis = median(times.into_iter()) * 1e3;
@@ -246,7 +246,7 @@ fn attaching(table: &mut Table) -> Result {
         let mut times = Vec::new();
         for _ in 0..50 {
             let start = Instant::now();
-            black_box(p.shmem_from_id(id)?);
+            drop(black_box(p.shmem_from_id(id)?));
             times.push(start.elapsed().as_secs_f64());
         }
         drop(held);
