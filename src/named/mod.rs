@@ -19,6 +19,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -294,6 +295,10 @@ unsafe impl<P: ShMemProvider> ShMem for Named<P> {
 
     fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
         self.segment.as_mut_ptr_of()
+    }
+
+    fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()> {
+        self.segment.inherit(command, env_name)
     }
 }
 
