@@ -256,6 +256,9 @@ impl<P: ShMemProvider> Named<P> {
     }
 
     /// Returns the segment, and drops the hold on its name.
+    ///
+    /// If this is the last hold, a POSIX segment loses the name that its id consists of, and other
+    /// processes can no longer open it.
     #[must_use]
     pub fn into_segment(self) -> P::ShMem {
         self.segment
