@@ -197,9 +197,11 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
 
     fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(ServedHandle, ShMemId)> {
         let (fd, _) = self.memory.adopt(fd, None)?;
-        // Checked before the service gets it.
+        // Checked before the service gets it, which knows the size of the whole object. Whether it may be
+        // written is checked when it is mapped.
         let report = &mut OptionReport::default();
-        let size = self.memory.map(&fd, Attach::plain(None), report)?.len();
+        let attach = Attach::for_reading(None);
+        let size = self.memory.map(&fd, attach, report)?.mapped();
         let handle = match known {
             None => self.client.register(size, fd)?,
             Some(id) if id.kind() == IdKind::Served => self.client.adopt(id, size, fd)?,

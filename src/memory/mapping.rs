@@ -141,7 +141,14 @@ impl Mapping {
         if self.reserved == self.mapped {
             return None;
         }
-        let offset = self.mapped.saturating_sub(size_of::<usize>());
+        // A number of 64 bits for all, of which a program of 32 bits uses the lower half: what it can map
+        // has no more bytes.
+        let place = if cfg!(target_endian = "little") {
+            size_of::<u64>()
+        } else {
+            size_of::<usize>()
+        };
+        let offset = self.mapped.saturating_sub(place);
         let cell = self.base.as_ptr().wrapping_add(offset);
         // SAFETY: by the contract of `growable` the mapping ends with a page that is only accessed
         // atomically, and no slice covers it, as `show` demands.
@@ -234,6 +241,9 @@ mod tests {
             mapping.publish(published);
             assert_eq!(mapping.committed(), committed);
         }
+        // Programs of 32 and of 64 bits find it in the same place.
+        let shared = pages.0.last_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
+        assert_eq!(shared, Some(30));
         // SAFETY: the first half has memory.
         unsafe { mapping.show(30) };
         for (stated, committed) in [(0, 30), (31, 31), (65, 64), (usize::MAX, 64)] {

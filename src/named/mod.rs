@@ -19,6 +19,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -255,6 +256,9 @@ impl<P: ShMemProvider> Named<P> {
     }
 
     /// Returns the segment, and drops the hold on its name.
+    ///
+    /// If this is the last hold, a POSIX segment loses the name that its id consists of, and other
+    /// processes can no longer open it.
     #[must_use]
     pub fn into_segment(self) -> P::ShMem {
         self.segment
@@ -294,6 +298,10 @@ unsafe impl<P: ShMemProvider> ShMem for Named<P> {
 
     fn as_mut_ptr_of<T: Sized>(&mut self) -> Option<*mut T> {
         self.segment.as_mut_ptr_of()
+    }
+
+    fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()> {
+        self.segment.inherit(command, env_name)
     }
 }
 

@@ -72,8 +72,30 @@ impl<T: ?Sized> SharedRef<T> {
     /// last.store(1, Ordering::Relaxed);
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
+    ///
+    /// The part must be one of the segment, or live forever:
+    ///
+    /// ```compile_fail,E0521
+    /// use std::sync::atomic::AtomicU64;
+    /// use shmem_providers::{SharedLayout, SharedRef};
+    ///
+    /// #[repr(C)]
+    /// struct Limited<'a>(AtomicU64, [&'a AtomicU64; 0]);
+    ///
+    /// // SAFETY: the structure is `repr(C)`, and all of its bytes are an atomic integer.
+    /// unsafe impl SharedLayout for Limited<'_> {}
+    ///
+    /// fn escape<'a>(value: SharedRef<Limited<'a>>, other: &'a AtomicU64) -> SharedRef<AtomicU64> {
+    ///     value.map(move |_: &Limited<'a>| other)
+    /// }
+    /// ```
     #[must_use]
-    pub fn map<U: SharedLayout>(self, part: impl FnOnce(&T) -> &U) -> SharedRef<U> {
+    pub fn map<U: SharedLayout>(self, part: impl FnOnce(&T) -> &U) -> SharedRef<U>
+    where
+        // Otherwise the function could return a reference of its own, which lives as long as what `T`
+        // borrows.
+        T: 'static,
+    {
         let value = NonNull::from(part(&self));
         SharedRef::new(value, self.holder)
     }

@@ -188,13 +188,14 @@ impl Backend for MemfdBackend {
             protection,
         } = attach;
         let info = sealed::check_mappable(handle, protection)?;
-        if growth::is_growable(&info) {
+        let pages = PageSize::of(handle, &info)?;
+        // The memory of huge pages is not allocated on demand, whatever the mode tells.
+        if pages == PageSize::Ordinary && growth::is_growable(&info) {
             let options = options.of_growable(report)?;
             let mut mapping = growth::attach(handle, &info, len, protection, Memory::OnDemand)?;
             sys::apply_options(&mut mapping, options, report);
             return Ok(mapping);
         }
-        let pages = PageSize::of(handle, &info)?;
         if protection == Protection::Read {
             let mapping = sys::map_file_for_reading(handle, info.mapped_len(len)?, pages)?;
             return if_present(mapping, pages);

@@ -141,6 +141,7 @@ pub(crate) fn main() {
         ]
         growth: [
             served_posix_segments_grow,
+            a_service_takes_over_descriptors_of_segments_that_grow,
             orphans_that_could_grow_are_removed,
             system_v_segments_refuse_to_grow,
             the_default_chooses_a_mechanism_that_grows,

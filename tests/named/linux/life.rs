@@ -1,6 +1,8 @@
 //! What a name is, and when it ends.
 
+use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 
 use shmem_providers::error::NamedError;
 use shmem_providers::{
@@ -52,6 +54,26 @@ pub(crate) fn a_name_ends_with_its_last_holder() -> Outcome {
         "{error}"
     );
     here.assert_empty();
+    Ok(())
+}
+
+/// As that of the segment does, also through a `Shared`, which knows no more than `ShMem`.
+pub(crate) fn a_name_passes_its_descriptor_on() -> Outcome {
+    let here = Names::new()?;
+    let named = here.options().open_or_create("a", SIZE, initialise)?;
+    let passes = |command: &Command| {
+        let is_set = |(name, value): (&OsStr, Option<_>)| name == "SEGMENT_FD" && value.is_some();
+        command.get_envs().any(is_set)
+    };
+    let mut command = Command::new("true");
+    named.segment().inherit(&mut command, "SEGMENT")?;
+    let expected = passes(&command);
+    let mut command = Command::new("true");
+    named.inherit(&mut command, "SEGMENT")?;
+    assert_eq!(passes(&command), expected);
+    let mut command = Command::new("true");
+    named.share().inherit(&mut command, "SEGMENT")?;
+    assert_eq!(passes(&command), expected);
     Ok(())
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn main() {
         life: [
             the_calls_of_the_documentation_work,
             a_name_ends_with_its_last_holder,
+            a_name_passes_its_descriptor_on,
             any_text_of_up_to_200_bytes_is_a_name,
             names_with_the_same_hash_are_different_names,
             a_larger_size_is_an_error,

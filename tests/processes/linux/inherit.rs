@@ -10,8 +10,8 @@ use std::thread::{self, ScopedJoinHandle};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, geteuid, kill_process};
 use shmem_providers::{
-    MemfdBackend, MemfdShMemProvider, RcShMemProvider, ServedShMemProvider, ShMem, ShMemProvider,
-    StdShMem, StdShMemPool, StdShMemProvider,
+    MemfdBackend, MemfdShMemProvider, RcShMemProvider, ServedShMemProvider, ShMem, ShMemOptions,
+    ShMemProvider, StdShMem, StdShMemPool, StdShMemProvider,
 };
 
 use super::descriptors::{SEALED, WITH_FD, memfd};
@@ -20,7 +20,7 @@ use super::peer::{
 };
 use super::users::namespaces;
 use testkit::peer::AS_OTHER;
-use testkit::{Outcome, name_exists, says_not_found, skip};
+use testkit::{Outcome, if_lacking, name_exists, says_not_found, skip};
 
 pub(crate) const NAME: &str = "SHMEM_TEST_INHERITED";
 pub(crate) const FD_NAME: &str = "SHMEM_TEST_INHERITED_FD";
@@ -342,6 +342,28 @@ pub(crate) fn a_served_segment_needs_no_service() -> Outcome {
     Ok(())
 }
 
+/// Who inherits it may read what it may not write.
+pub(crate) fn a_served_segment_with_a_single_writer_needs_no_service() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let address = directory.path().join("service");
+    let mut provider = ServedShMemProvider::<MemfdBackend>::at(&address);
+    let created = provider.new_shmem_with(5000, ShMemOptions::new().single_writer());
+    let (mut segment, _) = created.or_else(if_lacking)?;
+    segment[4999] = 42;
+    let mut command = Peer::command();
+    segment.inherit(&mut command, NAME)?;
+    let nowhere = directory.path().join("missing").join("service");
+    let mut peer = Peer::started(&mut command);
+    let answer = peer.ask(format!(
+        "inherit served-reader {} {NAME}",
+        nowhere.display()
+    ))?;
+    assert_eq!(answer, "5000 42");
+    let refused = peer.ask(format!("inherit served {} {NAME}", nowhere.display()));
+    assert!(refused.is_err(), "{refused:?}");
+    Ok(())
+}
+
 /// Attaches by the provider, and returns the size and the last byte.
 fn attach<P: ShMemProvider>(state: &mut State, mut provider: P, name: &str) -> Answer
 where
@@ -354,18 +376,25 @@ where
     Ok(answer)
 }
 
+/// The same for reading.
+fn read<P: ShMemProvider>(state: &mut State, mut provider: P, name: &str) -> Answer
+where
+    P::ShMem: Send + 'static,
+{
+    let segment = provider.existing_from_env_read_only(name)?;
+    let last = segment.access().load_u8(4999, Relaxed)?;
+    let answer = format!("{} {last}", segment.len());
+    state.others.push(Box::new(segment));
+    Ok(answer)
+}
+
 /// What a peer does.
 pub(crate) fn execute(state: &mut State, words: &[&str]) -> Answer {
     match *words {
-        ["by", "reader", name] => {
-            let segment = StdShMemProvider::new()?.existing_from_env_read_only(name)?;
-            let answer = format!(
-                "{} {}",
-                segment.len(),
-                segment.access().load_u8(4999, Relaxed)?
-            );
-            state.others.push(Box::new(segment));
-            Ok(answer)
+        ["by", "reader", name] => read(state, StdShMemProvider::new()?, name),
+        ["served-reader", address, name] => {
+            let provider = ServedShMemProvider::<MemfdBackend>::at(address);
+            read(state, provider, name)
         }
         ["by", "counted", name] => attach(state, RcShMemProvider::<StdShMemProvider>::new()?, name),
         ["by", "pool", name] => attach(state, StdShMemPool::new()?, name),

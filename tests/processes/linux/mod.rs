@@ -70,6 +70,7 @@ pub(crate) fn main() {
             the_child_outlives_a_killed_parent,
             a_pool_does_not_reuse_it,
             a_served_segment_needs_no_service,
+            a_served_segment_with_a_single_writer_needs_no_service,
         ]
         inherit_env: [
             forged_numbers_are_left_alone,

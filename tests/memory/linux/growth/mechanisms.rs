@@ -1,9 +1,11 @@
 //! Growth over single mechanisms.
 #![allow(unsafe_code)]
 
+use std::os::fd::AsFd;
+
 use shmem_providers::{
-    Error, Mechanism, MemfdShMemProvider, MmapShMemProvider, PosixBackend, ServedShMemProvider,
-    ShMem, ShMemOptions, ShMemProvider, StdShMemProvider, UnixShMemProvider,
+    Error, Mechanism, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, PosixBackend,
+    ServedShMemProvider, ShMem, ShMemOptions, ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
 use super::peer::GrowthCommands;
@@ -24,6 +26,22 @@ pub(crate) fn served_posix_segments_grow() -> Outcome {
     assert_eq!(segment.committed(), MAX);
     segment.grow_to(MAX)?;
     assert_eq!(segment[MAX - page_size()], 1);
+    Ok(())
+}
+
+/// The service registers the whole object, of which less may be committed.
+pub(crate) fn a_service_takes_over_descriptors_of_segments_that_grow() -> Outcome {
+    let mut segment = growable(&mut MemfdShMemProvider::new()?)?;
+    segment[99] = 7;
+    let mut p = ServedShMemProvider::<MemfdBackend>::new()?;
+    let received = p.shmem_from_fd(segment.as_fd().try_clone_to_owned()?)?;
+    let mut opened = p.shmem_from_id(received.id())?;
+    assert_eq!(
+        (opened.len(), opened.reserved(), opened[99]),
+        (SIZE, MAX, 7)
+    );
+    opened.grow_to(MAX)?;
+    assert_eq!((segment.committed(), received.committed()), (MAX, MAX));
     Ok(())
 }
 
