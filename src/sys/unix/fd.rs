@@ -29,10 +29,6 @@ pub(crate) struct FileInfo {
     /// The user id of the owner.
     pub(crate) owner: u32,
     /// The type and the permissions.
-    #[cfg_attr(
-        not(any(target_os = "android", target_os = "linux")),
-        allow(dead_code, reason = "only Linux has objects that can grow")
-    )]
     pub(crate) mode: u32,
 }
 
@@ -174,6 +170,11 @@ pub(crate) fn received(fd: OwnedFd) -> Result<OwnedFd> {
     let fd = above_stdio(fd)?;
     fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(refused("fcntl(F_SETFD)"))?;
     Ok(fd)
+}
+
+/// Returns `true` if the descriptor permits reading only.
+pub(crate) fn is_read_only(fd: &OwnedFd) -> bool {
+    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
 
 /// Creates another descriptor of the same open file, close-on-exec.
