@@ -3,7 +3,8 @@
 //!
 //! The object is created with mode 0400, so that its name opens it for reading only, except for root. The
 //! creator maps it for writing, opens the name once more for reading, removes the name, and closes the
-//! descriptor that permits writing. From then on, its mapping is the only way to write.
+//! descriptor that permits writing. From then on, its mapping is the only way to write. That a mapping of the
+//! other descriptor cannot be made writable (`mprotect(2)`) is tried each time.
 //!
 //! Another process of the user could remove the name and create another object under it before the creator
 //! opens it for reading. Apple's systems do not tell objects apart, so the creator writes bytes that nobody
@@ -53,12 +54,15 @@ pub(super) fn create(request: Request<'_>, report: &mut OptionReport) -> Result<
     created.handle = reader?;
     created.cleanup = Cleanup::Kernel;
     let len = FileInfo::of(&created.handle)?.mapped_len(Some(size))?;
-    let seen = sys::map_fd_as(&created.handle, len, Protection::Read)?;
-    if !is_one(&created.handle) || !are_same(&mut created.mapping, seen)? {
+    let mut seen = sys::map_fd_as(&created.handle, len, Protection::Read)?;
+    if !is_one(&created.handle) || !are_same(&mut created.mapping, &mut seen)? {
         return Err(Error::Unsupported {
             what: "it cannot be ensured that no other process can write to the segment: another process \
                    has replaced its name while it was created",
         });
+    }
+    if sys::becomes_writable(seen) {
+        return Err(NO_SINGLE_WRITER);
     }
     let options = options.without_huge_pages();
     sys::apply_options(&mut created.mapping, options, report);
@@ -74,7 +78,7 @@ pub(super) fn is_one(fd: &OwnedFd) -> bool {
 
 /// Returns `true` if what is written to the first byte of a new segment appears in the other mapping, which
 /// is mapped for reading. Leaves the segment as it was.
-fn are_same(written: &mut Mapping, mut seen: Mapping) -> Result<bool> {
+fn are_same(written: &mut Mapping, seen: &mut Mapping) -> Result<bool> {
     let (written, seen) = (written.access(), seen.access());
     for _ in 0..ROUNDS {
         for byte in sys::nonce()?.to_ne_bytes() {
@@ -106,10 +110,10 @@ mod tests {
             return;
         };
         let mapped_again = |fd| map_fd_as(fd, 1, Protection::Read).expect("it has a byte");
-        let same = mapped_again(one.handle.as_ref().expect("it is held"));
-        let different = mapped_again(other.handle.as_ref().expect("it is held"));
-        assert_eq!(are_same(&mut one.mapping, same), Ok(true));
+        let mut same = mapped_again(one.handle.as_ref().expect("it is held"));
+        let mut different = mapped_again(other.handle.as_ref().expect("it is held"));
+        assert_eq!(are_same(&mut one.mapping, &mut same), Ok(true));
         assert_eq!(one[0], 0);
-        assert_eq!(are_same(&mut one.mapping, different), Ok(false));
+        assert_eq!(are_same(&mut one.mapping, &mut different), Ok(false));
     }
 }

@@ -94,6 +94,16 @@ pub(crate) fn map_fd_as(fd: impl AsFd, len: usize, protection: Protection) -> Re
     Ok(unsafe { Mapping::from_raw(base, len, unmap) })
 }
 
+/// Returns `true` if the system lets this process write to a mapping for reading after all, which is
+/// unmapped in any case.
+#[cfg(not(target_os = "android"))]
+pub(crate) fn becomes_writable(mapping: Mapping) -> bool {
+    let (start, len) = (mapping.base().as_ptr().cast(), mapping.len());
+    let flags = mm::MprotectFlags::READ | mm::MprotectFlags::WRITE;
+    // SAFETY: the pages stay readable, and nothing but this function has the mapping.
+    unsafe { mm::mprotect(start, len, flags) }.is_ok()
+}
+
 /// Writes all bytes to the object, starting at this offset. `limit_for` is the function of
 /// [`limits`] for the object.
 pub(crate) fn write_at(
