@@ -50,6 +50,17 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
         report: &mut OptionReport,
     ) -> Result<Created<Self::Handle>>;
 
+    /// Creates a segment for a service, which hands out its descriptor: as [`create`](Self::create), but if
+    /// it has a single writer, the descriptor can be one that permits reading only.
+    #[doc(hidden)]
+    fn create_served(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<Self::Handle>> {
+        self.create(request, report)
+    }
+
     /// Opens the object named by `id`. Nothing about it is trusted until [`map`](Self::map) has
     /// checked it. If several objects could be meant, opens the one that is expected.
     #[doc(hidden)]
@@ -281,13 +292,29 @@ pub trait Snapshots: Sparse {
         Err(NOT_FREEZABLE)
     }
 
-    /// Returns `true` if no process can write to the object any more.
+    /// Does the same for the single writer, which has given up its mapping.
+    #[doc(hidden)]
+    fn freeze_own(&self, handle: &Self::Handle) -> Result<()> {
+        self.freeze(handle)
+    }
+
+    /// Returns `true` if it is certain that no process can write to the object any more.
     #[doc(hidden)]
     fn is_frozen(&self, handle: &Self::Handle) -> bool {
         let _ = handle;
         false
     }
 }
+
+/// Why a segment with a single writer is not mapped for writing.
+pub(crate) const HAS_SINGLE_WRITER: Error = Error::Foreign {
+    found: "it has a single writer: open it with `shmem_from_id_read_only`",
+};
+
+/// Why a segment with a single writer cannot grow.
+pub(crate) const SINGLE_WRITER_CANNOT_GROW: Error = Error::Unsupported {
+    what: "a segment with a single writer cannot grow: create it as large as it will have to be",
+};
 
 /// Why a segment cannot be frozen.
 pub(crate) const NOT_FREEZABLE: Error = Error::Unsupported {

@@ -14,7 +14,8 @@ impl<B: Snapshots> ReadOnly<Segment<B>> {
     /// Returns the bytes if no process can write to them any more, because the segment was
     /// [frozen](Segment::freeze) or is a [`Snapshot`](crate::Snapshot). Otherwise returns `None`.
     ///
-    /// The slice has no contract: the kernel ensures that its bytes do not change.
+    /// The slice has no contract: the kernel ensures that its bytes do not change. On Apple's systems nothing
+    /// proves that, and the result is always `None`.
     #[must_use]
     pub fn as_frozen(&self) -> Option<&[u8]> {
         let segment = self.segment();
@@ -28,7 +29,8 @@ impl<B: Snapshots> ReadOnly<Segment<B>> {
     /// # Errors
     ///
     /// [`Error::Unsupported`] if a process can still write to the segment, or if it was not created with
-    /// [`single_writer`](crate::ShMemOptions::single_writer).
+    /// [`single_writer`](crate::ShMemOptions::single_writer). On Apple's systems always, because nothing tells
+    /// whether the single writer still exists.
     ///
     /// # Examples
     ///
@@ -71,7 +73,10 @@ impl<B: Snapshots> Segment<B> {
     ///
     /// # Platform notes
     ///
-    /// As [`single_writer`](crate::ShMemOptions::single_writer): `F_SEAL_WRITE` (`fcntl(2)`).
+    /// As [`single_writer`](crate::ShMemOptions::single_writer). Linux: `F_SEAL_WRITE` (`fcntl(2)`). On
+    /// Apple's systems this process gives up the only mapping for writing there is, unless it has forked
+    /// children: nothing tells whether one has inherited it, so that [`ReadOnly::as_frozen`] returns `None`
+    /// and there are no views.
     ///
     /// # Examples
     ///
@@ -110,7 +115,11 @@ impl<B: Snapshots> Segment<B> {
             Ok(mapping) => self.into_read_only(mapping),
             Err(error) => return Err(FreezeError::Unchanged(self, error)),
         };
-        match frozen.freeze() {
+        let outcome = match &frozen.segment().handle {
+            Some(handle) => backend.freeze_own(handle),
+            None => Ok(()),
+        };
+        match outcome {
             Ok(()) => Ok(frozen),
             Err(error) => Err(FreezeError::ReadOnly(frozen, error)),
         }

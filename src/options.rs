@@ -208,7 +208,7 @@ impl ShMemOptions {
 
     /// Creates the segment so that this process alone can write to it, from the moment it exists.
     ///
-    /// No other process can map it for writing, write to its file, or free parts of it; every process of
+    /// No other process can map it for writing, write to its memory, or free parts of it; every process of
     /// the user can open it with
     /// [`shmem_from_id_read_only`](crate::ShMemProvider::shmem_from_id_read_only), and attaching for
     /// writing is [`Error::Foreign`]. That includes this process: the mapping that creation returns is
@@ -228,11 +228,24 @@ impl ShMemOptions {
     /// mapping, until it executes another program. A process of the same user can prevent
     /// [`Segment::freeze`], by sealing the seals of the file.
     ///
+    /// On Apple's systems, the object has a random name of 64 bits for the moment of its creation. By that
+    /// name, the mode 0400 lets every process but those of root open it for reading only; another process of
+    /// root that finds the name in that moment can write to the segment.
+    ///
     /// # Platform notes
     ///
     /// Linux 5.1 and later, memfd (`F_SEAL_FUTURE_WRITE`, `fcntl(2)`), also through the service. It
     /// needs `/proc` and file leases, to check that no other process opened the file before it was
-    /// sealed, and takes a second descriptor, which tells whether a forked child has the mapping. Other mechanisms and systems return [`Error::Unsupported`].
+    /// sealed, and takes a second descriptor, which tells whether a forked child has the mapping.
+    ///
+    /// Apple's systems, the default provider, that is POSIX memory through the service: the service and all
+    /// holders have descriptors that permit reading only (`O_RDONLY`), which nothing there opens again. This
+    /// follows from the sources of the kernel, and was never run there: the tests run it on Linux. Forked
+    /// children are not noticed, so that [`ReadOnly::as_frozen`](crate::ReadOnly::as_frozen) returns `None`
+    /// even after [`Segment::freeze`].
+    ///
+    /// Other mechanisms and systems return [`Error::Unsupported`]: on the BSDs and illumos every process of
+    /// the user can change the mode of the object while it has a name.
     ///
     /// # Examples
     ///
@@ -373,8 +386,8 @@ impl ShMemOptions {
 
 /// Why a mechanism has no segments with a single writer.
 pub(crate) const NO_SINGLE_WRITER: Error = Error::Unsupported {
-    what: "only memfd segments, on Linux 5.1 and later, can have a single writer: create it with \
-           `MemfdShMemProvider`",
+    what: "only memfd segments, on Linux 5.1 and later, and served POSIX segments, on Apple's systems, can \
+           have a single writer: create it with `MemfdShMemProvider` or with the default provider there",
 };
 
 /// Why a growable segment has no huge pages.

@@ -154,7 +154,7 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
             exclusive_check: false,
             ..request
         };
-        self.register(self.memory.create(request, report)?)
+        self.register(self.memory.create_served(request, report)?)
     }
 
     fn open(&self, id: &ShMemId, _expected: Expected) -> Result<ServedHandle> {
@@ -276,6 +276,10 @@ impl<B: Snapshots<Handle = OwnedFd>> Snapshots for ServedBackend<B> {
 
     fn freeze(&self, handle: &ServedHandle) -> Result<()> {
         self.memory.freeze(handle.fd())
+    }
+
+    fn freeze_own(&self, handle: &ServedHandle) -> Result<()> {
+        self.memory.freeze_own(handle.fd())
     }
 
     fn is_frozen(&self, handle: &ServedHandle) -> bool {

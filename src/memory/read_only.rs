@@ -22,8 +22,8 @@
 /// # Platform notes
 ///
 /// `mprotect` is refused on Linux with `/proc` for memfd, POSIX and their served segments; everywhere for
-/// System V (`SHM_RDONLY`), POSIX (`O_RDONLY`) and Windows (`FILE_MAP_READ`). Served segments on other
-/// systems, FreeBSD's memfds and regions of `/dev/ashmem` have descriptors for reading and writing, so only
+/// System V (`SHM_RDONLY`), POSIX (`O_RDONLY`) and Windows (`FILE_MAP_READ`), and on Apple's systems for
+/// segments with a single writer. Other served segments, FreeBSD's memfds and regions of `/dev/ashmem` have descriptors for reading and writing, so only
 /// the pages are protected.
 ///
 /// # Examples

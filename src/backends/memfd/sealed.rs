@@ -7,7 +7,7 @@ use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use super::locator;
-use crate::backend::Expected;
+use crate::backend::{Expected, HAS_SINGLE_WRITER};
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::MemfdLocator;
@@ -26,11 +26,6 @@ const NEEDED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
 /// Why a snapshot is not mapped for writing.
 const IS_SNAPSHOT: Error = Error::Foreign {
     found: "it is a snapshot: open it with `view_from_id`",
-};
-
-/// Why a segment with a single writer is not mapped for writing.
-const HAS_SINGLE_WRITER: Error = Error::Foreign {
-    found: "it has a single writer: open it with `shmem_from_id_read_only`",
 };
 
 /// Why a frozen segment is not mapped for writing.

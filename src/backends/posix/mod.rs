@@ -14,14 +14,15 @@
 //! same user can shrink a segment.
 
 mod names;
+mod single_writer;
 
 use core::ops::Range;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{
-    Attach, Backend, Created, Exclusive, Expected, Growable, Lifecycle, NOT_THE_ONE, Request,
-    Snapshots, Sparse,
+    Attach, Backend, Created, Exclusive, Expected, Growable, HAS_SINGLE_WRITER, Lifecycle,
+    NOT_FREEZABLE, NOT_THE_ONE, Request, Snapshots, Sparse,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -263,6 +264,17 @@ impl Backend for PosixBackend {
         Ok(created)
     }
 
+    fn create_served(
+        &self,
+        request: Request<'_>,
+        report: &mut OptionReport,
+    ) -> Result<Created<OwnedFd>> {
+        if request.options.single_writer {
+            return single_writer::create(request, report);
+        }
+        self.create(request, report)
+    }
+
     fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedFd> {
         shm_names::open(names::name(id)?, id, expected.protection)
     }
@@ -276,6 +288,9 @@ impl Backend for PosixBackend {
         let info = FileInfo::of(handle)?;
         sys::check_owner(info.owner)?;
         sys::refuse_huge_pages(handle, &info)?;
+        if attach.protection == Protection::ReadWrite && single_writer::is_one(handle) {
+            return Err(HAS_SINGLE_WRITER);
+        }
         let mut mapping = if growth::is_growable(&info) {
             growth::attach(
                 handle,
@@ -352,4 +367,20 @@ impl Growable for PosixBackend {
     }
 }
 
-impl Snapshots for PosixBackend {}
+impl Snapshots for PosixBackend {
+    fn check_freezable(&self, handle: &OwnedFd) -> Result<()> {
+        match single_writer::is_one(handle) {
+            true => Ok(()),
+            false => Err(NOT_FREEZABLE),
+        }
+    }
+
+    fn freeze(&self, handle: &OwnedFd) -> Result<()> {
+        self.check_freezable(handle)?;
+        Err(single_writer::UNKNOWN_WRITERS)
+    }
+
+    fn freeze_own(&self, handle: &OwnedFd) -> Result<()> {
+        self.check_freezable(handle)
+    }
+}

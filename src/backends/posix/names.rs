@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::fd::OwnedFd;
-use rustix::io::Errno;
+use rustix::io::{self, Errno};
 
 use crate::backend::{Cleanup, Created};
 use crate::error::{Error, Result, Subject};
@@ -64,10 +64,25 @@ pub(super) fn create_named(
     }
 }
 
+/// Creates a segment under a random name by which others can open it for reading only.
+pub(super) fn create_for_readers(
+    fill: impl Fn(&OwnedFd) -> Result<Mapping>,
+) -> Result<Created<OwnedFd>> {
+    create_by(shm_names::create_for_readers, random_name()?, fill)
+}
+
 /// Creates a segment with this id. After an error the name does not exist, unless it did before.
 fn create(id: ShMemId, fill: impl Fn(&OwnedFd) -> Result<Mapping>) -> Result<Created<OwnedFd>> {
+    create_by(shm_names::create, id, fill)
+}
+
+fn create_by(
+    create: fn(&CStr) -> io::Result<OwnedFd>,
+    id: ShMemId,
+    fill: impl Fn(&OwnedFd) -> Result<Mapping>,
+) -> Result<Created<OwnedFd>> {
     let name = name(&id)?;
-    let fd = shm_names::create(name)
+    let fd = create(name)
         .map_err(|errno| failed_for("shm_open", errno, Subject::Id(id), limits::for_dev_shm))?;
     match fill(&fd) {
         Ok(mapping) => Ok(Created {

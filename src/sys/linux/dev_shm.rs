@@ -91,6 +91,15 @@ pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Whether a process with a descriptor that permits reading only can never write to the object: `/proc`
+/// opens it again.
+pub(crate) const READ_ONLY_STAYS: bool = false;
+
+/// Is never called, and returns an error.
+pub(crate) fn create_for_readers(_name: &CStr) -> io::Result<OwnedFd> {
+    Err(Errno::NOTSUP)
+}
+
 /// Returns `true` if files cannot be locked here. The first call tries it on the directory.
 fn are_locks_missing() -> bool {
     const UNKNOWN: u8 = 0;

@@ -72,7 +72,7 @@ pub(in crate::sys) use self::process::set_thread_name;
 #[cfg(feature = "std")]
 pub(crate) use self::process::{has_more_rights, process_runs};
 pub(crate) use self::reopen::map_for_reading;
-pub(crate) use self::reopen::{is_read_only, map_file_for_reading, reopen};
+pub(crate) use self::reopen::{map_file_for_reading, reopen};
 #[cfg(all(feature = "std", not(shmem_apple_rules)))]
 pub(crate) use self::reservation::reserve_file;
 pub(crate) use self::sparse::{next_data, punch_hole};

@@ -1,7 +1,7 @@
 //! Opening the object behind a descriptor again, with other permissions, through `/proc`.
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io;
 use rustix::path::DecInt;
 
@@ -11,7 +11,7 @@ use super::mapping::map_fd_at;
 use crate::error::Error;
 use crate::error::{Result, Subject};
 use crate::memory::mapping::{Mapping, Protection};
-use crate::sys::{above_stdio_quietly, failed_for, limits};
+use crate::sys::{above_stdio_quietly, failed_for, is_read_only, limits};
 use crate::util::fixed_str::FixedStr;
 
 /// Opens the object again. With `O_NONBLOCK`, a lease on it does not block the call.
@@ -23,11 +23,6 @@ pub(crate) fn reopen(fd: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
     let path = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
     openat(CWD, path.as_bytes(), flags, Mode::empty()).and_then(above_stdio_quietly)
-}
-
-/// Returns `true` if the descriptor permits reading only.
-pub(crate) fn is_read_only(fd: &OwnedFd) -> bool {
-    fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
 
 /// Opens the object for writing, if the descriptor permits reading only: allocating memory needs the

@@ -29,10 +29,6 @@ pub(crate) struct FileInfo {
     /// The user id of the owner.
     pub(crate) owner: u32,
     /// The type and the permissions.
-    #[cfg_attr(
-        not(any(target_os = "android", target_os = "linux")),
-        allow(dead_code, reason = "only Linux has objects that can grow")
-    )]
     pub(crate) mode: u32,
 }
 
@@ -96,6 +92,16 @@ pub(crate) fn map_fd_as(fd: impl AsFd, len: usize, protection: Protection) -> Re
     // SAFETY: the mapping is new, nothing else unmaps it, and its address is a multiple of the page
     // size. The object has at least `len` bytes: the backends have compared its size.
     Ok(unsafe { Mapping::from_raw(base, len, unmap) })
+}
+
+/// Returns `true` if the system lets this process write to a mapping for reading after all, which is
+/// unmapped in any case.
+#[cfg(not(target_os = "android"))]
+pub(crate) fn becomes_writable(mapping: Mapping) -> bool {
+    let (start, len) = (mapping.base().as_ptr().cast(), mapping.len());
+    let flags = mm::MprotectFlags::READ | mm::MprotectFlags::WRITE;
+    // SAFETY: the pages stay readable, and nothing but this function has the mapping.
+    unsafe { mm::mprotect(start, len, flags) }.is_ok()
 }
 
 /// Writes all bytes to the object, starting at this offset. `limit_for` is the function of
@@ -174,6 +180,11 @@ pub(crate) fn received(fd: OwnedFd) -> Result<OwnedFd> {
     let fd = above_stdio(fd)?;
     fcntl_setfd(&fd, FdFlags::CLOEXEC).map_err(refused("fcntl(F_SETFD)"))?;
     Ok(fd)
+}
+
+/// Returns `true` if the descriptor permits reading only.
+pub(crate) fn is_read_only(fd: &OwnedFd) -> bool {
+    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
 
 /// Creates another descriptor of the same open file, close-on-exec.

@@ -65,8 +65,11 @@ pub(crate) use self::failed::{failed, failed_for, for_unprivileged};
 ))]
 pub(crate) use self::fallback::*;
 pub(in crate::sys) use self::fd::access;
+#[cfg(not(target_os = "android"))]
+pub(crate) use self::fd::becomes_writable;
 pub(crate) use self::fd::{
-    FileInfo, above_stdio, above_stdio_quietly, duplicate, map_fd, map_fd_as, write_at,
+    FileInfo, above_stdio, above_stdio_quietly, duplicate, is_read_only, map_fd, map_fd_as,
+    write_at,
 };
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{duplicate_quietly, received};

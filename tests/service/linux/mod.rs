@@ -10,6 +10,7 @@ mod lifetime;
 mod lock;
 mod peer;
 mod raw;
+mod single_writer;
 mod start;
 mod threads;
 
@@ -93,6 +94,13 @@ pub(crate) fn main() {
             shared_providers_work_over_every_mechanism,
             segments_are_released_once,
             segments_drop_without_a_service,
+        ]
+        single_writer: [
+            a_single_writer_is_refused_where_descriptors_can_be_reopened,
+            no_descriptor_of_a_single_writer_permits_writing,
+            the_writer_writes_and_has_no_other_mapping,
+            a_new_host_hands_out_no_more_than_the_old_one,
+            a_writer_can_give_up_its_permission,
         ]
         frames: [
             silent_connections_are_closed,

@@ -40,7 +40,7 @@ use shmem_providers::{
 use super::attack::attackers::attack;
 use super::attack::probe;
 use super::attack::slow::pretend;
-use super::{fork, start};
+use super::{fork, single_writer, start};
 use testkit::peer::{self, Peer};
 use testkit::seccomp::forbid;
 
@@ -157,6 +157,7 @@ pub(crate) struct State {
     pub(crate) segments: Vec<Segment>,
     pub(crate) provider: Provider,
     service: Option<ShMemService>,
+    single_writer: single_writer::Held,
 }
 
 /// Executes commands until there are no more.
@@ -251,6 +252,10 @@ impl State {
             ["notified", path] => return start::notified(Path::new(path)),
             ["beside-silent", path] => return start::beside_silent_file(Path::new(path)),
             ["in-silent"] => return start::in_silent_directory(),
+            ["single-writer", ref command @ ..] => {
+                let address = self.provider.address()?;
+                return single_writer::execute(&mut self.single_writer, &address, command);
+            }
             ["threads"] => return threads(),
             ["memory"] => return memory(),
             ["probe", path] => return probe(Path::new(path)),

@@ -13,10 +13,26 @@ use crate::id::ShMemId;
 use crate::memory::mapping::Protection;
 use crate::sys::{above_stdio, above_stdio_quietly, check_owner, failed, failed_for, limits};
 
+/// Whether a process with a descriptor that permits reading only can never write to the object.
+///
+/// On Apple's systems it cannot: the kernel keeps the permission of the descriptor for its mappings, and
+/// nothing but the name opens the object again or changes its mode. On the BSDs and illumos, objects are
+/// files, or at least have a mode that every process of the user can change.
+pub(crate) const READ_ONLY_STAYS: bool = cfg!(any(target_vendor = "apple", shmem_apple_rules));
+
 /// Creates the object with this name, which must not exist.
 pub(crate) fn create(name: &CStr) -> io::Result<OwnedFd> {
+    create_as(name, Mode::RUSR | Mode::WUSR)
+}
+
+/// Does the same, with a mode that permits everybody but this call and root to read only.
+pub(crate) fn create_for_readers(name: &CStr) -> io::Result<OwnedFd> {
+    create_as(name, Mode::RUSR)
+}
+
+fn create_as(name: &CStr, mode: Mode) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-    let fd = shm::open(name, flags, Mode::RUSR | Mode::WUSR)?;
+    let fd = shm::open(name, flags, mode)?;
     above_stdio_quietly(fd).inspect_err(|_| {
         // The object is new, and nothing else would remove it.
         let _ = shm::unlink(name);
@@ -59,7 +75,7 @@ pub(crate) fn adopt(fd: &OwnedFd) -> Result<ShMemId> {
 /// Removes the name if it refers to the open object, as far as the system reports that: macOS does
 /// not.
 pub(crate) fn unlink_own(fd: &OwnedFd, name: &CStr, id: &ShMemId) -> Result<()> {
-    let (_, named) = find(name, id, Protection::ReadWrite)?;
+    let (_, named) = find(name, id, Protection::Read)?;
     let open = fstat(fd).map_err(|errno| failed("fstat", errno, Subject::Id(*id)))?;
     if (named.st_dev, named.st_ino) != (open.st_dev, open.st_ino) {
         return Err(Error::Gone { id: *id });
