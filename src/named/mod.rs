@@ -5,14 +5,17 @@
 
 mod options;
 #[cfg_attr(
-    any(windows, target_os = "solaris"),
+    target_os = "solaris",
     allow(dead_code, reason = "nothing is registered")
 )]
 mod record;
 #[cfg(all(unix, not(target_os = "solaris")))]
 mod registry;
-#[cfg(any(windows, target_os = "solaris"))]
+#[cfg(target_os = "solaris")]
 #[path = "registry_none.rs"]
+mod registry;
+#[cfg(windows)]
+#[path = "registry_windows.rs"]
 mod registry;
 
 use alloc::string::String;

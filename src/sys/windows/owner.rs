@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 use core::ptr;
 
+use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::Security::{
     EqualSid, GetKernelObjectSecurity, GetSecurityDescriptorOwner, GetTokenInformation,
     OWNER_SECURITY_INFORMATION, PSID, TOKEN_INFORMATION_CLASS, TOKEN_OWNER, TOKEN_QUERY,
@@ -34,12 +35,17 @@ impl Answer {
 ///
 /// The handle must have the access right `READ_CONTROL`.
 pub(crate) fn is_ours(object: &OwnedHandle) -> Result<bool> {
+    is_handle_ours(object.as_raw())
+}
+
+/// The same, for a handle that the caller keeps open.
+pub(super) fn is_handle_ours(object: HANDLE) -> Result<bool> {
     let mut descriptor = Answer::new();
     let mut needed = 0;
-    // SAFETY: `object` keeps its handle open, and the buffer has `Answer::BYTES` bytes.
+    // SAFETY: the caller keeps the handle open, and the buffer has `Answer::BYTES` bytes.
     let done = unsafe {
         GetKernelObjectSecurity(
-            object.as_raw(),
+            object,
             OWNER_SECURITY_INFORMATION,
             descriptor.as_mut_ptr(),
             Answer::BYTES,
