@@ -121,7 +121,9 @@ pub(crate) fn one_process_of_many_initialises_a_name() -> Outcome {
     let mut peers: Vec<_> = (0..4).map(|_| Peer::start()).collect();
     for round in 0..ROUNDS {
         let command = format!("named make {} name-{round}", place.path());
-        peers.iter_mut().for_each(|peer| peer.send(&command));
+        for peer in &mut peers {
+            peer.send(&command);
+        }
         let creators: Vec<_> = peers
             .iter_mut()
             .map(|peer| peer.answer_to(&command).expect("it opens"))
@@ -144,7 +146,9 @@ pub(crate) fn last_holders_and_new_ones_may_meet() -> Outcome {
     let place = Place::new()?;
     let mut peers: Vec<_> = (0..4).map(|_| Peer::start()).collect();
     let command = format!("named storm {} x 40", place.path());
-    peers.iter_mut().for_each(|peer| peer.send(&command));
+    for peer in &mut peers {
+        peer.send(&command);
+    }
     for peer in &mut peers {
         peer.answer_to(&command)?;
     }

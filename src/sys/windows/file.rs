@@ -1,4 +1,5 @@
 //! Files: their identity, their owner, and locks that the kernel releases when a process ends.
+#![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
 use std::fs::File;
@@ -41,9 +42,10 @@ impl FileId {
     }
 }
 
-/// Returns `true` if the file belongs to the user of this process: see [`owner::is_ours`].
+/// Returns `true` if the file belongs to the user of this process, or to the group of all administrators:
+/// to that belongs what the same user has created with full administrator rights.
 pub(crate) fn is_file_ours(file: &File) -> Result<bool> {
-    owner::is_handle_ours(file.as_raw_handle())
+    owner::is_handle_ours(file.as_raw_handle(), true)
 }
 
 /// The byte that is locked, far behind the end of every file: a lock also keeps other processes from
