@@ -24,7 +24,7 @@ pub(crate) const MAX_LEN: usize = 200;
 /// # Examples
 ///
 /// ```
-/// # #[cfg(unix)] {
+/// # #[cfg(any(unix, windows))] {
 /// use shmem_providers::error::NamedError;
 /// use shmem_providers::{Error, Named};
 ///

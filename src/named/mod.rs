@@ -5,14 +5,17 @@
 
 mod options;
 #[cfg_attr(
-    any(windows, target_os = "solaris"),
+    target_os = "solaris",
     allow(dead_code, reason = "nothing is registered")
 )]
 mod record;
 #[cfg(all(unix, not(target_os = "solaris")))]
 mod registry;
-#[cfg(any(windows, target_os = "solaris"))]
+#[cfg(target_os = "solaris")]
 #[path = "registry_none.rs"]
+mod registry;
+#[cfg(windows)]
+#[path = "registry_windows.rs"]
 mod registry;
 
 use alloc::string::String;
@@ -60,17 +63,27 @@ use crate::traits::{ShMem, ShMemProvider};
 /// of temporary files or in the home directory. It is checked each time, and a directory that another user
 /// owns, can write to or can redirect is an error.
 ///
+/// On Windows it is the directory in `SHMEM_NAMES`, or else one for each session of the user in
+/// `%LOCALAPPDATA%\shmem_providers`, or in the directory of temporary files. A directory or a file in it that
+/// another user owns, except for administrators, is an error. Who else can write to the directory is not
+/// checked there: choose one whose access rights exclude other users, as those in the user's profile do.
+///
 /// # Platform notes
 ///
-/// Unix systems with `flock(2)`. On Solaris and on Windows every function returns [`Error::Unsupported`]. A
-/// `Named` takes two descriptors more than its segment. Some systems remove old files from the directory of
-/// temporary files: there, a name can be lost after days, though not its segment.
+/// Unix systems with `flock(2)`, and Windows. On Solaris every function returns [`Error::Unsupported`].
+///
+/// On Unix, a `Named` takes two descriptors more than its segment; on Windows, one handle. Some systems
+/// remove old files from the directory of temporary files: there, a name can be lost after days, though not
+/// its segment.
+///
+/// On Windows, names are shared by the processes of one session (see `Win32ShMemProvider`). A directory on
+/// a network drive, or one that is shared by several sessions, has names whose segments cannot be opened.
 ///
 /// # Examples
 ///
 /// ```
-/// # #[cfg(not(unix))] fn main() {}
-/// # #[cfg(unix)] fn main() -> shmem_providers::Result<()> {
+/// # #[cfg(not(any(unix, windows)))] fn main() {}
+/// # #[cfg(any(unix, windows))] fn main() -> shmem_providers::Result<()> {
 /// use shmem_providers::Named;
 ///
 /// # let name = &format!("example-{}", std::process::id());
@@ -98,8 +111,8 @@ pub struct Named<P: ShMemProvider = StdShMemProvider> {
 /// # Examples
 ///
 /// ```
-/// # #[cfg(not(unix))] fn main() {}
-/// # #[cfg(unix)] fn main() -> shmem_providers::Result<()> {
+/// # #[cfg(not(any(unix, windows)))] fn main() {}
+/// # #[cfg(any(unix, windows))] fn main() -> shmem_providers::Result<()> {
 /// use shmem_providers::Named;
 ///
 /// # let name = &format!("example-of-parts-{}", std::process::id());
@@ -123,8 +136,8 @@ pub struct NameHold {
 /// # Examples
 ///
 /// ```
-/// # #[cfg(not(unix))] fn main() {}
-/// # #[cfg(unix)] fn main() -> shmem_providers::Result<()> {
+/// # #[cfg(not(any(unix, windows)))] fn main() {}
+/// # #[cfg(any(unix, windows))] fn main() -> shmem_providers::Result<()> {
 /// use shmem_providers::{Named, ShMem};
 ///
 /// # let name = &format!("example-of-list-{}", std::process::id());
@@ -204,8 +217,8 @@ impl Named {
     /// # Examples
     ///
     /// ```
-    /// # #[cfg(not(unix))] fn main() {}
-    /// # #[cfg(unix)] fn main() -> shmem_providers::Result<()> {
+    /// # #[cfg(not(any(unix, windows)))] fn main() {}
+    /// # #[cfg(any(unix, windows))] fn main() -> shmem_providers::Result<()> {
     /// use shmem_providers::Named;
     ///
     /// # let name = &format!("example-of-remove-{}", std::process::id());

@@ -57,8 +57,8 @@ pub enum Persist {
 /// # Examples
 ///
 /// ```
-/// # #[cfg(not(unix))] fn main() {}
-/// # #[cfg(unix)] fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # #[cfg(not(any(unix, windows)))] fn main() {}
+/// # #[cfg(any(unix, windows))] fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
 /// use shmem_providers::NamedOptions;
 ///

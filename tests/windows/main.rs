@@ -1,4 +1,4 @@
-//! Windows: segments between processes, and what is special about sections.
+//! Windows: segments between processes, names, and what is special about sections.
 //!
 //! The processes are real: this program starts itself again with the argument `peer` and sends the child
 //! commands, line by line (`peer.rs`).
@@ -7,6 +7,8 @@
 mod growth;
 #[cfg(windows)]
 mod holders;
+#[cfg(windows)]
+mod named;
 #[cfg(windows)]
 mod peer;
 #[cfg(windows)]
@@ -36,6 +38,18 @@ fn main() {
             ids_outlive_their_creator,
             id_opens_through_ten_generations_of_holders,
             processes_terminated_while_creating_leave_nothing,
+        ]
+        named: [
+            one_process_of_many_initialises_a_name,
+            last_holders_and_new_ones_may_meet,
+            a_terminated_holder_frees_the_name,
+            a_process_terminated_while_it_initialises_is_replaced,
+            the_last_drop_removes_the_entry,
+            names_are_any_text_and_are_listed,
+            held_names_can_be_removed,
+            remains_are_replaced_and_other_things_left_alone,
+            the_environment_chooses_the_directory,
+            names_do_not_persist,
         ]
         sections: [
             a_name_that_exists_is_an_error,

@@ -10,19 +10,25 @@
 //! committed                 ok SIZE          returns the committed size of the newest
 //! drop                      ok               drops the newest
 //! handles                   ok COUNT         counts the open handles
+//! named COMMAND WORD…                         see `named.rs`
 //! churn                                      creates and drops segments until it is terminated
 //! ```
 
 use shmem_providers::{ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider};
 use std::error::Error;
 
+use crate::named::Names;
 use testkit::open_files;
 pub(crate) use testkit::peer::Peer;
 
 /// Executes commands until there are no more.
 pub(crate) fn serve() {
     let mut segments = Vec::new();
-    testkit::peer::serve(|command| execute(&mut segments, command));
+    let mut names = Names::default();
+    testkit::peer::serve(|command| match command {
+        ["named", command @ ..] => names.execute(command),
+        _ => execute(&mut segments, command),
+    });
 }
 
 fn execute(segments: &mut Vec<StdShMem>, command: &[&str]) -> Result<String, Box<dyn Error>> {

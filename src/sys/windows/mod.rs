@@ -1,6 +1,8 @@
 //! What the backend for Windows needs: handles, the last error, limits, owners.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "std")]
+pub(crate) mod file;
 pub(crate) mod growth;
 mod handle;
 #[cfg(feature = "std")]

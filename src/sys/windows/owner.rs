@@ -3,10 +3,11 @@
 use core::ffi::c_void;
 use core::ptr;
 
+use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::Security::{
     EqualSid, GetKernelObjectSecurity, GetSecurityDescriptorOwner, GetTokenInformation,
-    OWNER_SECURITY_INFORMATION, PSID, TOKEN_INFORMATION_CLASS, TOKEN_OWNER, TOKEN_QUERY,
-    TOKEN_USER, TokenOwner, TokenUser,
+    IsWellKnownSid, OWNER_SECURITY_INFORMATION, PSID, TOKEN_INFORMATION_CLASS, TOKEN_OWNER,
+    TOKEN_QUERY, TOKEN_USER, TokenOwner, TokenUser, WinBuiltinAdministratorsSid,
 };
 use windows_sys::Win32::System::Threading::{GetCurrentProcess, OpenProcessToken};
 
@@ -34,12 +35,18 @@ impl Answer {
 ///
 /// The handle must have the access right `READ_CONTROL`.
 pub(crate) fn is_ours(object: &OwnedHandle) -> Result<bool> {
+    is_handle_ours(object.as_raw(), false)
+}
+
+/// The same, for a handle that the caller keeps open. If `or_administrators`, also returns `true` for what
+/// belongs to the group of all administrators.
+pub(super) fn is_handle_ours(object: HANDLE, or_administrators: bool) -> Result<bool> {
     let mut descriptor = Answer::new();
     let mut needed = 0;
-    // SAFETY: `object` keeps its handle open, and the buffer has `Answer::BYTES` bytes.
+    // SAFETY: the caller keeps the handle open, and the buffer has `Answer::BYTES` bytes.
     let done = unsafe {
         GetKernelObjectSecurity(
-            object.as_raw(),
+            object,
             OWNER_SECURITY_INFORMATION,
             descriptor.as_mut_ptr(),
             Answer::BYTES,
@@ -62,6 +69,14 @@ pub(crate) fn is_ours(object: &OwnedHandle) -> Result<bool> {
     // and all processes belong to one user.
     if owner.is_null() {
         return Ok(true);
+    }
+
+    if or_administrators {
+        // SAFETY: the owner is a valid SID in `descriptor`.
+        let belongs = unsafe { IsWellKnownSid(owner, WinBuiltinAdministratorsSid) };
+        if belongs != 0 {
+            return Ok(true);
+        }
     }
 
     let token = token()?;
