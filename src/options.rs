@@ -232,7 +232,8 @@ impl ShMemOptions {
     ///
     /// Linux 5.1 and later, memfd (`F_SEAL_FUTURE_WRITE`, `fcntl(2)`), also through the service. It
     /// needs `/proc` and file leases, to check that no other process opened the file before it was
-    /// sealed, and takes a second descriptor, which tells whether a forked child has the mapping. Other mechanisms and systems return [`Error::Unsupported`].
+    /// sealed, and takes a second descriptor, which tells whether a forked child has the mapping. Other
+    /// mechanisms and systems return [`Error::Unsupported`].
     ///
     /// # Examples
     ///
@@ -265,9 +266,10 @@ impl ShMemOptions {
     /// [grow](crate::Segment::grow_to) without moving.
     ///
     /// The segment starts with the size that it is created with, and memory is allocated for no more
-    /// than that. Every process that attaches gets the reservation too, without asking. The option is
-    /// required: without it, creating the segment fails. To an attacher that asks for it, it means that
-    /// the segment has at least such a reservation.
+    /// than that. If `max` is smaller than the size, the segment cannot grow. Every process that attaches
+    /// gets the reservation too, without asking. The option is required: if it is not available, creating
+    /// the segment fails. A process that attaches with this option gets an error if the reservation of the
+    /// segment is smaller.
     ///
     /// A reservation consists of ordinary pages: huge pages are refused. `prefault` and `lock` apply to
     /// the size at the start, `no_dump` to all of it.

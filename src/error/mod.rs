@@ -232,8 +232,8 @@ impl Error {
         }
     }
 
-    /// Returns `true` if the id, or the name, is valid and no holder of the segment was found, whether or not all
-    /// processes could be searched.
+    /// Returns `true` if the id, or the name, is valid and no holder of the segment was found, whether or
+    /// not all processes could be searched.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         match self {

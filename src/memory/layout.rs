@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicI64, AtomicU64};
 ///
 /// Plain integers do not have it: the compiler assumes that a plain value does not change while a
 /// reference to it lives, and another process would change it. Read and write plain values as
-/// copies, with [`Access::read_at`](crate::Access::read_at) or, with the feature `zerocopy`, with
+/// copies, with [`Access::read_at`](crate::ReadAccess::read_at) or, with the feature `zerocopy`, with
 /// `Access::read` and `Access::write`. Atomic pointers do not have it either: an address means
 /// something else in every process.
 ///
