@@ -125,6 +125,12 @@ impl<S: ShMem> Shared<S> {
         Self { inner }
     }
 
+    /// Returns the segment, to ask it for what does not touch its bytes.
+    #[cfg(all(unix, feature = "std"))]
+    pub(crate) fn segment(&self) -> &S {
+        &self.inner.segment
+    }
+
     /// Returns access to the bytes: bounds-checked copies, and atomics in place.
     #[must_use]
     pub fn access(&self) -> Access<'_> {
