@@ -30,7 +30,7 @@ const IS_SNAPSHOT: Error = Error::Foreign {
 
 /// Why a segment with a single writer is not mapped for writing.
 const HAS_SINGLE_WRITER: Error = Error::Foreign {
-    found: "it has a single writer: open it with `shmem_from_id_read_only`",
+    found: "it has a single writer: open it with `shmem_from_id_read_only` or `existing_from_env_read_only`",
 };
 
 /// Why a frozen segment is not mapped for writing.
