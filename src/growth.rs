@@ -65,6 +65,9 @@ impl<B: Growable> Segment<B> {
     /// shrinks; [`trim`](Self::trim) frees memory. If `len` is not larger than [`len`](ShMem::len),
     /// nothing changes.
     ///
+    /// A [`ReadOnly`](crate::ReadOnly) or [`Shared`](crate::Shared) keeps the size that it has: attach again
+    /// to use more bytes.
+    ///
     /// # Errors
     ///
     /// [`Error::NotReserved`] if `len` is larger than [`reserved`](Self::reserved), [`Error::Released`] if
