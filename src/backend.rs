@@ -1,9 +1,9 @@
 //! [`Backend`]: what the common code knows of one mechanism of the operating system.
 //!
 //! A backend implements five methods of [`Backend`]; those about descriptors and persistent segments
-//! have defaults. What only some mechanisms can do otherwise is in [`Exclusive`], [`Sparse`], [`Growable`] and [`Snapshots`], whose default methods return
-//! [`Unsupported`](crate::Error::Unsupported); the start and the forks of a connection are in
-//! [`Lifecycle`]. All of these traits are sealed: [`Lifecycle`] cannot be named outside of the crate.
+//! have defaults. What else only some mechanisms can do is in [`Exclusive`], [`Sparse`], [`Growable`] and
+//! [`Snapshots`], whose default methods return [`Unsupported`](crate::Error::Unsupported); the start and
+//! the forks of a connection are in [`Lifecycle`]. All of these traits are sealed: [`Lifecycle`] cannot be named outside of the crate.
 
 use core::fmt;
 use core::ops::Range;
@@ -308,7 +308,8 @@ pub trait Snapshots: Sparse {
 
 /// Why a segment with a single writer is not mapped for writing.
 pub(crate) const HAS_SINGLE_WRITER: Error = Error::Foreign {
-    found: "it has a single writer: open it with `shmem_from_id_read_only`",
+    found: "it has a single writer: open it with `shmem_from_id_read_only` or \
+            `existing_from_env_read_only`",
 };
 
 /// Why a segment with a single writer cannot grow.

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::shared::RcShMem;
+use crate::sharing::Shared;
 use crate::sys;
 use crate::traits::ShMemProvider;
 
@@ -85,6 +86,38 @@ impl<B: Backend> Segment<B> {
 impl<B: Backend<Handle: AsFd>> AsFd for Segment<B> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor().unwrap_or(rustix::fs::CWD)
+    }
+}
+
+impl<B: Backend> Shared<Segment<B>> {
+    /// Returns the descriptor of the segment: see [`Segment::try_as_fd`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Segment::try_as_fd`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use shmem_providers::{ShMem, ShMemProvider, StdShMemProvider};
+    ///
+    /// let mut provider = StdShMemProvider::new()?;
+    /// let shared = provider.new_shmem(4096)?.share();
+    /// if let Ok(fd) = shared.try_as_fd() {
+    ///     let received = provider.shmem_from_fd(fd.try_clone_to_owned()?)?.share();
+    ///     assert_eq!(received.len(), 4096);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn try_as_fd(&self) -> Result<BorrowedFd<'_>> {
+        self.segment().try_as_fd()
+    }
+}
+
+/// As for the segment.
+impl<B: Backend<Handle: AsFd>> AsFd for Shared<Segment<B>> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.segment().as_fd()
     }
 }
 

@@ -16,8 +16,8 @@ impl<B: Backend> Segment<B> {
     /// # Security
     ///
     /// A peer of the same user can make this return any number between [`len`](ShMem::len) and
-    /// [`reserved`](Self::reserved). To use bytes that are not committed cannot fail in another way than
-    /// the [contract of the slice](ShMem#the-contract-of-the-slice) states for all segments.
+    /// [`reserved`](Self::reserved). Using bytes that are not committed can only fail as the
+    /// [contract of the slice](ShMem#the-contract-of-the-slice) states for all segments.
     ///
     /// # Examples
     ///
@@ -65,6 +65,9 @@ impl<B: Growable> Segment<B> {
     /// shrinks; [`trim`](Self::trim) frees memory. If `len` is not larger than [`len`](ShMem::len),
     /// nothing changes.
     ///
+    /// A [`ReadOnly`](crate::ReadOnly) or [`Shared`](crate::Shared) keeps the size that it has: attach again
+    /// to use more bytes.
+    ///
     /// # Errors
     ///
     /// [`Error::NotReserved`] if `len` is larger than [`reserved`](Self::reserved), [`Error::Released`] if
@@ -73,9 +76,9 @@ impl<B: Growable> Segment<B> {
     ///
     /// # Platform notes
     ///
-    /// Linux: `fallocate(2)`, so that no later access has to allocate memory. The limit of a cgroup (`memory.max`) is not known to this call: where it is
-    /// exceeded, the kernel may kill a process of the cgroup instead. Windows: `VirtualAlloc`, up to the
-    /// commit limit of the system.
+    /// Linux: `fallocate(2)`, so that no later access has to allocate memory. It does not check the limit of
+    /// a cgroup (`memory.max`): where that is exceeded, the kernel may kill a process of the cgroup instead.
+    /// Windows: `VirtualAlloc`, up to the commit limit of the system.
     ///
     /// # Examples
     ///

@@ -10,6 +10,10 @@ use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 
+/// Why there is no segment in the environment.
+const NOT_SET: &str = "it is not set: start this program with a `Command` to which `ShMem::hand_over` or \
+                       `ShMem::inherit` has added it";
+
 /// Returns the two variables with their values.
 ///
 /// # Errors
@@ -34,13 +38,13 @@ pub fn variables(description: ShMemDescription, name: &str) -> Result<[(String, 
 ///
 /// [`Error::Environment`] if there is no variable for the id, or if one of the two cannot be parsed.
 pub fn read(name: &str) -> Result<(ShMemId, Option<usize>)> {
-    let id = value(name)?.ok_or_else(|| problem(name, "is not set"))?;
+    let id = value(name)?.ok_or_else(|| problem(name, NOT_SET))?;
     let size_name = size_name(name);
     let size = match value(&size_name)? {
         None => None,
         Some(text) => match text.parse() {
             Ok(size) => Some(size),
-            Err(_) => return Err(problem(&size_name, "is not a number of bytes")),
+            Err(_) => return Err(problem(&size_name, "it is not a number of bytes")),
         },
     };
     Ok((ShMemId::from_string(&id), size))
@@ -73,7 +77,7 @@ pub(crate) fn value(name: &str) -> Result<Option<String>> {
     match env::var(name) {
         Ok(value) => Ok(Some(value)),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(problem(name, "is not UTF-8")),
+        Err(VarError::NotUnicode(_)) => Err(problem(name, "it is not UTF-8")),
     }
 }
 

@@ -64,8 +64,8 @@ fn read(name: &str, id: ShMemId) -> Result<Option<Passed>> {
     };
     match parse(&text) {
         Some((passed, of)) if of == id => Ok(Some(passed)),
-        Some(_) => Err(problem(&fd_name, "is about another segment")),
-        None => Err(problem(&fd_name, "does not describe a descriptor")),
+        Some(_) => Err(problem(&fd_name, "it is about another segment")),
+        None => Err(problem(&fd_name, "it does not describe a descriptor")),
     }
 }
 

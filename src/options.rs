@@ -278,9 +278,10 @@ impl ShMemOptions {
     /// [grow](crate::Segment::grow_to) without moving.
     ///
     /// The segment starts with the size that it is created with, and memory is allocated for no more
-    /// than that. Every process that attaches gets the reservation too, without asking. The option is
-    /// required: without it, creating the segment fails. To an attacher that asks for it, it means that
-    /// the segment has at least such a reservation.
+    /// than that. If `max` is smaller than the size, the segment cannot grow. Every process that attaches
+    /// gets the reservation too, without asking. The option is required: if it is not available, creating
+    /// the segment fails. A process that attaches with this option gets an error if the reservation of the
+    /// segment is smaller.
     ///
     /// A reservation consists of ordinary pages: huge pages are refused. `prefault` and `lock` apply to
     /// the size at the start, `no_dump` to all of it.

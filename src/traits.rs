@@ -215,7 +215,8 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     /// # Lifetime
     ///
     /// The command holds the segment until the command is dropped, each program that it has started until
-    /// that ends or drops what it has attached to.
+    /// that ends or drops what it has attached to. A segment without a descriptor is held by neither: keep
+    /// it until the program has attached.
     ///
     /// # Errors
     ///
@@ -224,7 +225,9 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
     /// # Platform notes
     ///
     /// Segments without a descriptor (System V, Windows, [`NopShMemProvider`](crate::NopShMemProvider)) are
-    /// only handed over. On Windows, a handle that can be inherited is inherited by every program that is
+    /// only handed over. The default provider creates System V segments where memfd is not available, and in
+    /// a process that is not dumpable. For a program in another IPC namespace, use `MemfdShMemProvider` or
+    /// `FileShMemProvider` instead. On Windows, a handle that can be inherited is inherited by every program that is
     /// started at the same time, and stable Rust cannot limit that to one. Elsewhere, commands that pass a
     /// descriptor are started by `fork` instead of `posix_spawn` or `vfork`.
     ///
@@ -283,6 +286,27 @@ const NOT_READ_ONLY: Error = Error::Unsupported {
 ///
 /// Providers are cheap to create and to clone. They hold no segments: dropping a provider leaves its
 /// segments valid.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use shmem_providers::{Result, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
+///
+/// /// Returns the first byte of a segment, with any provider.
+/// fn first<P: ShMemProvider>(provider: &mut P, id: ShMemId) -> Result<u8> {
+///     let mut byte = [0];
+///     provider.shmem_from_id_read_only(id)?.access().read_at(0, &mut byte)?;
+///     Ok(byte[0])
+/// }
+///
+/// let mut provider = StdShMemProvider::new()?;
+/// let mut segment = provider.new_shmem(64)?;
+/// segment[0] = 7;
+/// assert_eq!(first(&mut provider, segment.id())?, 7);
+/// # }
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
 pub trait ShMemProvider: Clone + Default + Debug {
     /// The segments of this provider.
     type ShMem: ShMem;

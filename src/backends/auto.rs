@@ -3,8 +3,8 @@
 //!
 //! Only the attempt shows whether `memfd_create` works: the kernel may lack it, a seccomp profile
 //! may forbid it, `/proc` may be missing, or descriptors may run out. Memfd and System V come first
-//! because the kernel frees their segments by itself, files last because they may be on a disk. The id shows which mechanism created a
-//! segment, so attaching needs no attempts.
+//! because the kernel frees their segments by itself, files last because they may be on a disk. The id shows
+//! which mechanism created a segment, so attaching needs no attempts.
 
 use core::fmt;
 use core::ops::Range;

@@ -6,6 +6,16 @@ use core::fmt;
 ///
 /// [`Display`](fmt::Display) names it as the system's administrator knows it, and tells what to do
 /// about it.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::error::Limit;
+///
+/// // As in `Error::Os`, if the process has no descriptor left.
+/// let limit = Limit::OpenFiles { limit: 1024 };
+/// println!("raise it and try again: {limit}");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {

@@ -3,6 +3,26 @@
 use core::fmt;
 
 /// Why [`Typed`](crate::Typed) does not open a segment as a value of a type.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use std::sync::atomic::{AtomicU16, AtomicU32};
+/// use shmem_providers::error::TypeMismatch;
+/// use shmem_providers::{Error, ShMemProvider, StdShMemProvider, Typed};
+///
+/// let mut provider = StdShMemProvider::new()?;
+/// let counter = Typed::<AtomicU32>::create(&mut provider, |_| {})?;
+/// match Typed::<AtomicU16>::open(&mut provider, counter.id()) {
+///     Err(Error::WrongType { mismatch, .. }) => {
+///         assert_eq!(mismatch, TypeMismatch::Size { found: 4, expected: 2 });
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # }
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TypeMismatch {

@@ -30,6 +30,21 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 /// was reached and its value at that moment, and what to do about it. [`Debug`](core::fmt::Debug)
 /// prints the same, so that a `main` that returns an error ends with a readable message. Programs use
 /// [`kind`](Self::kind).
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(target_os = "linux")] {
+/// use shmem_providers::{Error, ErrorKind, ShMem, ShMemProvider, StdShMemProvider};
+///
+/// let mut provider = StdShMemProvider::new()?;
+/// let segment = provider.new_shmem(4096)?;
+/// let error = provider.shmem_from_id_and_size(segment.id(), 8192).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::TooLarge);
+/// assert!(matches!(error, Error::TooLarge { asked: 8192, actual: 4096 }));
+/// # }
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -232,8 +247,8 @@ impl Error {
         }
     }
 
-    /// Returns `true` if the id, or the name, is valid and no holder of the segment was found, whether or not all
-    /// processes could be searched.
+    /// Returns `true` if the id, or the name, is valid and no holder of the segment was found, whether or
+    /// not all processes could be searched.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         match self {

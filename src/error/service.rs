@@ -167,6 +167,15 @@ pub struct RejectedDirectory {
 /// Where the address of a service, or the directory of names, comes from.
 ///
 /// [`Display`](fmt::Display) prints it as part of a message: `from SHMEM_SERVICE`.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::error::AddressOrigin;
+///
+/// assert_eq!(AddressOrigin::ShMemNames.variable(), Some("SHMEM_NAMES"));
+/// assert_eq!(AddressOrigin::Default.variable(), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressOrigin {

@@ -125,6 +125,12 @@ impl<S: ShMem> Shared<S> {
         Self { inner }
     }
 
+    /// Returns the segment, to ask it for what does not touch its bytes.
+    #[cfg(feature = "std")]
+    pub(crate) fn segment(&self) -> &S {
+        &self.inner.segment
+    }
+
     /// Returns access to the bytes: bounds-checked copies, and atomics in place.
     #[must_use]
     pub fn access(&self) -> Access<'_> {
@@ -190,7 +196,7 @@ impl<S: ShMem> Shared<S> {
     /// As [`ShMem::hand_over`].
     #[cfg(feature = "std")]
     pub fn hand_over(&self, command: &mut Command, env_name: &str) -> Result<()> {
-        self.inner.segment.hand_over(command, env_name)
+        self.segment().hand_over(command, env_name)
     }
 
     /// As [`hand_over`](Self::hand_over), and passes the descriptor to the program: see
@@ -201,7 +207,7 @@ impl<S: ShMem> Shared<S> {
     /// As [`ShMem::inherit`].
     #[cfg(feature = "std")]
     pub fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()> {
-        self.inner.segment.inherit(command, env_name)
+        self.segment().inherit(command, env_name)
     }
 
     /// Returns the segment, whose bytes are a slice again.

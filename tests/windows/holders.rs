@@ -74,7 +74,11 @@ pub(crate) fn malformed_variables_are_errors() -> Outcome {
     };
     refused(id.as_str(), "8193", "has 8192");
     refused(id.as_str(), "0", "zero bytes");
-    refused(id.as_str(), "-1", "SHMEM_TEST_MAP_SIZE\": is not a number");
+    refused(
+        id.as_str(),
+        "-1",
+        "SHMEM_TEST_MAP_SIZE\": it is not a number",
+    );
     refused("hello", "1", "names no segment");
     refused(&"w".repeat(5000), "1", "more than 19 bytes");
     Ok(())

@@ -57,7 +57,7 @@ pub(crate) fn claim<T>(
         ));
     }
     if number < ABOVE_STDIO {
-        return Err(Unclaimed::Other("is not the number of a descriptor"));
+        return Err(Unclaimed::Other("it is not the number of a descriptor"));
     }
     // SAFETY: the number is not -1. It may not be open, or not remain open: then the calls below fail,
     // or look at another object, which differs from the one described.

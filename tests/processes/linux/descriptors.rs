@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
+use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
@@ -17,7 +18,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use shmem_providers::{
-    Error, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, RcShMemProvider,
+    Error, MemfdBackend, MemfdShMem, MemfdShMemProvider, MmapShMemProvider, RcShMemProvider,
     ServedShMemProvider, ShMem, ShMemId, ShMemProvider, StdShMemProvider, UnixShMemProvider,
 };
 
@@ -104,6 +105,33 @@ pub(crate) fn a_descriptor_goes_through_a_socket() -> Outcome {
         assert!(!received.is_owner());
         peer.kill();
         assert_eq!(received[99], 9);
+    }
+    Ok(())
+}
+
+pub(crate) fn a_shared_segment_has_its_descriptor() -> Outcome {
+    fn received(fd: &impl AsFd) -> Result<MemfdShMem, Box<dyn StdError>> {
+        let fd = fd.as_fd().try_clone_to_owned()?;
+        Ok(MemfdShMemProvider::new()?.shmem_from_fd(fd)?)
+    }
+
+    for mechanism in here(WITH_FD) {
+        let mut provider = provider(mechanism)?;
+        let shared = provider.new_shmem(100)?.share();
+        let fd = shared.try_as_fd()?.try_clone_to_owned()?;
+        let again = provider.shmem_from_fd(fd)?.share();
+        shared.access().fill(7);
+        assert_eq!(again.access().load_u8(99, Relaxed)?, 7, "{mechanism}");
+    }
+    if here(WITH_FD).contains(&"memfd") {
+        let shared = MemfdShMemProvider::new()?.new_shmem(100)?.share();
+        shared.access().fill(7);
+        assert_eq!(received(&shared)?[..], [7; 100]);
+    }
+    if here(ALL).contains(&"sysv") {
+        let shared = UnixShMemProvider::new()?.new_shmem(100)?.share();
+        let refused = shared.try_as_fd();
+        assert!(matches!(refused, Err(Error::Unsupported { .. })));
     }
     Ok(())
 }

@@ -82,10 +82,10 @@ pub(crate) fn malformed_variables_are_errors() -> Outcome {
         b" 1",
         b"99999999999999999999999",
     ] {
-        refused(id, size, "SHMEM_TEST_MAP_SIZE\": is not a number");
+        refused(id, size, "SHMEM_TEST_MAP_SIZE\": it is not a number");
     }
-    refused(id, b"\xff", "SHMEM_TEST_MAP_SIZE\": is not UTF-8");
-    refused(b"\xff\xfe", b"1", "SHMEM_TEST_MAP\": is not UTF-8");
+    refused(id, b"\xff", "SHMEM_TEST_MAP_SIZE\": it is not UTF-8");
+    refused(b"\xff\xfe", b"1", "SHMEM_TEST_MAP\": it is not UTF-8");
     for (id, why) in [
         (&b""[..], "it is empty"),
         (b"hello", "an id starts with"),
@@ -98,7 +98,10 @@ pub(crate) fn malformed_variables_are_errors() -> Outcome {
     let error = Peer::start()
         .open_from_env("SHMEM_TEST_UNSET")
         .expect_err("it is not set");
-    assert!(error.contains("SHMEM_TEST_UNSET\": is not set"), "{error}");
+    assert!(
+        error.contains("SHMEM_TEST_UNSET\": it is not set: start"),
+        "{error}"
+    );
     Ok(())
 }
 

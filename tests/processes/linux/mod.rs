@@ -42,6 +42,7 @@ pub(crate) fn main() {
         descriptors: [
             a_descriptor_goes_through_a_socket,
             another_crate_maps_a_descriptor,
+            a_shared_segment_has_its_descriptor,
             a_descriptor_given_away_holds_the_segment,
             released_and_system_v_segments_have_no_descriptor,
             a_memfd_of_another_program_has_the_empty_id,
