@@ -41,8 +41,7 @@ const MAX_ATTEMPTS: usize = 1000;
 /// whether or not its creator still runs. The process that drops it last removes the file. If that process
 /// is killed, ends by `exit` with a segment in a static, has no descriptors left, or may not change the
 /// directory any more, the file stays until another process of the same user creates its first segment in
-/// the same directory. The id opens the segment for as long as the file exists: after its last holder was
-/// killed, a process can still attach, and finds what that process has left.
+/// the same directory, or tries to open this one, which is gone.
 ///
 /// # Security
 ///

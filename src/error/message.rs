@@ -120,7 +120,7 @@ impl fmt::Display for Error {
             } => {
                 write!(
                     f,
-                    "environment variable {name:?}: {error}{}",
+                    "environment variable {name:?}: {}{error}",
                     Dropped(error)
                 )?;
                 inherited
@@ -216,13 +216,13 @@ impl fmt::Display for Dropped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = match self.0 {
             Error::Gone { id } if matches!(id.kind(), IdKind::Memfd(_)) => {
-                "; the process that handed it over no longer holds it: keep the segment until the \
-                 child has attached"
+                "the process that handed it over no longer holds it, so keep the segment until the \
+                 child has attached: "
             }
             // It may also be out of reach.
             error if error.is_not_found() => {
-                ". If the process that handed it over no longer holds it: keep the segment until the \
-                 child has attached"
+                "either the process that handed it over no longer holds it, so keep the segment until \
+                 the child has attached, or it is out of reach: "
             }
             _ => "",
         };

@@ -10,6 +10,7 @@ use super::{Shared, SharedRef};
 use crate::error::{Error, Result, TypeMismatch};
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
+use crate::memory::access::Access;
 use crate::memory::layout::SharedLayout;
 use crate::traits::{ShMem, ShMemProvider};
 
@@ -80,6 +81,9 @@ impl<T: SharedLayout> Typed<T> {
         OFFSET
     };
 
+    /// The size of a segment that contains the header and a value, in bytes.
+    pub const SIZE: usize = Self::START.saturating_add(size_of::<T>());
+
     /// Creates a segment that contains a value.
     ///
     /// All bytes of the value are zero at first. `initialise` changes it before any other process
@@ -93,20 +97,42 @@ impl<T: SharedLayout> Typed<T> {
     where
         P::ShMem: Send + Sync + 'static,
     {
-        let size = Self::START.saturating_add(size_of::<T>());
-        let shared = provider.new_shmem(size)?.share();
-        let typed = Self {
+        let mut segment = provider.new_shmem(Self::SIZE)?;
+        // The value may need a larger alignment than the segment has.
+        write(segment.access(), initialise)?;
+        let shared = segment.share();
+        Ok(Self {
             value: shared.view(Self::START)?,
-        };
-        initialise(&typed);
-        let access = shared.access();
-        let header = access.view::<Header>(0)?;
-        header.version.store(VERSION, Relaxed);
-        store(&header.size, size_of::<T>() as u64);
-        store(&header.alignment, align_of::<T>() as u64);
-        store(&header.fingerprint, T::FINGERPRINT);
-        header.magic.store(MAGIC, Release);
-        Ok(typed)
+        })
+    }
+
+    /// Initialises a segment of [`SIZE`](Self::SIZE) bytes that no other process can open yet, such as that of a
+    /// [`Named`](crate::Named). [`in_segment`](Self::in_segment) then finds the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfBounds`] if there are fewer bytes, and [`Error::Misaligned`] if the type needs a larger
+    /// alignment than they have.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use shmem_providers::{NamedOptions, ShMem, Typed};
+    ///
+    /// type Counter = Typed<AtomicU64>;
+    /// # let name = &format!("counter-{}", std::process::id());
+    /// let named = NamedOptions::new().try_open_or_create(name, Counter::SIZE, |bytes| {
+    ///     Counter::initialise(bytes, |counter| counter.store(100, Ordering::Relaxed))
+    /// })?;
+    /// let counter = Counter::in_segment(&named.share())?; // holds the name as well
+    /// assert_eq!(counter.fetch_add(1, Ordering::Relaxed), 100);
+    /// # }
+    /// # Ok::<(), shmem_providers::Error>(())
+    /// ```
+    pub fn initialise(bytes: &mut [u8], initialise: impl FnOnce(&T)) -> Result<()> {
+        write(Access::from(bytes), initialise)
     }
 
     /// Opens the value in the segment with this id.
@@ -151,6 +177,19 @@ impl<T: SharedLayout> Typed<T> {
             value: shared.view(Self::START)?,
         })
     }
+}
+
+/// Initialises a value, and then writes the header.
+fn write<T: SharedLayout>(access: Access<'_>, initialise: impl FnOnce(&T)) -> Result<()> {
+    let value = access.view::<T>(Typed::<T>::START)?;
+    let header = access.view::<Header>(0)?;
+    initialise(value);
+    header.version.store(VERSION, Relaxed);
+    store(&header.size, size_of::<T>() as u64);
+    store(&header.alignment, align_of::<T>() as u64);
+    store(&header.fingerprint, T::FINGERPRINT);
+    header.magic.store(MAGIC, Release);
+    Ok(())
 }
 
 /// Compares the header with the type.

@@ -98,9 +98,11 @@ fn are_same(written: &mut Mapping, seen: &mut Mapping) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::are_same;
+    use crate::backends::MmapShMemProvider;
     use crate::memory::mapping::Protection;
     use crate::sys::map_fd_as;
-    use crate::{MmapShMemProvider, ShMemProvider};
+    use crate::traits::ShMemProvider;
+    use std::eprintln;
 
     #[test]
     fn objects_are_told_apart() {

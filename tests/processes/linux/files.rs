@@ -119,9 +119,11 @@ pub(crate) fn file_of_a_killed_holder_is_removed_by_the_next_creator() -> Outcom
     let mut holder = directory.peer();
     let id = holder.make("file", 100)?;
     holder.kill();
-    // Until then, the id opens it.
     assert_eq!(directory.files(), 1);
-    assert_eq!(directory.peer().open(&id)?, 100);
+    // Until then it exists, but the id does not open it.
+    let error = directory.peer().open(&id).expect_err("nobody holds it");
+    assert!(says_not_found(&error), "{error}");
+    directory.assert_empty();
     let mut left = directory.peer();
     left.make("file", 100)?;
     left.kill();
@@ -369,10 +371,15 @@ pub(crate) fn files_that_are_not_segments_are_refused() -> Outcome {
     symlink(directory.ours().join(held), &path)?;
     refused("a link");
     fs::remove_file(&path)?;
-    fs::write(&path, [])?;
-    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    // Held by this process.
+    let empty = fs::File::create(&path)?;
+    empty.set_permissions(Permissions::from_mode(0o600))?;
+    rustix::fs::flock(&empty, rustix::fs::FlockOperation::LockShared)?;
     refused("an empty file");
+    drop(empty);
     // Nothing holds it any more.
+    let error = directory.peer().open(name).expect_err("nobody holds it");
+    assert!(says_not_found(&error), "{error}");
     assert!(!path.exists());
     fs::write(&path, [0; 100])?;
     fs::set_permissions(&path, Permissions::from_mode(0o622))?;

@@ -211,7 +211,7 @@ pub(crate) fn the_error_names_both_reasons() -> Outcome {
         let mut peer = Peer::started(&mut command);
         drop(command);
         let error = peer.open_from_env(NAME).expect_err("nobody holds it");
-        assert!(error.contains("SHMEM_TEST_INHERITED\": no "), "{error}");
+        assert!(error.contains(": no "), "{error}");
         let reason = "SHMEM_TEST_INHERITED_FD\": the descriptor is not open";
         assert!(error.contains(reason), "{error}");
     }
@@ -228,9 +228,10 @@ pub(crate) fn a_segment_that_was_dropped_too_early_is_an_error_that_says_so() ->
         let opened = Peer::started(&mut command).open_from_env(NAME);
         let error = opened.expect_err("nobody holds it");
         assert!(says_not_found(&error), "{error}");
-        let cure = "the process that handed it over no longer holds it: keep the segment until the \
+        let cure = "the process that handed it over no longer holds it, so keep the segment until the \
                     child has attached";
-        assert!(error.contains(cure), "{error}");
+        // It comes before the details.
+        assert!(error.find(cure).is_some_and(|at| at < 100), "{error}");
     }
     Ok(())
 }

@@ -11,8 +11,8 @@
 //! 2. A process that drops a file closes it, opens it again, and tries to take the exclusive lock, which it
 //!    gets only if no process has a shared one. Then it removes the name. From the moment when it has the lock,
 //!    other processes do not get a shared one, and afterwards they find no name.
-//! 3. A killed process removes nothing. So a process does the same with all files before it creates its first
-//!    one, and when there is no space left.
+//! 3. A killed process removes nothing. So a process does the same with the file that it is to open, and
+//!    with all files before it creates its first one, and when there is no space left.
 //!
 //! A forked child shares the open file with its parent, and thus the lock. The file is opened again
 //! because a lock that was taken through the shared open file would not show that the other of them holds it.
@@ -92,6 +92,11 @@ pub(crate) fn open(id: &ShMemId) -> Result<OwnedFd> {
     };
     for _ in 0..TRIES {
         let fd = directory.open_file(id.as_str(), id)?;
+        if lock(&fd, FlockOperation::NonBlockingLockExclusive) == Lock::Taken {
+            // Its last holder was killed.
+            directory.remove(id.as_str());
+            return Err(Error::Gone { id: *id });
+        }
         let locked = lock(&fd, FlockOperation::NonBlockingLockShared);
         if let Lock::Missing(errno) = locked {
             return Err(refused("flock", errno, id));
