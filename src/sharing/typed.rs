@@ -71,6 +71,8 @@ const VERSION: u32 = 1;
 /// Where the value starts in bytes, unless it needs a larger alignment: behind the header, in a cache
 /// line of its own.
 const OFFSET: usize = 64;
+/// To how many bytes segments are aligned in every process.
+const MAX_ALIGN: usize = 4096;
 
 impl<T: SharedLayout> Typed<T> {
     /// Where the value starts in bytes.
@@ -88,11 +90,15 @@ impl<T: SharedLayout> Typed<T> {
     /// # Errors
     ///
     /// As [`new_shmem`](ShMemProvider::new_shmem), and [`Error::Misaligned`] if the type needs a
-    /// larger alignment than the segments of the provider have.
+    /// larger alignment than the segments of the provider have, or than 4096 bytes, the smallest page.
     pub fn create<P: ShMemProvider>(provider: &mut P, initialise: impl FnOnce(&T)) -> Result<Self>
     where
         P::ShMem: Send + Sync + 'static,
     {
+        let align = align_of::<T>();
+        if align > MAX_ALIGN {
+            return Err(Error::Misaligned { align });
+        }
         let size = Self::START.saturating_add(size_of::<T>());
         let shared = provider.new_shmem(size)?.share();
         let typed = Self {
