@@ -72,6 +72,8 @@ const VERSION: u32 = 1;
 /// Where the value starts in bytes, unless it needs a larger alignment: behind the header, in a cache
 /// line of its own.
 const OFFSET: usize = 64;
+/// To how many bytes segments are aligned in every process.
+const MAX_ALIGN: usize = 4096;
 
 impl<T: SharedLayout> Typed<T> {
     /// Where the value starts in bytes.
@@ -92,7 +94,7 @@ impl<T: SharedLayout> Typed<T> {
     /// # Errors
     ///
     /// As [`new_shmem`](ShMemProvider::new_shmem), and [`Error::Misaligned`] if the type needs a
-    /// larger alignment than the segments of the provider have.
+    /// larger alignment than the segments of the provider have, or than 4096 bytes, the smallest page.
     pub fn create<P: ShMemProvider>(provider: &mut P, initialise: impl FnOnce(&T)) -> Result<Self>
     where
         P::ShMem: Send + Sync + 'static,
@@ -181,6 +183,10 @@ impl<T: SharedLayout> Typed<T> {
 
 /// Initialises a value, and then writes the header.
 fn write<T: SharedLayout>(access: Access<'_>, initialise: impl FnOnce(&T)) -> Result<()> {
+    let align = align_of::<T>();
+    if align > MAX_ALIGN {
+        return Err(Error::Misaligned { align });
+    }
     let value = access.view::<T>(Typed::<T>::START)?;
     let header = access.view::<Header>(0)?;
     initialise(value);

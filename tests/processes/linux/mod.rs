@@ -215,6 +215,7 @@ pub(crate) fn main() {
             threads_and_processes_add_up,
             typed_segment_does_not_open_as_another_type,
             references_stay_valid_when_the_creator_is_killed,
+            a_type_is_aligned_in_every_process_or_in_none,
         ]
         sysv: [
             owner_that_the_creator_has_set_is_not_trusted,

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
+use shmem_providers::Error::Misaligned;
 use shmem_providers::{
     ShMem, ShMemId, ShMemProvider, SharedLayout, StdShMem, StdShMemProvider, Typed,
 };
@@ -24,6 +25,12 @@ struct Totals {
 struct Renamed {
     added: AtomicU64,
     first: AtomicU64,
+}
+
+#[derive(SharedLayout)]
+#[repr(C, align(65536))]
+struct Aligned {
+    value: AtomicU64,
 }
 
 /// Executes a command in the peer.
@@ -119,6 +126,20 @@ pub(crate) fn references_stay_valid_when_the_creator_is_killed() -> Outcome {
         drop(reference);
         let error = other.open(&id).expect_err("nobody holds it");
         assert!(says_not_found(&error), "{error}");
+    }
+    Ok(())
+}
+
+/// Where the segment lies by chance, which differs from process to process, does not matter.
+pub(crate) fn a_type_is_aligned_in_every_process_or_in_none() -> Outcome {
+    for mechanism in here(ALL) {
+        let mut provider = provider(mechanism)?;
+        let mut kept = Vec::new();
+        for _ in 0..64 {
+            let error = Typed::<Aligned>::create(&mut provider, |_| ()).err();
+            assert_eq!(error, Some(Misaligned { align: 65536 }), "{mechanism}");
+            kept.push(provider.new_shmem(4096)?);
+        }
     }
     Ok(())
 }
