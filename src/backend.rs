@@ -306,17 +306,6 @@ pub trait Snapshots: Sparse {
     }
 }
 
-/// Why a segment with a single writer is not mapped for writing.
-pub(crate) const HAS_SINGLE_WRITER: Error = Error::Foreign {
-    found: "it has a single writer: open it with `shmem_from_id_read_only` or \
-            `existing_from_env_read_only`",
-};
-
-/// Why a segment with a single writer cannot grow.
-pub(crate) const SINGLE_WRITER_CANNOT_GROW: Error = Error::Unsupported {
-    what: "a segment with a single writer cannot grow: create it as large as it will have to be",
-};
-
 /// Why a segment cannot be frozen.
 pub(crate) const NOT_FREEZABLE: Error = Error::Unsupported {
     what: "only a segment that was created with `ShMemOptions::single_writer` can be frozen",

@@ -7,7 +7,7 @@ use rustix::fs::{self, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use super::locator;
-use crate::backend::{Expected, HAS_SINGLE_WRITER};
+use crate::backend::Expected;
 use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::MemfdLocator;
@@ -140,7 +140,7 @@ fn check_protection(seals: SealFlags, protection: Protection) -> Result<()> {
     match (has(SealFlags::WRITE), has(SealFlags::FUTURE_WRITE)) {
         (false, false) => Ok(()),
         (true, false) => Err(IS_SNAPSHOT),
-        (false, true) => Err(HAS_SINGLE_WRITER),
+        (false, true) => Err(sys::HAS_SINGLE_WRITER),
         (true, true) => Err(IS_FROZEN),
     }
 }

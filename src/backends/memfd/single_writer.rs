@@ -14,7 +14,7 @@ use rustix::fs::{self, MemfdFlags, OFlags, SealFlags};
 use rustix::io::Errno;
 
 use super::{created, map, sealed};
-use crate::backend::{Created, NOT_FREEZABLE, Request, SINGLE_WRITER_CANNOT_GROW, STILL_WRITABLE};
+use crate::backend::{Created, NOT_FREEZABLE, Request, STILL_WRITABLE};
 use crate::error::{Error, Result, Subject};
 use crate::options::{OptionReport, OptionStatus, Priority};
 use crate::sys::{self, PageSize, failed, lease, limits};
@@ -32,7 +32,7 @@ pub(super) fn create(request: Request<'_>, report: &mut OptionReport) -> Result<
         None => {}
     }
     if request.options.reserve.is_some() {
-        return Err(SINGLE_WRITER_CANNOT_GROW);
+        return Err(sys::SINGLE_WRITER_CANNOT_GROW);
     }
     for _ in 0..TRIES {
         if let Some(mut created) = try_create(request)? {

@@ -21,8 +21,8 @@ use core::ops::Range;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{
-    Attach, Backend, Created, Exclusive, Expected, Growable, HAS_SINGLE_WRITER, Lifecycle,
-    NOT_FREEZABLE, NOT_THE_ONE, Request, Snapshots, Sparse,
+    Attach, Backend, Created, Exclusive, Expected, Growable, Lifecycle, NOT_FREEZABLE, NOT_THE_ONE,
+    Request, Snapshots, Sparse,
 };
 #[cfg(doc)]
 use crate::error::Error;
@@ -289,7 +289,7 @@ impl Backend for PosixBackend {
         sys::check_owner(info.owner)?;
         sys::refuse_huge_pages(handle, &info)?;
         if attach.protection == Protection::ReadWrite && single_writer::is_one(handle) {
-            return Err(HAS_SINGLE_WRITER);
+            return Err(sys::HAS_SINGLE_WRITER);
         }
         let mut mapping = if growth::is_growable(&info) {
             growth::attach(
@@ -369,9 +369,10 @@ impl Growable for PosixBackend {
 
 impl Snapshots for PosixBackend {
     fn check_freezable(&self, handle: &OwnedFd) -> Result<()> {
-        match single_writer::is_one(handle) {
-            true => Ok(()),
-            false => Err(NOT_FREEZABLE),
+        if single_writer::is_one(handle) {
+            Ok(())
+        } else {
+            Err(NOT_FREEZABLE)
         }
     }
 

@@ -15,7 +15,7 @@ use core::sync::atomic::{Ordering::SeqCst, fence};
 use rustix::fd::OwnedFd;
 
 use super::names;
-use crate::backend::{Cleanup, Created, Request, SINGLE_WRITER_CANNOT_GROW};
+use crate::backend::{Cleanup, Created, Request};
 use crate::error::{Error, Result};
 use crate::memory::mapping::{Mapping, Protection};
 use crate::options::{NO_SINGLE_WRITER, OptionReport, OptionStatus, ShMemOptions, UNSUPPORTED};
@@ -36,7 +36,7 @@ pub(super) fn create(request: Request<'_>, report: &mut OptionReport) -> Result<
         return Err(NO_SINGLE_WRITER);
     }
     if request.options.reserve.is_some() {
-        return Err(SINGLE_WRITER_CANNOT_GROW);
+        return Err(sys::SINGLE_WRITER_CANNOT_GROW);
     }
     let options = ShMemOptions {
         single_writer: false,
@@ -61,7 +61,7 @@ pub(super) fn create(request: Request<'_>, report: &mut OptionReport) -> Result<
                    has replaced its name while it was created",
         });
     }
-    if sys::becomes_writable(seen) {
+    if sys::becomes_writable(&seen) {
         return Err(NO_SINGLE_WRITER);
     }
     let options = options.without_huge_pages();
@@ -97,25 +97,29 @@ fn are_same(written: &mut Mapping, seen: &mut Mapping) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MmapShMemProvider;
     use super::are_same;
-    use crate::backends::MmapShMemProvider;
+    use crate::error::Result;
     use crate::memory::mapping::Protection;
+    use crate::options::NO_SINGLE_WRITER;
     use crate::sys::map_fd_as;
     use crate::traits::ShMemProvider;
-    use std::eprintln;
 
     #[test]
-    fn objects_are_told_apart() {
-        let create = || MmapShMemProvider::default().new_shmem(1).ok();
-        let (Some(mut one), Some(other)) = (create(), create()) else {
-            eprintln!("skipped: there are no POSIX segments here");
-            return;
+    fn objects_are_told_apart() -> Result<()> {
+        let create = || MmapShMemProvider::default().new_shmem(1);
+        let (Ok(mut one), Ok(other)) = (create(), create()) else {
+            std::eprintln!("skipped: there are no POSIX segments here");
+            return Ok(());
         };
-        let mapped_again = |fd| map_fd_as(fd, 1, Protection::Read).expect("it has a byte");
-        let mut same = mapped_again(one.handle.as_ref().expect("it is held"));
-        let mut different = mapped_again(other.handle.as_ref().expect("it is held"));
+        let (Some(its_fd), Some(other_fd)) = (&one.handle, &other.handle) else {
+            return Err(NO_SINGLE_WRITER);
+        };
+        let mut same = map_fd_as(its_fd, 1, Protection::Read)?;
+        let mut different = map_fd_as(other_fd, 1, Protection::Read)?;
         assert_eq!(are_same(&mut one.mapping, &mut same), Ok(true));
-        assert_eq!(one[0], 0);
+        assert_eq!(one[..], [0]);
         assert_eq!(are_same(&mut one.mapping, &mut different), Ok(false));
+        Ok(())
     }
 }

@@ -94,13 +94,12 @@ pub(crate) fn map_fd_as(fd: impl AsFd, len: usize, protection: Protection) -> Re
     Ok(unsafe { Mapping::from_raw(base, len, unmap) })
 }
 
-/// Returns `true` if the system lets this process write to a mapping for reading after all, which is
-/// unmapped in any case.
+/// Returns `true` if the system makes a mapping for reading writable.
 #[cfg(not(target_os = "android"))]
-pub(crate) fn becomes_writable(mapping: Mapping) -> bool {
+pub(crate) fn becomes_writable(mapping: &Mapping) -> bool {
     let (start, len) = (mapping.base().as_ptr().cast(), mapping.len());
     let flags = mm::MprotectFlags::READ | mm::MprotectFlags::WRITE;
-    // SAFETY: the pages stay readable, and nothing but this function has the mapping.
+    // SAFETY: the pages stay readable, and the mapping owns them.
     unsafe { mm::mprotect(start, len, flags) }.is_ok()
 }
 
@@ -186,6 +185,17 @@ pub(crate) fn received(fd: OwnedFd) -> Result<OwnedFd> {
 pub(crate) fn is_read_only(fd: &OwnedFd) -> bool {
     rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
+
+/// Why a segment with a single writer is not mapped for writing.
+pub(crate) const HAS_SINGLE_WRITER: Error = Error::Foreign {
+    found: "it has a single writer: open it with `shmem_from_id_read_only` or \
+            `existing_from_env_read_only`",
+};
+
+/// Why a segment with a single writer cannot grow.
+pub(crate) const SINGLE_WRITER_CANNOT_GROW: Error = Error::Unsupported {
+    what: "a segment with a single writer cannot grow: create it as large as it will have to be",
+};
 
 /// Creates another descriptor of the same open file, close-on-exec.
 pub(crate) fn duplicate(fd: impl AsFd) -> Result<OwnedFd> {

@@ -68,8 +68,8 @@ pub(in crate::sys) use self::fd::access;
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::fd::becomes_writable;
 pub(crate) use self::fd::{
-    FileInfo, above_stdio, above_stdio_quietly, duplicate, is_read_only, map_fd, map_fd_as,
-    write_at,
+    FileInfo, HAS_SINGLE_WRITER, SINGLE_WRITER_CANNOT_GROW, above_stdio, above_stdio_quietly,
+    duplicate, is_read_only, map_fd, map_fd_as, write_at,
 };
 #[cfg(feature = "std")]
 pub(crate) use self::fd::{duplicate_quietly, received};

@@ -29,10 +29,10 @@ fn options() -> ShMemOptions {
 
 /// Skips the test where `/proc` opens descriptors again.
 fn needs_apple_rules() -> Outcome {
-    match cfg!(shmem_apple_rules) {
-        true => Ok(()),
-        false => skip("POSIX segments on Linux have no single writer: make apple-rules"),
+    if cfg!(shmem_apple_rules) {
+        return Ok(());
     }
+    skip("POSIX segments on Linux have no single writer: make apple-rules")
 }
 
 fn single_writer(provider: &mut Provider) -> Outcome<Segment> {
@@ -49,9 +49,8 @@ fn bytes<S: ShMem>(reader: &ReadOnly<S>) -> Vec<u8> {
     bytes
 }
 
-fn is_object(link: &Path) -> bool {
-    link.starts_with("/dev/shm")
-}
+/// How the links of objects start.
+const OBJECTS: &str = "/dev/shm/";
 
 /// Returns how a process has objects of POSIX shared memory open, and checks that they have no name.
 fn access_modes(process: u32) -> Vec<u32> {
@@ -59,11 +58,10 @@ fn access_modes(process: u32) -> Vec<u32> {
     let fds = fds.flatten().filter_map(|fd| {
         let link = fs::read_link(fd.path()).ok()?;
         let name = fd.file_name().into_string().ok()?;
-        assert!(
-            !is_object(&link) || link.to_string_lossy().ends_with(" (deleted)"),
-            "{link:?}"
-        );
-        is_object(&link).then_some(name)
+        let link = link.to_string_lossy();
+        let is_object = link.starts_with(OBJECTS);
+        assert!(!is_object || link.ends_with(" (deleted)"), "{link}");
+        is_object.then_some(name)
     });
     fds.filter_map(|number| {
         let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{number}")).ok()?;
@@ -267,7 +265,7 @@ pub(crate) fn execute(held: &mut Held, address: &Path, command: &[&str]) -> Answ
 /// Fails if one of the objects that this process has open can be mapped for writing.
 fn map_all_for_writing() -> Result<(), Box<dyn std::error::Error>> {
     for entry in fs::read_dir("/proc/self/fd")?.flatten() {
-        if !fs::read_link(entry.path()).is_ok_and(|link| is_object(&link)) {
+        if !fs::read_link(entry.path()).is_ok_and(|link| link.starts_with(OBJECTS)) {
             continue;
         }
         let number: i32 = entry.file_name().to_string_lossy().parse()?;
