@@ -68,7 +68,12 @@ impl Names {
             ["storm", directory, name, times] => {
                 let options = NamedOptions::new().directory(Path::new(directory).join("names"));
                 for _ in 0..times.parse()? {
-                    initialised_by(&options.open_or_create(name, SIZE, initialise)?)?;
+                    let named = options.open_or_create(name, SIZE, initialise)?;
+                    initialised_by(&named)?;
+                    // While it is held, every process gets the same segment.
+                    if options.open(name)?.id() != named.id() {
+                        return Err("there are two segments of this name".into());
+                    }
                 }
             }
             ["drop", name] => drop(self.0.remove(name).ok_or("not held")?),
@@ -145,7 +150,7 @@ pub(crate) fn one_process_of_many_initialises_a_name() -> Outcome {
 pub(crate) fn last_holders_and_new_ones_may_meet() -> Outcome {
     let place = Place::new()?;
     let mut peers: Vec<_> = (0..4).map(|_| Peer::start()).collect();
-    let command = format!("named storm {} x 40", place.path());
+    let command = format!("named storm {} x 100", place.path());
     for peer in &mut peers {
         peer.send(&command);
     }
