@@ -217,6 +217,27 @@ pub(crate) fn a_process_terminated_while_it_initialises_is_replaced() -> Outcome
     Ok(())
 }
 
+/// While it creates, opens or drops: wherever it is after some calls of this process.
+pub(crate) fn processes_terminated_at_any_time_leave_nothing() -> Outcome {
+    let place = Place::new()?;
+    for calls in 1..20 {
+        let mut peer = Peer::start();
+        peer.ask(format!("named storm {} x 1", place.path()))?;
+        peer.send(&format!("named storm {} x 1000000", place.path()));
+        for _ in 0..calls {
+            initialised_by(&place.options.open_or_create("x", SIZE, initialise)?)?;
+        }
+        peer.kill();
+        let named = place.options.open_or_create("x", SIZE, initialise)?;
+        assert!(named.is_creator());
+        assert_eq!(place.options.list()?.len(), 1);
+        drop(named);
+        place.options.list()?;
+        place.assert_empty();
+    }
+    Ok(())
+}
+
 pub(crate) fn the_last_drop_removes_the_entry() -> Outcome {
     let place = Place::new()?;
     let first = place.options.open_or_create("x", SIZE, initialise)?;
