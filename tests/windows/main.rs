@@ -44,6 +44,7 @@ fn main() {
             last_holders_and_new_ones_may_meet,
             a_terminated_holder_frees_the_name,
             a_process_terminated_while_it_initialises_is_replaced,
+            processes_terminated_at_any_time_leave_nothing,
             the_last_drop_removes_the_entry,
             names_are_any_text_and_are_listed,
             held_names_can_be_removed,

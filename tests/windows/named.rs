@@ -68,7 +68,12 @@ impl Names {
             ["storm", directory, name, times] => {
                 let options = NamedOptions::new().directory(Path::new(directory).join("names"));
                 for _ in 0..times.parse()? {
-                    initialised_by(&options.open_or_create(name, SIZE, initialise)?)?;
+                    let named = options.open_or_create(name, SIZE, initialise)?;
+                    initialised_by(&named)?;
+                    // While it is held, every process gets the same segment.
+                    if options.open(name)?.id() != named.id() {
+                        return Err("there are two segments of this name".into());
+                    }
                 }
             }
             ["drop", name] => drop(self.0.remove(name).ok_or("not held")?),
@@ -145,7 +150,7 @@ pub(crate) fn one_process_of_many_initialises_a_name() -> Outcome {
 pub(crate) fn last_holders_and_new_ones_may_meet() -> Outcome {
     let place = Place::new()?;
     let mut peers: Vec<_> = (0..4).map(|_| Peer::start()).collect();
-    let command = format!("named storm {} x 40", place.path());
+    let command = format!("named storm {} x 100", place.path());
     for peer in &mut peers {
         peer.send(&command);
     }
@@ -209,6 +214,27 @@ pub(crate) fn a_process_terminated_while_it_initialises_is_replaced() -> Outcome
     assert!(named.is_creator());
     drop(named);
     place.assert_empty();
+    Ok(())
+}
+
+/// While it creates, opens or drops: wherever it is after some calls of this process.
+pub(crate) fn processes_terminated_at_any_time_leave_nothing() -> Outcome {
+    let place = Place::new()?;
+    for calls in 1..20 {
+        let mut peer = Peer::start();
+        peer.ask(format!("named storm {} x 1", place.path()))?;
+        peer.send(&format!("named storm {} x 1000000", place.path()));
+        for _ in 0..calls {
+            initialised_by(&place.options.open_or_create("x", SIZE, initialise)?)?;
+        }
+        peer.kill();
+        let named = place.options.open_or_create("x", SIZE, initialise)?;
+        assert!(named.is_creator());
+        assert_eq!(place.options.list()?.len(), 1);
+        drop(named);
+        place.options.list()?;
+        place.assert_empty();
+    }
     Ok(())
 }
 
