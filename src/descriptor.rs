@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backend::{Attach, Backend, NO_DESCRIPTORS};
 use crate::error::{Error, Result};
+use crate::memory::mapping::Protection;
+use crate::memory::read_only::ReadOnly;
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::shared::RcShMem;
@@ -174,6 +176,36 @@ impl<B: Backend> Provider<B> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn shmem_from_fd(&mut self, fd: OwnedFd) -> Result<Segment<B>> {
-        self.adopt(sys::received(fd)?, None, Attach::plain(None))
+        let fd = sys::received(fd, Protection::ReadWrite)?;
+        self.adopt(fd, None, Attach::plain(None))
+    }
+
+    /// As [`shmem_from_fd`](Self::shmem_from_fd), for reading only. The descriptor may be one that permits
+    /// reading only (`O_RDONLY`), or that of a segment with a
+    /// [single writer](crate::ShMemOptions::single_writer).
+    ///
+    /// # Errors
+    ///
+    /// As [`shmem_from_fd`](Self::shmem_from_fd).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")] {
+    /// use std::os::fd::AsFd;
+    /// use shmem_providers::{MemfdShMemProvider, ShMemOptions};
+    ///
+    /// let mut provider = MemfdShMemProvider::default();
+    /// # use shmem_providers::ShMemProvider;
+    /// let (segment, _) = provider.new_shmem_with(4096, ShMemOptions::new().single_writer())?;
+    /// let fd = segment.as_fd().try_clone_to_owned()?; // as a socket does
+    /// assert_eq!(provider.shmem_from_fd_read_only(fd)?.len(), 4096);
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shmem_from_fd_read_only(&mut self, fd: OwnedFd) -> Result<ReadOnly<Segment<B>>> {
+        let fd = sys::received(fd, Protection::Read)?;
+        let segment = self.adopt(fd, None, Attach::for_reading(None))?;
+        Ok(ReadOnly::new(segment))
     }
 }

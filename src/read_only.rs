@@ -77,4 +77,20 @@ impl<S: ShMem> ReadOnly<S> {
     pub fn hand_over(&self, command: &mut std::process::Command, env_name: &str) -> Result<()> {
         self.segment().hand_over(command, env_name)
     }
+
+    /// As [`hand_over`](Self::hand_over), and passes the descriptor to the program, as
+    /// [`ShMem::inherit`] does. The program attaches with
+    /// [`existing_from_env_read_only`](crate::ShMemProvider::existing_from_env_read_only).
+    ///
+    /// Where this segment was opened by its id, the descriptor permits reading only. On Linux a process of
+    /// the same user can open it again for writing, unless the segment has a
+    /// [single writer](crate::ShMemOptions::single_writer).
+    ///
+    /// # Errors
+    ///
+    /// As [`ShMem::inherit`].
+    #[cfg(feature = "std")]
+    pub fn inherit(&self, command: &mut std::process::Command, env_name: &str) -> Result<()> {
+        self.segment().inherit(command, env_name)
+    }
 }

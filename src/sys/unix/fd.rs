@@ -164,16 +164,17 @@ fn duplication_failed(errno: Errno) -> Error {
 /// Checks that a descriptor from another process can be mapped for writing, and makes it
 /// close-on-exec, with a number above those of the standard streams.
 #[cfg(feature = "std")]
-pub(crate) fn received(fd: OwnedFd) -> Result<OwnedFd> {
+pub(crate) fn received(fd: OwnedFd, protection: Protection) -> Result<OwnedFd> {
     use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::io::{FdFlags, fcntl_setfd};
 
     let refused = |call| move |errno| failed(call, errno, Subject::Nothing);
     let flags = fcntl_getfl(&fd).map_err(refused("fcntl(F_GETFL)"))?;
-    if flags & OFlags::ACCMODE != OFlags::RDWR {
+    let access = flags & OFlags::ACCMODE;
+    if access != OFlags::RDWR && (protection, access) != (Protection::Read, OFlags::RDONLY) {
         return Err(Error::Foreign {
             found: "the descriptor is not open for both reading and writing: pass one that was \
-                    opened with O_RDWR",
+                    opened with O_RDWR, or attach for reading only",
         });
     }
     let fd = above_stdio(fd)?;

@@ -10,6 +10,7 @@ use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use super::fd::{ABOVE_STDIO, duplicate, received};
 use crate::error::Result;
+use crate::memory::mapping::Protection;
 use crate::process::fork_lock::ForkLock;
 use crate::sys::{Passed, SharedObject, Unclaimed};
 
@@ -67,7 +68,8 @@ pub(crate) fn claim<T>(
         return Err(Unclaimed::Other(problem));
     }
     let adopted = duplicate(inherited)
-        .and_then(received)
+        // Whether it may be written is found out when it is mapped.
+        .and_then(|fd| received(fd, Protection::Read))
         .and_then(adopt)
         .map_err(Unclaimed::Refused)?;
     spent.push(number);

@@ -163,6 +163,51 @@ pub(crate) fn it_is_inherited_for_reading() -> Outcome {
     Ok(())
 }
 
+pub(crate) fn a_reader_passes_on_what_it_reads() -> Outcome {
+    for mechanism in here(&["memfd", "posix"]) {
+        let segment = segment(mechanism)?;
+        let reader = provider(mechanism)?.shmem_from_id_read_only(segment.id())?;
+        let mut command = Peer::command();
+        reader.inherit(&mut command, NAME)?;
+        drop((segment, reader));
+        let mut peer = Peer::started(&mut command);
+        let error = peer
+            .open_from_env(NAME)
+            .expect_err("it permits reading only");
+        assert!(
+            error.contains("mmap") || says_not_found(&error),
+            "{mechanism}: {error}"
+        );
+        let mut peer = Peer::started(&mut command);
+        drop(command);
+        assert_eq!(
+            peer.ask(format!("inherit by reader {NAME}"))?,
+            "5000 42",
+            "{mechanism}"
+        );
+        assert_eq!(peer.ask("fd of-child")?, "0", "{mechanism}");
+    }
+    Ok(())
+}
+
+pub(crate) fn a_single_writer_is_received_for_reading() -> Outcome {
+    let options = ShMemOptions::new().single_writer();
+    let mut provider = MemfdShMemProvider::new()?;
+    let (mut segment, _) = match provider.new_shmem_with(100, options) {
+        Err(error) => return if_lacking(error),
+        created => created?,
+    };
+    segment[99] = 7;
+    let fd = || Ok::<_, std::io::Error>(segment.as_fd().try_clone_to_owned()?);
+    let error = provider
+        .shmem_from_fd(fd()?)
+        .expect_err("nobody else may write");
+    assert!(error.to_string().contains("single writer"), "{error}");
+    let reader = provider.shmem_from_fd_read_only(fd()?)?;
+    assert_eq!(reader.access().load_u8(99, Relaxed)?, 7);
+    Ok(())
+}
+
 pub(crate) fn a_file_is_inherited() -> Outcome {
     if here(&["file"]).is_empty() {
         return skip("no files with locks here");

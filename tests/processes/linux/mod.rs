@@ -61,6 +61,8 @@ pub(crate) fn main() {
             system_v_segments_are_handed_over,
             no_other_program_inherits_it,
             it_is_inherited_for_reading,
+            a_reader_passes_on_what_it_reads,
+            a_single_writer_is_received_for_reading,
             a_file_is_inherited,
             a_command_holds_the_segment,
             it_works_in_another_pid_namespace,
