@@ -41,7 +41,7 @@ const ALIGN: usize = 64;
 /// # Examples
 ///
 /// ```
-/// use shmem_providers::{ShMemProvider, StdShMemProvider, StdSlab};
+/// use shmem_providers::{ShMem, ShMemProvider, StdShMemProvider, StdSlab};
 ///
 /// let mut provider = StdShMemProvider::new()?;
 /// let slab = StdSlab::new(&mut provider, 100, 1000)?;

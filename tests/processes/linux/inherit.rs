@@ -171,14 +171,6 @@ pub(crate) fn a_reader_passes_on_what_it_reads() -> Outcome {
         reader.inherit(&mut command, NAME)?;
         drop((segment, reader));
         let mut peer = Peer::started(&mut command);
-        let error = peer
-            .open_from_env(NAME)
-            .expect_err("it permits reading only");
-        assert!(
-            error.contains("mmap") || says_not_found(&error),
-            "{mechanism}: {error}"
-        );
-        let mut peer = Peer::started(&mut command);
         drop(command);
         assert_eq!(
             peer.ask(format!("inherit by reader {NAME}"))?,
@@ -198,7 +190,7 @@ pub(crate) fn a_single_writer_is_received_for_reading() -> Outcome {
         created => created?,
     };
     segment[99] = 7;
-    let fd = || Ok::<_, std::io::Error>(segment.as_fd().try_clone_to_owned()?);
+    let fd = || segment.as_fd().try_clone_to_owned();
     let error = provider
         .shmem_from_fd(fd()?)
         .expect_err("nobody else may write");
