@@ -1,7 +1,7 @@
 //! The derive macro of `shmem_providers::SharedLayout`. Use it through the feature `derive` of that crate.
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Fields, Member, Result, parse_macro_input};
 
@@ -72,19 +72,35 @@ fn implement(input: &DeriveInput) -> Result<TokenStream> {
         .iter()
         .map(|ty| quote_spanned!(ty.span()=> #ty: ::shmem_providers::SharedLayout));
     let fields = field_names(&data.fields);
+    let members: Vec<_> = data.fields.members().collect();
+    let bindings: Vec<_> = (0..members.len())
+        .map(|n| format_ident!("field{n}"))
+        .collect();
+    let bounds = quote! {
+        where
+            #(#inherited,)*
+            #(#bounds,)*
+    };
     Ok(quote! {
         // SAFETY: the macro has checked that the structure is `repr(C)` or `repr(transparent)`, and not
         // packed. The bounds ensure that each of its fields is a `SharedLayout`.
         #[automatically_derived]
         unsafe impl #impl_generics ::shmem_providers::SharedLayout for #name #type_generics
-        where
-            #(#inherited,)*
-            #(#bounds,)*
+        #bounds
         {
-            const FINGERPRINT: u64 = ::shmem_providers::layout::fingerprint(
-                #fields,
-                &[#(<#types as ::shmem_providers::SharedLayout>::FINGERPRINT),*],
-            );
+            const FINGERPRINT: u64 = {
+                // An attribute macro that is applied later can change the structure. This compiles only if
+                // these are still its fields, and none of them is packed.
+                #[allow(dead_code, clippy::multiple_bound_locations)]
+                fn unchanged #impl_generics (value: &#name #type_generics) #bounds {
+                    let #name { #(#members: #bindings),* } = value;
+                    #(let _: &#types = #bindings;)*
+                }
+                ::shmem_providers::layout::fingerprint(
+                    #fields,
+                    &[#(<#types as ::shmem_providers::SharedLayout>::FINGERPRINT),*],
+                )
+            };
         }
     })
 }
