@@ -117,6 +117,7 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn records_are_read_back_and_anything_else_is_refused() {
@@ -155,6 +156,9 @@ mod tests {
         for text in ["", "a\0", &"x".repeat(201), &"\u{1f980}".repeat(51)] {
             assert!(Name::new(text).is_err(), "{text:?}");
         }
-        assert_eq!(Name::new("").err().map(|e| e.kind().code()), Some(22));
+        assert_eq!(
+            Name::new("").err().map(|error| error.kind()),
+            Some(ErrorKind::InvalidName)
+        );
     }
 }
