@@ -83,7 +83,7 @@ impl<B: Backend> Segment<B> {
 /// Segments that always have a descriptor.
 ///
 /// A segment that was [released](crate::ShMemProvider::release_shmem) has none any more. Then this returns
-/// `AT_FDCWD`, on which every call for segments fails with `EBADF`;
+/// `AT_FDCWD`, which is no open descriptor: `mmap` and `fcntl` fail with `EBADF`;
 /// [`try_as_fd`](Segment::try_as_fd) returns an error instead.
 impl<B: Backend<Handle: AsFd>> AsFd for Segment<B> {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -14,7 +14,7 @@ use shmem_providers::{
 use super::any::Tuned;
 use super::peer::{Answer, Peer};
 use super::snapshot::file_of;
-use testkit::{Outcome, fork, if_lacking};
+use testkit::{Outcome, fork, if_lacking, natively};
 
 pub(crate) const SIZE: usize = 8192;
 
@@ -83,6 +83,7 @@ pub(crate) fn a_single_writer_has_one_mapping_and_no_more() -> Outcome {
 }
 
 pub(crate) fn options_of_a_single_writer_are_granted_or_refused_as_usual() -> Outcome {
+    natively("which has no MADV_DONTDUMP")?;
     drop(single_writer()?);
     let mut p = MemfdShMemProvider::new()?;
     let with = options()
@@ -235,6 +236,7 @@ pub(crate) fn fork_and_freeze() -> Answer {
 
 /// What is left if a child appears at the last moment. Here, it is another mapping of this process.
 pub(crate) fn a_segment_that_could_not_be_frozen_in_time_is_frozen_later() -> Outcome {
+    natively("which cannot copy a mapping by mremap")?;
     let mut segment = single_writer()?;
     let start = segment.as_mut_ptr().cast();
     // SAFETY: an old size of zero copies the mapping to a new address, and nothing uses that.

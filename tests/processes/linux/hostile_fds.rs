@@ -126,6 +126,18 @@ fn forget_hostile() {
 pub(crate) fn refuse_hostile(mechanism: &str) -> Answer {
     const NOT_BOTH: &str = "not open for both reading and writing";
     const FOREIGN: &str = "cannot be mapped safely";
+    // With 32 bits, no size is that large.
+    const IS_32_BIT: bool = usize::BITS < 64;
+    const HUGE: &str = if IS_32_BIT {
+        "a segment cannot have"
+    } else {
+        "(9223372036854775807 bytes)"
+    };
+    const HUGE_SHM: &str = if IS_32_BIT {
+        "a segment cannot have"
+    } else {
+        "RAM and swap"
+    };
     let table = [
         (NOT_BOTH, "read-only memfd"),
         (NOT_BOTH, "write-only memfd"),
@@ -145,10 +157,10 @@ pub(crate) fn refuse_hostile(mechanism: &str) -> Answer {
         (FOREIGN, "private"),
         (FOREIGN, "snapshot"),
         (FOREIGN, "empty"),
-        ("(9223372036854775807 bytes)", "huge"),
+        (HUGE, "huge"),
         (FOREIGN, "shm that others may write"),
         (FOREIGN, "empty shm"),
-        ("RAM and swap", "huge shm"),
+        (HUGE_SHM, "huge shm"),
         (FOREIGN, "shm of two names"),
         (FOREIGN, "file"),
         (FOREIGN, "unlinked file"),
@@ -179,6 +191,7 @@ pub(crate) fn refuse_hostile(mechanism: &str) -> Answer {
         let is_right = match error {
             Error::Foreign { .. } => true,
             Error::Os { .. } => what.starts_with("huge"),
+            Error::InvalidSize { .. } => IS_32_BIT && what.starts_with("huge"),
             _ => false,
         };
         if !is_right || open_files() != files || mappings() != maps {

@@ -145,6 +145,9 @@ fn forbid(peer: &mut Peer, calls: &str) -> Outcome {
     if calls.is_empty() {
         return Ok(());
     }
+    if calls.contains("shmget") && cfg!(any(target_arch = "x86", target_arch = "s390x")) {
+        return skip("this machine has one call for all of System V");
+    }
     forbid_in(peer, "EPERM", calls)
 }
 
