@@ -99,6 +99,13 @@ const KEPT: Rules = Rules {
     )),
 };
 
+/// A descriptor of `/dev/ashmem` cannot be opened again for reading only.
+#[cfg(all(target_os = "linux", not(any(shmem_apple_rules, shmem_freebsd_rules))))]
+const OF_A_DEVICE: Rules = Rules {
+    protects_readers: false,
+    ..KEPT
+};
+
 #[cfg(all(
     target_os = "linux",
     not(any(shmem_apple_rules, shmem_android_rules, shmem_freebsd_rules))
@@ -123,7 +130,7 @@ fn trials() -> Vec<Trial> {
         "file", KEPT => FileShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
         "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
-        "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();
+        "served_ashmem", OF_A_DEVICE => ServedShMemProvider::<AshmemBackend>::new();
         "counted", KEPT => RcShMemProvider::<StdShMemProvider>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
         "posix_by_name", named => Ok(MmapShMemProvider::with_filename_as_id());
@@ -209,7 +216,7 @@ fn trials() -> Vec<Trial> {
         "file", KEPT => FileShMemProvider::new();
         "served_memfd", KEPT => ServedShMemProvider::<MemfdBackend>::new();
         "served_posix", KEPT => ServedShMemProvider::<PosixBackend>::new();
-        "served_ashmem", KEPT => ServedShMemProvider::<AshmemBackend>::new();
+        "served_ashmem", OF_A_DEVICE => ServedShMemProvider::<AshmemBackend>::new();
         "counted_served", KEPT => RcShMemProvider::<StdServedShMemProvider>::new();
     }
     trials.push(testkit::trial(
