@@ -81,6 +81,8 @@ fn traced(strace: &[&str], here: &Names, kind: &str) -> Outcome<Output> {
         .arg("once")
         .arg(here.path())
         .args([kind, "a"])
+        // The search for leaks cannot be traced.
+        .env("ASAN_OPTIONS", "detect_leaks=0")
         .stdin(Stdio::null())
         .output();
     match output {

@@ -16,7 +16,8 @@ use shmem_providers::{
 
 use super::descriptors::{SEALED, WITH_FD, memfd};
 use super::peer::{
-    ALL, Answer, Commands, Peer, State, can_start_by, done, here, provider, public_program,
+    ALL, Answer, Commands, Peer, State, can_start_by, done, error_when_gone, here, provider,
+    public_program,
 };
 use super::users::namespaces;
 use testkit::peer::AS_OTHER;
@@ -219,11 +220,7 @@ pub(crate) fn a_file_is_inherited() -> Outcome {
     drop(provider.new_shmem(1)?);
     assert_eq!(provider.shmem_from_id(id)?.len(), 5000);
     drop(peer);
-    assert!(
-        provider
-            .shmem_from_id(id)
-            .is_err_and(|error| error.is_not_found())
-    );
+    assert!(error_when_gone(|| provider.shmem_from_id(id)).is_not_found());
     Ok(())
 }
 
@@ -241,7 +238,7 @@ pub(crate) fn a_command_holds_the_segment() -> Outcome {
         assert!(!name_exists(id.as_str()));
         drop(peer);
         drop(command);
-        let error = Peer::start().open(&id).expect_err("nobody holds it");
+        let error = error_when_gone(|| Peer::start().open(&id));
         assert!(says_not_found(&error), "{error}");
     }
     Ok(())

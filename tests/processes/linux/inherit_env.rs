@@ -8,7 +8,7 @@ use shmem_providers::{ShMem, ShMemProvider, StdShMem};
 
 use super::descriptors::WITH_FD;
 use super::inherit::{FD_NAME, NAME, command_by, segment, value};
-use super::peer::{ALL, Commands, Peer, can_start_by, here, provider};
+use super::peer::{ALL, Commands, Peer, can_start_by, error_when_gone, here, provider};
 use testkit::{Outcome, says_not_found};
 
 /// Starts a peer to which the segment is handed over, with this description of a descriptor.
@@ -207,9 +207,12 @@ pub(crate) fn the_error_names_both_reasons() -> Outcome {
     can_start_by(&["bash", "-c", "exec \"$@\"", "bash"])?;
     for mechanism in here(WITH_FD) {
         let mut command = command_by(&wrapper);
-        segment(mechanism)?.inherit(&mut command, NAME)?;
+        let segment = segment(mechanism)?;
+        let id = segment.id();
+        segment.inherit(&mut command, NAME)?;
         let mut peer = Peer::started(&mut command);
-        drop(command);
+        drop((segment, command));
+        error_when_gone(|| Peer::start().open(&id));
         let error = peer.open_from_env(NAME).expect_err("nobody holds it");
         assert!(error.contains(": no "), "{error}");
         let reason = "SHMEM_TEST_INHERITED_FD\": the descriptor is not open";
@@ -225,8 +228,7 @@ pub(crate) fn a_segment_that_was_dropped_too_early_is_an_error_that_says_so() ->
         provider(mechanism)?
             .new_shmem(64)?
             .hand_over(&mut command, NAME)?;
-        let opened = Peer::started(&mut command).open_from_env(NAME);
-        let error = opened.expect_err("nobody holds it");
+        let error = error_when_gone(|| Peer::started(&mut command).open_from_env(NAME));
         assert!(says_not_found(&error), "{error}");
         let cure = "the process that handed it over no longer holds it, so keep the segment until the \
                     child has attached";

@@ -20,7 +20,8 @@ use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::{fs, io};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shmem_providers::{
@@ -148,6 +149,22 @@ impl Commands for Peer {
     }
 }
 
+/// Attaches until nothing can be attached to any more, and returns the error. `attach` drops what it attaches to.
+///
+/// A process that another test is starting has copies of the descriptors of this one until it executes its
+/// program, which takes a while under valgrind.
+#[track_caller]
+pub(crate) fn error_when_gone<T, E>(mut attach: impl FnMut() -> Result<T, E>) -> E {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        match attach() {
+            Err(error) => return error,
+            Ok(_) => assert!(Instant::now() < end, "a process holds it"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Checks that these processes, all of which have ended, have left nothing: no System V segment, and none of
 /// the segments `ids`.
 #[track_caller]
@@ -173,7 +190,7 @@ pub(crate) fn serve() {
         return;
     }
     // The main thread ends alone, as by `pthread_exit`, and another thread continues.
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         println!("ok ");
         state.serve();
         drop(state);
