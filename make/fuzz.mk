@@ -28,11 +28,15 @@ asan: ## Runs all tests under AddressSanitizer, which also finds leaks
 		cargo test --tests --no-fail-fast --target $(HOST) -- --skip exhaustion::
 	@echo "SKIPPED: the service with ten attackers under AddressSanitizer, which is too slow for the deadlines" \
 		"of these tests; make test runs them"
+UNDER_VALGRIND := memory_comes_with_growth options_apply_to_what_is_committed a_changed_mode_harms_nobody \
+	death_in_the_middle_of_growth frozen_in_time_is_frozen_later
 valgrind: export PROPTEST_CASES := 20
 valgrind: export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := valgrind -q --error-exitcode=1 \
 	--leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite
 valgrind: ## Runs the tests under memcheck, except those of the service, which has no unsafe code
 	cargo test --no-fail-fast --test access --test contract --test cursor \
 		--test id --test processes -- --skip segments_without_locks_stay
-	cargo test --test memory -- --skip huge_pages_are --skip huge_pages_that_nobody
+	cargo test --test memory -- --skip huge_pages_are --skip huge_pages_that_nobody $(UNDER_VALGRIND:%=--skip %)
+	@echo "SKIPPED: tests of growth that read /proc/self/smaps, and one that copies a mapping by mremap, under" \
+		"memcheck, which shows other mappings and cannot do that; make test runs them"
 	@echo "SKIPPED: huge pages under memcheck, which shows those of System V as ordinary pages"
