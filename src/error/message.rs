@@ -39,7 +39,7 @@ impl fmt::Display for Error {
             Self::NotReserved { asked, reserved } => write!(
                 f,
                 "{asked} bytes were asked for, but address space is reserved for {reserved}: create the \
-                 segment with `ShMemOptions::reserve`, for as many bytes as it will ever need"
+                 segment with `ShMemOptions::reserve`, for the largest size that it will need"
             ),
             Self::InvalidId { id, problem } => write!(f, "id {id:?} names no segment: {problem}"),
             Self::Gone { id } => gone(f, id),
