@@ -96,7 +96,7 @@ mod snapshot;
 #[cfg(any(unix, windows))]
 mod sparse;
 #[cfg(any(unix, windows))]
-mod sync;
+pub mod sync;
 #[cfg(any(unix, windows))]
 mod sys;
 mod traits;

@@ -9,12 +9,15 @@ const UNSUPPORTED: Error = Error::Unsupported {
     what: "waking other processes is not supported on this system: spin instead",
 };
 
-/// Returns the timeout itself: no wait on this system takes an absolute deadline.
+/// No wait on this system takes an absolute deadline.
+pub(crate) type Deadline = Duration;
+
+/// Returns the timeout itself.
 #[expect(
     clippy::unnecessary_wraps,
     reason = "the Linux version fails on overflow"
 )]
-pub(crate) fn after(timeout: Duration) -> Option<Duration> {
+pub(crate) fn after(timeout: Duration) -> Option<Deadline> {
     Some(timeout)
 }
 
@@ -22,7 +25,7 @@ pub(crate) fn after(timeout: Duration) -> Option<Duration> {
 pub(crate) fn sleep_while(
     _word: &AtomicU32,
     _value: u32,
-    _deadline: Option<&Duration>,
+    _deadline: Option<&Deadline>,
 ) -> Result<bool> {
     Err(UNSUPPORTED)
 }

@@ -12,8 +12,11 @@ use super::clock;
 use crate::error::{Result, Subject};
 use crate::sys::failed;
 
+/// A moment on the monotonic clock.
+pub(crate) type Deadline = Timespec;
+
 /// Returns the deadline that ends this timeout, or `None` if the clock cannot represent it.
-pub(crate) fn after(timeout: Duration) -> Option<Timespec> {
+pub(crate) fn after(timeout: Duration) -> Option<Deadline> {
     clock::now().checked_add(Timespec::try_from(timeout).ok()?)
 }
 
@@ -22,7 +25,7 @@ pub(crate) fn after(timeout: Duration) -> Option<Timespec> {
 pub(crate) fn sleep_while(
     word: &AtomicU32,
     value: u32,
-    deadline: Option<&Timespec>,
+    deadline: Option<&Deadline>,
 ) -> Result<bool> {
     // FUTEX_WAIT_BITSET takes an absolute time. The full mask matches every waker.
     match futex::wait_bitset(word, Flags::empty(), value, deadline, NonZeroU32::MAX) {
