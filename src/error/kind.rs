@@ -121,6 +121,10 @@ kinds! {
     NameBusy = 24, "name_busy", TimedOut;
     /// The directory of names, or the entry of the name, is unusable.
     NameDirectory = 25, "name_directory", Other;
+    /// Another process has overwritten words of the segment that this crate maintains.
+    Corrupt = 26, "corrupt", InvalidData;
+    /// Values were published faster than one of them could be copied.
+    Lapped = 27, "lapped", ResourceBusy;
 }
 
 impl fmt::Display for ErrorKind {
@@ -160,6 +164,8 @@ impl Error {
             Self::OutOfBounds { .. } => ErrorKind::OutOfBounds,
             Self::Misaligned { .. } => ErrorKind::Misaligned,
             Self::WrongType { .. } => ErrorKind::WrongType,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Lapped { .. } => ErrorKind::Lapped,
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => ErrorKind::InvalidValue,
             #[cfg(feature = "std")]

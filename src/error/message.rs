@@ -104,6 +104,16 @@ impl fmt::Display for Error {
                 "segment {} does not contain a value of this type: {mismatch}",
                 Escaped(id)
             ),
+            Self::Corrupt { id, what } => write!(
+                f,
+                "segment {} is corrupt: {what}; a process that has it has overwritten it: create another one",
+                Escaped(id)
+            ),
+            Self::Lapped { attempts } => write!(
+                f,
+                "values were published faster than one could be copied, in all of {attempts} attempts: \
+                 create more slots, or publish less often"
+            ),
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => {
                 f.write_str("the bytes in the segment are not a valid value of the type")

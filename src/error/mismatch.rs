@@ -26,7 +26,7 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TypeMismatch {
-    /// It was not created by [`Typed`](crate::Typed), or is not initialised yet.
+    /// It was not created as one, or is not initialised yet.
     NotTyped,
     /// Another version of this crate created it, with another header.
     Version {
@@ -54,9 +54,9 @@ pub enum TypeMismatch {
 impl fmt::Display for TypeMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotTyped => f.write_str(
-                "it was not created by `Typed`, or its creator has not initialised it yet",
-            ),
+            Self::NotTyped => {
+                f.write_str("it was not created as one, or its creator has not initialised it yet")
+            }
             Self::Version { found } => write!(
                 f,
                 "version {found} of the header is not known: use one version of shmem_providers"

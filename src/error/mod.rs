@@ -155,6 +155,19 @@ pub enum Error {
         /// How it differs.
         mismatch: TypeMismatch,
     },
+    /// Words in the segment that this crate maintains have values that it never writes: a process that has
+    /// the segment has overwritten them.
+    Corrupt {
+        /// The id of the segment.
+        id: ShMemId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Values were published faster than one of them could be copied.
+    Lapped {
+        /// How often it was attempted.
+        attempts: u32,
+    },
     /// The bytes in the segment are not a value of the type asked for.
     #[cfg(feature = "zerocopy")]
     InvalidValue,

@@ -1,0 +1,5 @@
+//! Channels between processes: values that some of them write and others read.
+
+mod latest;
+
+pub use self::latest::{Latest, LatestReader, LatestWriter, Seen};
