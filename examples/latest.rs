@@ -1,39 +1,39 @@
-//! The latest value: one writer and many readers, none of which waits for the others (a seqlock).
+//! The latest value: one writer, which is killed and replaced, and readers that it never waits for.
 #![forbid(unsafe_code)]
 
-use shmem_providers::{ShMem, ShMemProvider, Shared, StdShMem, StdShMemProvider};
-use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::{env, error::Error, process::Command};
+use shmem_providers::channel::{Latest, LatestReader, LatestWriter};
+use shmem_providers::{ShMemProvider, StdShMemProvider, wake::Wait};
+use std::{env, error::Error, process::Command, time::Duration};
 
-/// Checks a copy of the value, unless it was being written: its version was odd, or has changed.
-fn read(shared: &Shared<StdShMem>) -> Result<(), shmem_providers::Error> {
-    let (version, mut copy) = (shared.view::<AtomicU32>(0)?, [0; 1000]);
-    let before = version.load(Ordering::Acquire);
-    shared.access().read_at(64, &mut copy)?;
-    fence(Ordering::Acquire);
-    let is_whole = before % 2 == 0 && version.load(Ordering::Relaxed) == before;
-    assert!(!is_whole || copy == [copy[0]; 1000]);
+fn write(mut writer: LatestWriter) -> Result<(), Box<dyn Error>> {
+    let mut bytes = (0..=255).cycle().take(1_000_000);
+    Ok(bytes.try_for_each(|byte| writer.write(100_000, |value| value.fill(byte)))?)
+}
+
+fn read(mut reader: LatestReader) -> Result<(), Box<dyn Error>> {
+    let (mut value, wait) = (vec![], Wait::new().timeout(Duration::from_secs(10)));
+    for _ in 0..1000 {
+        reader.next(&mut value, wait)?.ok_or("no writer")?; // sleeps until there is a new one
+        assert_eq!(value, vec![value[0]; 100_000]);
+    }
     Ok(())
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut provider = StdShMemProvider::new()?;
-    if env::var_os("LATEST").is_some() {
-        let shared = provider.existing_from_env("LATEST")?.share();
-        return Ok((0..10_000).try_for_each(|_| read(&shared))?);
+    if let Ok(latest) = Latest::existing_from_env(&mut StdShMemProvider::new()?, "LATEST") {
+        return match env::var_os("WRITES") {
+            Some(_) => write(latest.writer()),
+            None => read(latest.reader()),
+        };
     }
-    let shared = provider.new_shmem(4096)?.share();
-    let version = shared.view::<AtomicU32>(0)?;
+    let latest = Latest::create(&mut StdShMemProvider::new()?, 100_000)?; // bytes at most
     let mut command = Command::new(env::current_exe()?);
-    shared.hand_over(&mut command, "LATEST")?;
-    for mut reader in [command.spawn()?, command.spawn()?, command.spawn()?] {
-        while reader.try_wait()?.is_none() {
-            let [byte, ..] = version.fetch_add(1, Ordering::Relaxed).to_le_bytes();
-            fence(Ordering::Release);
-            shared.access().write_at(64, &[byte; 1000])?;
-            version.fetch_add(1, Ordering::Release);
-        }
-        assert!(reader.wait()?.success());
+    latest.hand_over(&mut command, "LATEST")?;
+    for reader in [(); 3].map(|()| command.spawn()) {
+        let mut writer = command.env("WRITES", "").spawn()?;
+        assert!(reader?.wait()?.success());
+        writer.kill()?; // perhaps in the middle of a value
+        writer.wait()?;
     }
     println!("three readers have seen whole values only");
     Ok(())

@@ -1,5 +1,6 @@
 //! The protocol under every schedule and under random ones, and what happens without some of its steps.
 
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -174,12 +175,21 @@ fn a_sleeper<W: Word + Send + Sync + 'static>(
     read(segment);
 }
 
-fn every_schedule(load: (u64, usize, usize), without: Without, preemptions: Option<usize>) {
+/// Returns the number of schedules.
+fn every_schedule(
+    load: (u64, usize, usize),
+    without: Without,
+    preemptions: Option<usize>,
+) -> usize {
+    let schedules = Arc::new(AtomicUsize::new(0));
+    let counted = schedules.clone();
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
     builder.check(move || {
+        counted.fetch_add(1, Relaxed);
         one_writer(LoomWord::new, spawn_in_loom, load, without);
     });
+    schedules.load(Relaxed)
 }
 
 fn spawn_in_loom(body: Box<dyn FnOnce() + Send>) {
@@ -192,9 +202,11 @@ fn spawn_in_shuttle(body: Box<dyn FnOnce() + Send>) {
 
 #[test]
 fn values_are_whole_in_any_schedule() {
-    every_schedule((1, 2, 1), Without::Nothing, Some(3));
-    every_schedule((join(0, u32::MAX), 2, 1), Without::Nothing, Some(2));
-    every_schedule((1, 3, 1), Without::Nothing, Some(2));
+    let overflow = join(0, u32::MAX);
+    for (load, preemptions) in [((1, 2, 1), 4), ((overflow, 2, 1), 3), ((1, 3, 1), 3)] {
+        let schedules = every_schedule(load, Without::Nothing, Some(preemptions));
+        assert!(schedules > 1000, "only {schedules} schedules");
+    }
 }
 
 #[test]
