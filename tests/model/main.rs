@@ -10,6 +10,7 @@
 
 mod attachments;
 mod pool;
+mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
