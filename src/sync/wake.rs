@@ -86,8 +86,19 @@ impl Wait {
     }
 
     /// Returns how often to look at the word first, and when to stop waiting, if ever.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for channels"))]
     pub(crate) fn limits<W: Word>(&self) -> (u32, Option<W::Deadline>) {
         (self.spins, self.timeout.and_then(W::after))
+    }
+
+    /// Returns how many times it looks at the word before it sleeps.
+    pub(crate) const fn spin_count(&self) -> u32 {
+        self.spins
+    }
+
+    /// Returns for how long it sleeps at most.
+    pub(crate) const fn time_limit(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// Waits while the word has this value, and returns the new value, or `None` if the time is up.
@@ -109,14 +120,16 @@ impl Wait {
             hint::spin_loop();
         }
         let deadline = self.timeout.and_then(futex::after);
+        let mut in_time = true;
         loop {
             let found = word.load(Acquire);
             if found != value {
                 return Ok(Some(found));
             }
-            if !futex::sleep_while(word, value, deadline.as_ref())? {
+            if !in_time {
                 return Ok(None);
             }
+            in_time = futex::sleep_while(word, value, deadline.as_ref())?;
         }
     }
 }

@@ -11,6 +11,7 @@
 mod attachments;
 mod latest;
 mod pool;
+mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
