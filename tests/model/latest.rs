@@ -132,7 +132,8 @@ impl Latest {
                 after.high = slot.high;
                 true
             }
-            (1 | 2, _) => slot.state == reader.low,
+            (5, Without::Check) | (6, Without::Check | Without::HighWord) => true,
+            (1 | 2 | 5, _) => slot.state == reader.low,
             (3, _) => {
                 after.words[0] = slot.words[0];
                 true
@@ -141,8 +142,6 @@ impl Latest {
                 after.words[1] = slot.words[1];
                 true
             }
-            (5, Without::Check) | (6, Without::Check | Without::HighWord) => true,
-            (5, _) => slot.state == reader.low,
             (6, _) => slot.high == reader.high,
             _ => false,
         };

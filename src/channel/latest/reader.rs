@@ -197,15 +197,15 @@ impl LatestReader {
         &self,
         mut read: impl FnMut(ReadAccess<'_>) -> R,
     ) -> Result<Option<(u64, usize, R)>> {
-        let mut last = Lost::Lapped;
+        let mut reason = Lost::Lapped;
         for _ in 0..ATTEMPTS {
             match self.attempt(&mut read) {
                 Ok(found) => return Ok(found),
-                Err(lost) => last = lost,
+                Err(lost) => reason = lost,
             }
             hint::spin_loop();
         }
-        Err(match last {
+        Err(match reason {
             Lost::Lapped => Error::Lapped { attempts: ATTEMPTS },
             Lost::Corrupt => Error::Corrupt {
                 id: self.latest.id(),

@@ -201,10 +201,14 @@ pub(crate) fn execute(command: &[&str]) -> Answer {
     let mut provider = StdShMemProvider::new()?;
     let mut open = |id: &str| Latest::open(&mut provider, ShMemId::from_string(id));
     match *command {
-        ["open", id] => keep(&open(id)?),
+        ["open", id] => {
+            keep(&open(id)?);
+            Ok(String::new())
+        }
         ["open-env", name] => {
             let mut provider = StdShMemProvider::new()?;
-            keep(&Latest::existing_from_env(&mut provider, name)?)
+            keep(&Latest::existing_from_env(&mut provider, name)?);
+            Ok(String::new())
         }
         ["follow"] => with_reader(follow),
         ["next"] => with_reader(|reader| {
@@ -229,9 +233,8 @@ pub(crate) fn execute(command: &[&str]) -> Answer {
     }
 }
 
-fn keep(latest: &Latest) -> Answer {
+fn keep(latest: &Latest) {
     READER.set(Some(latest.reader()));
-    Ok(String::new())
 }
 
 fn with_reader(run: impl FnOnce(&mut LatestReader) -> Answer) -> Answer {
@@ -262,7 +265,7 @@ fn publish(latest: &Latest, last: u64) -> Answer {
     let mut newest = latest.reader();
     let newest = newest
         .read_with(|_| ())?
-        .map_or(0, |(_, seen)| seen.sequence);
+        .map_or(0, |((), seen)| seen.sequence);
     let lengths = LENGTHS.map(|len| len.min(latest.max_len()));
     let mut writer = latest.writer();
     for (sequence, len) in (newest + 1..=last).zip(lengths.into_iter().cycle()) {

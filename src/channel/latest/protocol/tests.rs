@@ -1,4 +1,14 @@
 //! The protocol under every schedule and under random ones, and what happens without some of its steps.
+#![allow(
+    clippy::alloc_instead_of_core,
+    clippy::std_instead_of_alloc,
+    clippy::std_instead_of_core,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "these are for the library, and `cfg(all(test, …))` is not seen as a test"
+)]
 
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -136,7 +146,7 @@ fn one_writer<W: Word + Send + Sync + 'static>(
                 assert!(last <= sequence, "{sequence} after {last}");
                 last = sequence;
             }
-            Err(lost) => assert_eq!(lost, Lost::Lapped),
+            Err(reason) => assert_eq!(reason, Lost::Lapped),
         }
     }
 }
