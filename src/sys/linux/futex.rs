@@ -43,3 +43,17 @@ pub(crate) fn wake(word: &AtomicU32, most: u32) -> Result<usize> {
     futex::wake(word, Flags::empty(), most)
         .map_err(|errno| failed("futex(FUTEX_WAKE)", errno, Subject::Nothing))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that keeps changing the word does not prolong a wait.
+    #[test]
+    fn a_passed_deadline_ends_a_wait_for_a_word_that_has_changed() {
+        let word = AtomicU32::new(1);
+        let deadline = after(Duration::ZERO);
+        assert!(!sleep_while(&word, 0, deadline.as_ref()).unwrap());
+        assert!(sleep_while(&word, 0, None).unwrap());
+    }
+}
