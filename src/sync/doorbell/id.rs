@@ -82,13 +82,16 @@ impl FromStr for DoorbellId {
 
     fn from_str(text: &str) -> Result<Self, ParseDoorbellIdError> {
         let parse = || {
-            let mut numbers = text.strip_prefix(PREFIX)?.split('.');
-            let (process, number, inode) = (numbers.next()?, numbers.next()?, numbers.next()?);
-            let id = Self::new(
-                process.parse().ok()?,
-                number.parse().ok()?,
-                inode.parse().ok()?,
-            )?;
+            let text = text.strip_prefix(PREFIX)?;
+            // The integers' parsers accept a sign.
+            if text.contains('+') {
+                return None;
+            }
+            let mut numbers = text.split('.');
+            let process = numbers.next()?.parse().ok()?;
+            let number = numbers.next()?.parse().ok()?;
+            let inode = numbers.next()?.parse().ok()?;
+            let id = Self::new(process, number, inode)?;
             numbers.next().is_none().then_some(id)
         };
         parse().ok_or(ParseDoorbellIdError(()))

@@ -147,3 +147,6 @@ impl fmt::Debug for DoorbellSlot {
             .finish()
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod tests;

@@ -1,0 +1,16 @@
+//! Synchronisation between processes on Linux.
+//!
+//! Second processes are real: this program starts itself again with the argument `peer`.
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+fn main() {
+    linux::main();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {
+    println!("skipped: tests/sync, which need /proc and futexes of Linux");
+}
