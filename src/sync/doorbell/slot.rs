@@ -65,12 +65,12 @@ impl<W: Word> Slot<W> {
         if self.waiters.take() & LISTENS == 0 {
             return Ok(false);
         }
-        let rung = ring(&self.address);
-        if rung.is_err() {
+        let result = ring(&self.address);
+        if result.is_err() {
             // The next change has to try again.
             self.waiters.announce(LISTENS);
         }
-        rung
+        result
     }
 }
 

@@ -4,6 +4,9 @@
 mod doorbell;
 mod peer;
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use libtest_mimic::{Arguments, Trial};
 use testkit::peer::{make_public_program, remove_public_program};
 use testkit::{Outcome, open_files};
@@ -55,6 +58,11 @@ fn trials() -> Vec<Trial> {
 fn watched(test: impl FnOnce() -> Outcome) -> Outcome {
     let before = open_files();
     test()?;
+    // The thread that reads the answers of a peer closes its end some time after the peer has ended.
+    let end = Instant::now() + Duration::from_secs(60);
+    while open_files() != before && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
     assert_eq!(open_files(), before, "left open");
     Ok(())
 }
