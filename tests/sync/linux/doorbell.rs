@@ -307,16 +307,19 @@ pub(crate) fn a_full_pipe_blocks_nobody() -> Outcome {
     Ok(())
 }
 
-/// Writes to a pipe until it is full. Returns the number of bytes.
+/// Writes to a pipe until not even a byte has room. Returns the number of bytes.
 fn fill(pipe: impl AsFd) -> io::Result<usize> {
     let mut filled = 0;
-    loop {
-        match write(&pipe, &[7; 4096]) {
-            Ok(written) => filled += written,
-            Err(Errno::AGAIN) => return Ok(filled),
-            Err(errno) => return Err(errno.into()),
+    for len in [4096, 1] {
+        loop {
+            match write(&pipe, &[7; 4096][..len]) {
+                Ok(written) => filled += written,
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno.into()),
+            }
         }
     }
+    Ok(filled)
 }
 
 pub(crate) fn damaged_slots_harm_nobody() -> Outcome {
