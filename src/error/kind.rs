@@ -169,6 +169,10 @@ impl Error {
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => ErrorKind::InvalidValue,
             #[cfg(feature = "std")]
+            Self::NoDoorbell { denial: None, .. } => ErrorKind::NotFound,
+            #[cfg(feature = "std")]
+            Self::NoDoorbell { .. } => ErrorKind::Denied,
+            #[cfg(feature = "std")]
             Self::NotServed { .. } => ErrorKind::NotServed,
             #[cfg(feature = "std")]
             Self::Environment { .. } => ErrorKind::Environment,

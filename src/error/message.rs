@@ -71,6 +71,23 @@ impl fmt::Display for Error {
                  open its descriptors: {reason}. Otherwise, {CURES}",
                 Escaped(id)
             ),
+            #[cfg(feature = "std")]
+            Self::NoDoorbell {
+                process,
+                denial: None,
+            } => write!(
+                f,
+                "process {process} has no doorbell with this id: it has ended or has dropped it"
+            ),
+            #[cfg(feature = "std")]
+            Self::NoDoorbell {
+                process,
+                denial: Some(reason),
+            } => write!(
+                f,
+                "process {process} of this user does not let this process open its doorbell: {reason}. \
+                 Otherwise, pass the descriptor `Doorbell::ringer_fd` to `Ringer::from_fd`"
+            ),
             Self::OtherUser { owner } => {
                 f.write_str(
                     "the segment, or the process that the id names, belongs to another user",

@@ -124,6 +124,15 @@ pub enum Error {
         /// The reason, as far as it is known.
         reason: Denial,
     },
+    /// No doorbell ([`Doorbell`](crate::sync::Doorbell)) can be opened where its id says: the process has ended or
+    /// dropped it, or does not let this process look.
+    #[cfg(feature = "std")]
+    NoDoorbell {
+        /// The number of the process in `/proc`.
+        process: u32,
+        /// Why the process does not let this one open its descriptors, if that is the reason.
+        denial: Option<Denial>,
+    },
     /// The segment, or the process that the id names, belongs to another user.
     OtherUser {
         /// The user id of the owner, if the operating system reports it.
@@ -260,14 +269,14 @@ impl Error {
         }
     }
 
-    /// Returns `true` if the id, or the name, is valid and no holder of the segment was found, whether or
+    /// Returns `true` if the id, or the name, is valid and no holder of the segment, or no such doorbell, was found, whether or
     /// not all processes could be searched.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         match self {
             Self::Gone { .. } | Self::NotFound { .. } => true,
             #[cfg(feature = "std")]
-            Self::NotServed { .. } => true,
+            Self::NotServed { .. } | Self::NoDoorbell { denial: None, .. } => true,
             #[cfg(feature = "std")]
             Self::Named { reason, .. } => *reason == NamedError::Unknown,
             #[cfg(feature = "std")]

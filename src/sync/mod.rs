@@ -8,6 +8,7 @@ pub(crate) mod barrier;
 pub(crate) mod event;
 pub(crate) mod event_count;
 pub(crate) mod turn;
+pub(crate) mod doorbell;
 pub(crate) mod waiters;
 pub mod wake;
 pub(crate) mod word;
@@ -15,3 +16,6 @@ pub(crate) mod word;
 pub use self::barrier::{Barrier, BarrierOutcome};
 pub use self::event::Event;
 pub use self::turn::Turn;
+#[cfg(all(unix, feature = "std"))]
+pub use self::doorbell::{Doorbell, Ringer};
+pub use self::doorbell::{DoorbellId, DoorbellSlot, ParseDoorbellIdError};

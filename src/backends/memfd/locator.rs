@@ -8,10 +8,10 @@ use crate::error::{Error, Result, Subject};
 use crate::id::ShMemId;
 use crate::id::kind::MemfdLocator;
 use crate::memory::mapping::Protection;
-use crate::sys::procfs::object::Wanted;
+use crate::sys::procfs::object::{Wanted, is_memory};
 use crate::sys::procfs::own_pid;
 use crate::sys::procfs::processes::{Clock, Look, look_at, look_through, search};
-use crate::sys::{self, failed, identity};
+use crate::sys::{self, access, failed, identity};
 use crate::util::base64;
 use crate::util::fixed_str::FixedStr;
 
@@ -28,7 +28,8 @@ pub(super) fn open(
     let wanted = Wanted {
         user: sys::user::check_user()?,
         link: link.as_bytes(),
-        protection,
+        access: access(protection),
+        is_candidate: &is_memory,
         is_genuine,
     };
     if let Some((pid, number)) = locator.process_and_fd() {

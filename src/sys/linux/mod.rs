@@ -10,6 +10,8 @@ mod clock;
 mod close_range;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 pub(crate) mod dev_shm;
+#[cfg(feature = "std")]
+pub(in crate::sys) mod doorbell_lookup;
 #[cfg(not(shmem_apple_rules))]
 mod fork_page;
 #[cfg_attr(

@@ -58,7 +58,7 @@ impl FileInfo {
 }
 
 /// Returns how to open an object that is to be mapped with this protection.
-pub(in crate::sys) fn access(protection: Protection) -> OFlags {
+pub(crate) fn access(protection: Protection) -> OFlags {
     match protection {
         Protection::ReadWrite => OFlags::RDWR,
         Protection::Read => OFlags::RDONLY,

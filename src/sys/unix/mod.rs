@@ -10,6 +10,8 @@
     allow(dead_code, reason = "pools on Android have no fork witness")
 )]
 pub(crate) mod attachments;
+#[cfg(feature = "std")]
+pub(crate) mod doorbell;
 #[cfg(not(target_os = "haiku"))]
 mod errno;
 mod failed;
@@ -41,6 +43,8 @@ pub(crate) mod rlimits;
 #[cfg(feature = "std")]
 mod shared_object;
 #[cfg(feature = "std")]
+mod sigpipe;
+#[cfg(feature = "std")]
 pub(crate) mod socket;
 #[cfg(feature = "std")]
 pub(crate) mod socket_flags;
@@ -64,7 +68,7 @@ pub(crate) use self::failed::{failed, failed_for, for_unprivileged};
     shmem_apple_rules
 ))]
 pub(crate) use self::fallback::*;
-pub(in crate::sys) use self::fd::access;
+pub(crate) use self::fd::access;
 #[cfg(not(target_os = "android"))]
 pub(crate) use self::fd::becomes_writable;
 pub(crate) use self::fd::{

@@ -9,12 +9,11 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::path::DecInt;
 
-use crate::memory::mapping::Protection;
+use crate::sys::above_stdio_quietly;
 use crate::sys::user::User;
-use crate::sys::{above_stdio_quietly, access};
 use crate::util::fixed_str::FixedStr;
 
-/// How a segment is opened once it has been recognised, besides the access. With `O_NONBLOCK`, a lease
+/// How an object is opened once it has been recognised, besides the access. With `O_NONBLOCK`, a lease
 /// on it (`fcntl(2)`) does not block the call.
 const FLAGS: OFlags = OFlags::CLOEXEC
     .union(OFlags::NONBLOCK)
@@ -31,7 +30,9 @@ pub(crate) struct Wanted<'a> {
     /// The text of links to it in `/proc`.
     pub(crate) link: &'a [u8],
     /// What it is opened for. The access of the holder's descriptor does not matter to the kernel.
-    pub(crate) protection: Protection,
+    pub(crate) access: OFlags,
+    /// Returns `true` if an object with this link, opened with `O_PATH`, may be opened for that.
+    pub(crate) is_candidate: &'a dyn Fn(BorrowedFd<'_>) -> bool,
     /// Returns `true` if an object with this link, opened for that, is the right one.
     pub(crate) is_genuine: &'a dyn Fn(&OwnedFd) -> bool,
 }
@@ -50,10 +51,10 @@ pub(super) fn open(
     ]);
     let mut found = [0; LINK];
     let len = readlinkat_raw(CWD, own.as_bytes(), &mut found)?;
-    if found.get(..len) != Some(wanted.link) || !is_memory(object.as_fd()) {
+    if found.get(..len) != Some(wanted.link) || !(wanted.is_candidate)(object.as_fd()) {
         return Ok(None);
     }
-    let flags = access(wanted.protection) | FLAGS;
+    let flags = wanted.access | FLAGS;
     let fd = openat(CWD, own.as_bytes(), flags, Mode::empty())?;
     let fd = above_stdio_quietly(fd)?;
     Ok(Some(fd).filter(wanted.is_genuine))
@@ -68,7 +69,7 @@ pub(super) fn open(
 ///
 /// Before Linux 4.11, and where `memfd_create` is forbidden, the device of memfds is not known. The
 /// type of the file system is compared then, and FUSE can delay the answer to that.
-fn is_memory(object: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_memory(object: BorrowedFd<'_>) -> bool {
     match (device(object), memfd_device()) {
         (Some(0), _) => false,
         (Some(device), of_memfds) if of_memfds != 0 => {

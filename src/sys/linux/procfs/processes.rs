@@ -1,7 +1,7 @@
 //! Which descriptors other processes have open, and why some processes do not let this one look
 //! (`proc_pid(5)`).
 //!
-//! A segment is opened through the descriptor of another process in these steps:
+//! An object is opened through the descriptor of another process in these steps:
 //!
 //! 1. **Which process?** `/proc/PID` is opened without following links, and its owner is checked.
 //!    Processes of other users are never examined, not even by root. The directory descriptor keeps
@@ -9,8 +9,8 @@
 //! 2. **Which descriptor?** `fd/N` of the process, or every descriptor of every task that has a
 //!    table of its own: the main thread may have ended before the others.
 //! 3. **Which object?** It is opened with `O_PATH`, which calls no driver and no file system, and
-//!    recognised by its link (kind of object and nonce) and by the device of memfds, which no other
-//!    file system has. Both are read from the descriptor of this process, so they cannot change
+//!    recognised: a segment by its link (kind of object and nonce) and by the device of memfds, which no
+//!    other file system has, a doorbell by its link, inode, owner and mode. Both are read from the descriptor of this process, so they cannot change
 //!    afterwards.
 //! 4. Only then is it opened for reading, or also for writing, through the descriptor of this process.
 //!

@@ -1,6 +1,8 @@
 //! Unix systems other than Linux and Android: what they do where `sys::linux` has calls of its own.
 //! Most of it reports that the system cannot do something.
 
+#[cfg(feature = "std")]
+pub(in crate::sys) mod doorbell_lookup;
 #[cfg(all(feature = "std", not(target_os = "solaris")))]
 pub(in crate::sys) mod found_file;
 pub(crate) mod growth;
