@@ -35,7 +35,6 @@ fn test_exists(path: &str) -> Option<bool> {
     let parts: Vec<&str> = path.split("::").collect();
     let (files, test) = match parts[..] {
         ["contract", "…", test] => (vec![in_the_repository("tests/contract/contract.rs")], test),
-        ["model", test] => (vec![in_the_repository("tests/model.rs")], test),
         [module, "tests", .., test] => (unit_tests(module), test),
         [suite, file, test] => (
             ["", "linux/", "linux/attack/", "linux/growth/"]

@@ -163,7 +163,7 @@ impl<B: Exclusive + Sparse> Shared<B> {
     /// so a child that is forked from then on does not use it either. A child that was forked
     /// earlier, while the segment was in use, is counted when `no_children_alive` is called. An
     /// answer from before the candidate was taken proves nothing: since then, another thread could
-    /// have forked a child and dropped the segment. `tests/model.rs` checks all orders of events.
+    /// have forked a child and dropped the segment. `tests/model/pool.rs` checks all orders of events.
     fn reuse(&self, size: usize, witness: &ForkWitness) -> Option<Segment<B>> {
         for _ in 0..MAX_CANDIDATES {
             let mut segment = self.lock().take(size)?;

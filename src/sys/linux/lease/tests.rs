@@ -1,4 +1,4 @@
-//! The schedule that `tests/model.rs` finds for a pool that checks only once whether children are
+//! The schedule that `tests/model/pool.rs` finds for a pool that checks only once whether children are
 //! alive: the first candidate is in use elsewhere, and before the pool takes the second one, a
 //! child is forked that inherits it.
 #![allow(clippy::expect_used)]

@@ -1,4 +1,4 @@
-//! The schedules that `tests/model.rs` finds for a pool that checks only the number of attachments.
+//! The schedules that `tests/model/attachments.rs` finds for a pool that checks only the number of attachments.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 
 use core::fmt::Display;
