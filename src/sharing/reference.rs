@@ -54,7 +54,7 @@ impl<T: ?Sized> SharedRef<T> {
 
     /// Returns what keeps the segment mapped.
     #[cfg(feature = "std")]
-    pub(super) fn holder(&self) -> &dyn Holder {
+    pub(crate) fn holder(&self) -> &dyn Holder {
         &*self.holder
     }
 
@@ -98,6 +98,19 @@ impl<T: ?Sized> SharedRef<T> {
     {
         let value = NonNull::from(part(&self));
         SharedRef::new(value, self.holder)
+    }
+
+    /// Returns references to values that are a part of this one.
+    #[cfg(feature = "std")]
+    pub(crate) fn map_to_slice<U: SharedLayout>(
+        self,
+        part: impl FnOnce(&T) -> &[U],
+    ) -> SharedRef<[U]>
+    where
+        T: 'static,
+    {
+        let values = NonNull::from(part(&self));
+        SharedRef::new(values, self.holder)
     }
 
     /// Returns the id and the size of the segment.

@@ -42,6 +42,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Acquire};
 use core::time::Duration;
 
 use crate::error::Error;
+use crate::sync::word::Word;
 use crate::sys::futex;
 
 /// How often a process looks at the word before it sleeps, by default. That takes about as long as
@@ -82,6 +83,11 @@ impl Wait {
     pub const fn spins(mut self, spins: u32) -> Self {
         self.spins = spins;
         self
+    }
+
+    /// Returns how often to look at the word first, and when to stop waiting, if ever.
+    pub(crate) fn limits<W: Word>(&self) -> (u32, Option<W::Deadline>) {
+        (self.spins, self.timeout.and_then(W::after))
     }
 
     /// Waits while the word has this value, and returns the new value, or `None` if the time is up.
