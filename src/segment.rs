@@ -214,6 +214,11 @@ unsafe impl<B: Backend> ShMem for Segment<B> {
             None => Ok(()),
         }
     }
+
+    #[cfg(feature = "std")]
+    fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>> {
+        self.descriptor().map(crate::sys::Descriptor)
+    }
 }
 
 impl<B: Backend> Deref for Segment<B> {

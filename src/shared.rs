@@ -227,6 +227,11 @@ unsafe impl<P: ShMemProvider> ShMem for RcShMem<P> {
     fn inherit(&self, command: &mut std::process::Command, env_name: &str) -> Result<(), Error> {
         self.segment.inherit(command, env_name)
     }
+
+    #[cfg(all(any(unix, windows), feature = "std"))]
+    fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>> {
+        self.segment.lock_descriptor()
+    }
 }
 
 impl<P: ShMemProvider> Deref for RcShMem<P> {

@@ -251,6 +251,13 @@ pub unsafe trait ShMem: Sized + Debug + DerefMut<Target = [u8]> {
         self.hand_over(command, env_name)
     }
 
+    /// Returns the descriptor of the segment, for [`sync::Presence`](crate::sync::Presence).
+    #[cfg(all(any(unix, windows), feature = "std"))]
+    #[doc(hidden)]
+    fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>> {
+        None
+    }
+
     /// Puts the id and the size into the environment of this process, as the variables `env_name`
     /// and `env_name` with `_SIZE` appended. Every program that it starts from now on inherits them.
     ///

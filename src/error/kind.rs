@@ -187,6 +187,8 @@ impl Error {
             #[cfg(feature = "std")]
             Self::Named { reason, .. } => reason.kind(),
             #[cfg(feature = "std")]
+            Self::NoSlot { .. } => ErrorKind::LimitReached,
+            #[cfg(feature = "std")]
             Self::ForkPending => ErrorKind::ForkPending,
             Self::Unsupported { .. } => ErrorKind::Unsupported,
         }

@@ -179,6 +179,12 @@ impl fmt::Display for Error {
             #[cfg(feature = "std")]
             Self::Named { name, reason } => write!(f, "name {name:?}: {reason}"),
             #[cfg(feature = "std")]
+            Self::NoSlot { slots } => write!(
+                f,
+                "all {slots} slots are taken by living participants: use `Slots` with a larger number, or let \
+                 the threads of a process share one `Presence`"
+            ),
+            #[cfg(feature = "std")]
             Self::ForkPending => f.write_str(
                 "another thread has called pre_fork, and has not called post_fork or used the \
                  provider since, for ten seconds; it has to call post_fork after fork(), in the \

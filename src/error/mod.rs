@@ -230,6 +230,12 @@ pub enum Error {
         /// What is wrong.
         reason: NamedError,
     },
+    /// All slots of a [`sync::Slots`](crate::sync::Slots) are taken by living participants.
+    #[cfg(feature = "std")]
+    NoSlot {
+        /// The number of slots.
+        slots: usize,
+    },
     /// Another thread announced a `fork()` with [`pre_fork`](crate::ShMemProvider::pre_fork), and
     /// did not call [`post_fork`](crate::ShMemProvider::post_fork) within ten seconds.
     #[cfg(feature = "std")]

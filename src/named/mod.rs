@@ -316,6 +316,10 @@ unsafe impl<P: ShMemProvider> ShMem for Named<P> {
     fn inherit(&self, command: &mut Command, env_name: &str) -> Result<()> {
         self.segment.inherit(command, env_name)
     }
+
+    fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>> {
+        self.segment.lock_descriptor()
+    }
 }
 
 impl<P: ShMemProvider> Deref for Named<P> {

@@ -79,6 +79,10 @@ unsafe impl<B: Exclusive + Sparse> ShMem for PooledShMem<B> {
         self.is_reusable.store(false, Relaxed);
         self.segment.inherit(command, env_name)
     }
+
+    fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>> {
+        self.segment.lock_descriptor()
+    }
 }
 
 impl<B: Exclusive + Sparse> Deref for PooledShMem<B> {

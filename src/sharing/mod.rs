@@ -82,6 +82,12 @@ impl<S: ShMem> Inner<S> {
 pub(crate) trait Holder: Send + Sync {
     fn description(&self) -> ShMemDescription;
 
+    /// Returns how many bytes after the start of the segment this address is, or `None` if it is elsewhere.
+    fn offset_of(&self, address: *const u8) -> Option<usize>;
+
+    #[cfg(all(any(unix, windows), feature = "std"))]
+    fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>>;
+
     #[cfg(feature = "std")]
     fn hand_over(&self, command: &mut Command, env_name: &str) -> Result<()>;
 
@@ -92,6 +98,16 @@ pub(crate) trait Holder: Send + Sync {
 impl<S: ShMem + Send + Sync> Holder for Inner<S> {
     fn description(&self) -> ShMemDescription {
         describe(self)
+    }
+
+    fn offset_of(&self, address: *const u8) -> Option<usize> {
+        let offset = address.addr().checked_sub(self.bytes.addr().get())?;
+        (offset < self.bytes.len()).then_some(offset)
+    }
+
+    #[cfg(all(any(unix, windows), feature = "std"))]
+    fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>> {
+        self.segment.lock_descriptor()
     }
 
     #[cfg(feature = "std")]

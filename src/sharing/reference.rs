@@ -100,6 +100,19 @@ impl<T: ?Sized> SharedRef<T> {
         SharedRef::new(value, self.holder)
     }
 
+    /// Returns references to values that are a part of this one.
+    #[cfg(feature = "std")]
+    pub(crate) fn map_to_slice<U: SharedLayout>(
+        self,
+        part: impl FnOnce(&T) -> &[U],
+    ) -> SharedRef<[U]>
+    where
+        T: 'static,
+    {
+        let values = NonNull::from(part(&self));
+        SharedRef::new(values, self.holder)
+    }
+
     /// Returns the id and the size of the segment.
     #[must_use]
     pub fn segment(&self) -> ShMemDescription {

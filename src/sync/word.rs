@@ -13,7 +13,7 @@ use crate::sys::futex;
 /// An atomic integer of 32 bits that processes can wait for.
 pub(crate) trait Word {
     /// A moment on the clock that [`sleep_while`](Self::sleep_while) reads.
-    type Deadline;
+    type Deadline: Ord;
 
     fn load(&self, ordering: Ordering) -> u32;
     fn store(&self, value: u32, ordering: Ordering);

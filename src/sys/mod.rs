@@ -10,6 +10,8 @@ pub(crate) mod futex_fallback;
 mod linux;
 #[cfg(feature = "std")]
 mod passed;
+#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
+pub(crate) mod presence_fallback;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -23,6 +25,8 @@ pub(crate) use self::futex_fallback as futex;
 pub(crate) use self::linux::*;
 #[cfg(feature = "std")]
 pub(crate) use self::passed::{Passed, Unclaimed};
+#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
+pub(crate) use self::presence_fallback as presence;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::random_u64 as nonce;
 #[cfg(unix)]
@@ -32,6 +36,11 @@ pub(crate) use self::windows::*;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::write_witness_fallback::WriteWitness;
 use crate::error::{Error, Result, Subject};
+
+/// A descriptor in a signature that is the same on every system.
+#[cfg(feature = "std")]
+#[derive(Debug)]
+pub struct Descriptor<'fd>(pub(crate) BorrowedFd<'fd>);
 
 /// Fills the buffer with random bytes that nobody can predict.
 fn random(bytes: &mut [u8]) -> Result<()> {

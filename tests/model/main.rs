@@ -12,6 +12,8 @@ mod attachments;
 mod latest;
 mod pool;
 mod turn;
+mod mutex;
+mod pool;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;

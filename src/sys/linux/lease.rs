@@ -24,7 +24,7 @@ const F_SETSIG: c_int = 10;
 /// open file that `memfd_create` returns among those that are open for writing.
 pub(crate) fn make_countable(fd: &mut OwnedFd) -> Result<()> {
     let reopened =
-        reopen(fd, OFlags::RDWR).map_err(|errno| failed("open", errno, Subject::Nothing))?;
+        reopen(&*fd, OFlags::RDWR).map_err(|errno| failed("open", errno, Subject::Nothing))?;
     // rustix defines this flag for `dup3` on Linux only; Android's kernel is the same.
     let flags = DupFlags::from_bits_retain(OFlags::CLOEXEC.bits());
     dup3(&reopened, fd, flags).map_err(|errno| failed("dup3", errno, Subject::Nothing))

@@ -34,6 +34,8 @@ pub(crate) mod peer;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 mod posix_shm;
 #[cfg(feature = "std")]
+pub(crate) mod presence;
+#[cfg(feature = "std")]
 mod process;
 pub(crate) mod procfs;
 mod reopen;

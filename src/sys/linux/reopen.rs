@@ -1,6 +1,6 @@
 //! Opening the object behind a descriptor again, with other permissions, through `/proc`.
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io;
 use rustix::path::DecInt;
@@ -18,7 +18,7 @@ use crate::util::fixed_str::FixedStr;
 ///
 /// The caller has checked that it is a file in memory: a device would be another object when it is
 /// opened again.
-pub(crate) fn reopen(fd: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
+pub(crate) fn reopen(fd: impl AsFd, access: OFlags) -> io::Result<OwnedFd> {
     let number = DecInt::from_fd(fd);
     let path = FixedStr::<32>::joined(&[b"/proc/thread-self/fd/", number.as_bytes()]);
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;

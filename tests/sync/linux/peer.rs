@@ -1,8 +1,9 @@
-//! The second process: a program that executes commands, line by line.
+//! The second process: a program that executes commands, line by line. The first word of a command is the
+//! subject of the tests that it belongs to.
 
 use std::error::Error;
 
-use super::latest;
+use super::{doorbell, event, latest, mutex, ring, turn, wake};
 pub(crate) use testkit::peer::Peer;
 
 /// The result of a command in the peer.
@@ -10,12 +11,16 @@ pub(crate) type Answer = Result<String, Box<dyn Error>>;
 
 /// Executes commands until there are no more.
 pub(crate) fn serve() {
-    testkit::peer::serve(execute);
-}
-
-fn execute(command: &[&str]) -> Answer {
-    match *command {
+    let mut bells = doorbell::State::default();
+    testkit::peer::serve(|command: &[&str]| match *command {
+        ["bell", ref words @ ..] => bells.execute(words),
+        ["event", ref words @ ..] => event::execute(words),
+        ["forbid", ref words @ ..] => testkit::seccomp::forbid(words),
         ["latest", ref words @ ..] => latest::execute(words),
+        ["mutex", ref words @ ..] => mutex::execute(words),
+        ["ring", ref words @ ..] => ring::execute(words),
+        ["turn", ref words @ ..] => turn::execute(words),
+        ["wake", ref words @ ..] => wake::execute(words),
         _ => Err(format!("unknown command {command:?}").into()),
-    }
+    });
 }
