@@ -8,7 +8,8 @@ use shmem_providers::{ShMemId, ShMemProvider, SharedLayout, StdShMemProvider, Ty
 use testkit::Outcome;
 use testkit::peer::Peer;
 
-use super::{Answer, WAIT, until_it_sleeps};
+use super::peer::Answer;
+use super::{WAIT, until_it_sleeps};
 
 #[derive(SharedLayout)]
 #[repr(C)]

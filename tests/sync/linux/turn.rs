@@ -12,7 +12,8 @@ use shmem_providers::{ShMemId, ShMemProvider, SharedLayout, StdShMemProvider, Ty
 use testkit::peer::{Peer, can_start_by};
 use testkit::{Outcome, natively};
 
-use super::{Answer, WAIT, until_it_sleeps};
+use super::peer::Answer;
+use super::{WAIT, until_it_sleeps};
 
 /// A structure with a turn, as a user would define it.
 #[derive(SharedLayout)]
