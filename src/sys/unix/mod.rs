@@ -10,6 +10,7 @@
     allow(dead_code, reason = "pools on Android have no fork witness")
 )]
 pub(crate) mod attachments;
+pub(in crate::sys) mod clock;
 #[cfg(not(target_os = "haiku"))]
 mod errno;
 mod failed;
@@ -28,6 +29,14 @@ pub(in crate::sys) mod fd;
     )
 )]
 pub(in crate::sys) mod file_lock;
+#[cfg(any(
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_vendor = "apple"
+))]
+pub(crate) mod futex;
 mod generation;
 #[cfg(feature = "std")]
 pub(crate) mod inherit;

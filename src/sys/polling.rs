@@ -1,0 +1,73 @@
+//! Waiting for a word to change by looking at it again and again, where no call can do better.
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::time::Duration;
+
+use super::clock;
+use crate::error::Result;
+
+/// A moment on the monotonic clock, counted from its arbitrary start.
+pub(crate) type Deadline = Duration;
+
+/// The first pause between two looks at a word. Each is twice as long as the one before.
+const SHORTEST: Duration = Duration::from_micros(20);
+
+/// The longest pause between two looks.
+const LONGEST: Duration = Duration::from_millis(1);
+
+/// Returns the deadline that ends this timeout, or `None` if the clock cannot represent it.
+pub(crate) fn after(timeout: Duration) -> Option<Deadline> {
+    let deadline = clock::now().checked_add(timeout)?;
+    i64::try_from(deadline.as_secs()).ok()?;
+    Some(deadline)
+}
+
+/// Returns the time until the deadline, but at most `most`, which is also returned without a deadline.
+/// Returns `None` if the deadline has passed.
+pub(super) fn left(deadline: Option<&Deadline>, most: Duration) -> Option<Duration> {
+    let Some(deadline) = deadline else {
+        return Some(most);
+    };
+    let left = deadline.saturating_sub(clock::now());
+    (!left.is_zero()).then(|| left.min(most))
+}
+
+/// Blocks until one of the words has another value than the one next to it. Returns `false` if the deadline
+/// has passed.
+pub(crate) fn sleep_while_all(
+    words: &[(&AtomicU32, u32)],
+    deadline: Option<&Deadline>,
+) -> Result<bool> {
+    let mut pause = SHORTEST;
+    loop {
+        // The caller loads the word again, with the ordering that it needs.
+        if words.iter().any(|(word, value)| word.load(Relaxed) != *value) {
+            return Ok(true);
+        }
+        let Some(left) = left(deadline, pause) else {
+            return Ok(false);
+        };
+        clock::pause(left);
+        pause = pause.saturating_mul(2).min(LONGEST);
+    }
+}
+
+/// Blocks until the word has another value. Returns `false` if the deadline has passed.
+pub(crate) fn sleep_while(
+    word: &AtomicU32,
+    value: u32,
+    deadline: Option<&Deadline>,
+) -> Result<bool> {
+    sleep_while_all(&[(word, value)], deadline)
+}
+
+/// Does nothing: a process that polls sees the change without being woken.
+#[expect(clippy::unnecessary_wraps, reason = "waking can fail on other systems")]
+pub(crate) fn wake(_word: &AtomicU32, _most: u32) -> Result<usize> {
+    Ok(0)
+}
+
+/// Returns `false`.
+pub(crate) fn is_native() -> bool {
+    false
+}
