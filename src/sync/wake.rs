@@ -14,7 +14,7 @@
 //! | Linux, Android | `futex(2)`; [`any`]: `futex_waitv(2)`, from Linux 5.16 on |
 //! | macOS 14.4, iOS 17.4, and later | `os_sync_wait_on_address_with_timeout` |
 //! | FreeBSD | `_umtx_op(2)` |
-//! | DragonFly | `umtx(2)` |
+//! | `DragonFly` | `umtx(2)` |
 //! | NetBSD 10 and later | `__futex(2)` |
 //! | OpenBSD | `futex(2)` |
 //! | Windows, with the feature `std` | a named semaphore for each process that waits |
@@ -226,7 +226,7 @@ pub fn is_native() -> bool {
 ///
 /// # Platform notes
 ///
-/// FreeBSD and DragonFly do not report whether there was one, and this returns `false`, as it does where
+/// FreeBSD and `DragonFly` do not report whether there was one, and this returns `false`, as it does where
 /// waiting polls.
 pub fn one(word: &AtomicU32) -> Result<bool, Error> {
     let woken = futex::wake(word, 1)?;
@@ -243,7 +243,7 @@ pub fn one(word: &AtomicU32) -> Result<bool, Error> {
 /// # Platform notes
 ///
 /// Linux, NetBSD, OpenBSD and Windows report the number. Apple's systems only report whether there were any,
-/// and this returns 1 or 0. FreeBSD and DragonFly report nothing, and this returns 0, as it does where waiting
+/// and this returns 1 or 0. FreeBSD and `DragonFly` report nothing, and this returns 0, as it does where waiting
 /// polls.
 pub fn all(word: &AtomicU32) -> Result<usize, Error> {
     futex::wake(word, i32::MAX.unsigned_abs())

@@ -37,6 +37,7 @@ pub(crate) use self::passed::{Passed, Unclaimed};
         target_vendor = "apple",
         windows
     )),
+    all(windows, not(feature = "std")),
     shmem_apple_rules,
     shmem_freebsd_rules
 ))]

@@ -41,7 +41,10 @@ pub(crate) fn sleep_while_all(
     let mut pause = SHORTEST;
     loop {
         // The caller loads the word again, with the ordering that it needs.
-        if words.iter().any(|(word, value)| word.load(Relaxed) != *value) {
+        if words
+            .iter()
+            .any(|(word, value)| word.load(Relaxed) != *value)
+        {
             return Ok(true);
         }
         let Some(left) = left(deadline, pause) else {
@@ -70,4 +73,48 @@ pub(crate) fn wake(_word: &AtomicU32, _most: u32) -> Result<usize> {
 /// Returns `false`.
 pub(crate) fn is_native() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU32;
+    use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+    use core::time::Duration;
+    use std::thread;
+
+    use super::{after, sleep_while, sleep_while_all};
+
+    const LONG: Duration = Duration::from_secs(50);
+
+    #[test]
+    fn polling_sees_a_change_of_any_word() {
+        let words = [AtomicU32::new(0), AtomicU32::new(7)];
+        for round in 0..20 {
+            thread::scope(|scope| {
+                let changer = scope.spawn(|| {
+                    // The first looks, longer pauses, the longest.
+                    thread::sleep(Duration::from_micros(u64::from(round) * 300));
+                    words[1].fetch_add(1, SeqCst);
+                });
+                let all = [(&words[0], 0), (&words[1], 7 + round)];
+                assert_eq!(sleep_while_all(&all, after(LONG).as_ref()), Ok(true));
+                assert_eq!(words[1].load(Relaxed), 8 + round);
+                assert!(changer.join().is_ok());
+            });
+        }
+        assert_eq!(sleep_while(&words[0], 1, None), Ok(true));
+    }
+
+    #[test]
+    fn polling_ends_at_the_deadline() {
+        let word = AtomicU32::new(0);
+        for micros in [0, 1, 30, 2000, 5000] {
+            let deadline = after(Duration::from_micros(micros));
+            assert_eq!(sleep_while(&word, 0, deadline.as_ref()), Ok(false));
+            let deadline = after(Duration::from_micros(micros));
+            assert_eq!(sleep_while_all(&[], deadline.as_ref()), Ok(false));
+        }
+        // The clock cannot represent this one.
+        assert_eq!(after(Duration::MAX), None);
+    }
 }

@@ -8,8 +8,8 @@ use rustix::thread::futex::{self, Flags, WaitFlags, WaitPtr, WaitvFlags};
 use rustix::thread::{ClockId, Timespec};
 
 use crate::error::{Result, Subject};
-use crate::sys::{failed, polling};
 pub(crate) use crate::sys::polling::{Deadline, after};
+use crate::sys::{failed, polling};
 
 /// How many words `futex_waitv` takes (`FUTEX_WAITV_MAX`).
 const MOST_WORDS: usize = 128;
@@ -33,7 +33,13 @@ pub(crate) fn sleep_while(
 ) -> Result<bool> {
     let deadline = timespec(deadline);
     // FUTEX_WAIT_BITSET takes an absolute time. The full mask matches every waker.
-    match futex::wait_bitset(word, Flags::empty(), value, deadline.as_ref(), NonZeroU32::MAX) {
+    match futex::wait_bitset(
+        word,
+        Flags::empty(),
+        value,
+        deadline.as_ref(),
+        NonZeroU32::MAX,
+    ) {
         // EAGAIN: the word had another value already. EINTR: a signal arrived.
         Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),
         Err(Errno::TIMEDOUT) => Ok(false),
@@ -48,7 +54,10 @@ pub(crate) fn sleep_while_all(
     deadline: Option<&Deadline>,
 ) -> Result<bool> {
     let mut waits = [futex::Wait::new(); MOST_WORDS];
-    let Some(waits) = waits.get_mut(..words.len()).filter(|waits| !waits.is_empty()) else {
+    let Some(waits) = waits
+        .get_mut(..words.len())
+        .filter(|waits| !waits.is_empty())
+    else {
         return polling::sleep_while_all(words, deadline);
     };
     for (wait, (word, value)) in waits.iter_mut().zip(words) {

@@ -29,8 +29,8 @@ use super::object::{LINK, Wanted, open};
 use super::tables::Tables;
 use super::{hides_processes, is_initial_pid_namespace, number_of, text, text_of};
 use crate::error::search::{Denial, Search};
-use crate::sys::linux::capabilities::Capabilities;
 use crate::sys::clock;
+use crate::sys::linux::capabilities::Capabilities;
 use crate::sys::user::User;
 use crate::util::fixed_str::FixedStr;
 

@@ -23,7 +23,9 @@ pub(crate) fn is_native() -> bool {
 
 pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), Errno> {
     // 0 would be without a limit.
-    let microseconds = c_int::try_from(time.as_micros()).unwrap_or(c_int::MAX).max(1);
+    let microseconds = c_int::try_from(time.as_micros())
+        .unwrap_or(c_int::MAX)
+        .max(1);
     // SAFETY: the word is valid, and the kernel only compares it.
     let result =
         unsafe { libc::umtx_sleep(word.as_ptr().cast(), value.cast_signed(), microseconds) };

@@ -42,7 +42,9 @@ pub(crate) fn is_native() -> bool {
 fn has_call(release: &[u8]) -> bool {
     let digits = release.iter().take_while(|byte| byte.is_ascii_digit());
     let major = digits.fold(0_u32, |major, digit| {
-        major.saturating_mul(10).saturating_add(u32::from(digit - b'0'))
+        major
+            .saturating_mul(10)
+            .saturating_add(u32::from(digit - b'0'))
     });
     major >= FIRST
 }
