@@ -232,7 +232,7 @@ impl Backend for Win32Backend {
             // the length.
             unsafe { mapping.with_len(len) }
         };
-        remember(&mapping, Name::of(&section.id)?);
+        remember(&mapping, &Name::of(&section.id)?);
         Ok(mapping)
     }
 
@@ -309,7 +309,7 @@ fn create(id: ShMemId, size: usize, max: Option<usize>) -> Result<Created<Sectio
         // length.
         unsafe { mapping.with_len(size) }
     };
-    remember(&mapping, name);
+    remember(&mapping, &name);
     Ok(Created {
         handle: Section { handle, id },
         id,
@@ -371,7 +371,7 @@ fn map_all(
 }
 
 /// Enables waiting for words of this view ([`wake`](crate::sync::wake)), until it is unmapped.
-fn remember(mapping: &Mapping, name: Name) {
+fn remember(mapping: &Mapping, name: &Name) {
     views::add(mapping.base().as_ptr(), mapping.mapped(), name.text());
 }
 

@@ -11,6 +11,7 @@
 //! drop                      ok               drops the newest
 //! handles                   ok COUNT         counts the open handles
 //! named COMMAND WORD…                         see `named.rs`
+//! pong INDEX ROUNDS         ok               answers each odd number in a word of the newest with the next one
 //! churn                                      creates and drops segments until it is terminated
 //! ```
 
@@ -66,6 +67,10 @@ fn execute(segments: &mut Vec<StdShMem>, command: &[&str]) -> Result<String, Box
         ["drop"] => {
             drop(segments.pop());
             return Ok(String::new());
+        }
+        ["pong", index, rounds] => {
+            return crate::wake::pong(newest?, index.parse()?, rounds.parse()?)
+                .map_err(|failed| failed.to_string().into());
         }
         ["handles"] => return Ok(open_files().to_string()),
         ["churn"] => loop {

@@ -132,6 +132,11 @@ pub(crate) fn main() {
             waits_end_at_their_timeout,
             signals_do_not_end_a_wait,
             a_killed_waiter_is_not_counted,
+            any_of_several_words_ends_a_wait,
+            a_killed_waiter_for_several_words_is_not_counted,
+            waiting_for_several_words_needs_no_system_call,
+            waits_for_no_and_for_many_words,
+            hand_overs_lose_no_wake_up,
         ]
         sparse: [
             clear_touches_no_new_pages,

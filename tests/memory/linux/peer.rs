@@ -84,6 +84,8 @@ pub(crate) fn serve() {
 fn execute(command: &[&str]) -> Answer {
     match *command {
         ["pong", id, rounds] => wake::pong(id, rounds.parse()?),
+        ["pong-any", id, rounds] => wake::pong_any(id, rounds.parse()?),
+        ["any", id, other] => wake::wait_for_any(id, other),
         ["wait", id, value] => wake::wait(id, value.parse()?),
         ["timer", micros] => wake::timer(micros.parse()?),
         ["hold", id] => pool::hold(id),
