@@ -19,6 +19,7 @@ use shmem_providers::{ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider}
 use std::error::Error;
 
 use crate::named::Names;
+use crate::wake;
 use testkit::open_files;
 pub(crate) use testkit::peer::Peer;
 
@@ -69,8 +70,7 @@ fn execute(segments: &mut Vec<StdShMem>, command: &[&str]) -> Result<String, Box
             return Ok(String::new());
         }
         ["pong", index, rounds] => {
-            return crate::wake::pong(newest?, index.parse()?, rounds.parse()?)
-                .map_err(|failed| failed.to_string().into());
+            return wake::pong(newest?, index.parse()?, rounds.parse()?);
         }
         ["handles"] => return Ok(open_files().to_string()),
         ["churn"] => loop {
