@@ -12,7 +12,7 @@ mod passed;
     any(target_os = "android", target_os = "linux", windows),
     allow(dead_code, reason = "these systems poll in some cases only")
 )]
-mod polling;
+pub(crate) mod polling;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]

@@ -13,7 +13,6 @@ mod slab;
 mod smaps;
 mod snapshot;
 mod sparse;
-mod wake;
 
 use std::path::PathBuf;
 use std::thread;
@@ -125,18 +124,6 @@ pub(crate) fn main() {
             a_pool_keeps_no_more_than_its_limits,
             threads_share_a_pool,
             opening_a_leased_segment_kills_nobody,
-        ]
-        wake: [
-            processes_wake_each_other,
-            all_waiters_are_woken,
-            waits_end_at_their_timeout,
-            signals_do_not_end_a_wait,
-            a_killed_waiter_is_not_counted,
-            any_of_several_words_ends_a_wait,
-            a_killed_waiter_for_several_words_is_not_counted,
-            waiting_for_several_words_needs_no_system_call,
-            waits_for_no_and_for_many_words,
-            hand_overs_lose_no_wake_up,
         ]
         sparse: [
             clear_touches_no_new_pages,

@@ -23,10 +23,7 @@ pub(crate) fn is_native() -> bool {
 
 pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), Errno> {
     let mut time = libc::_umtx_time {
-        _timeout: libc::timespec {
-            tv_sec: time.as_secs().try_into().unwrap_or(1),
-            tv_nsec: time.subsec_nanos().try_into().unwrap_or(0),
-        },
+        _timeout: super::timespec(time),
         _flags: 0, // relative
         _clockid: libc::CLOCK_MONOTONIC.try_into().unwrap_or(0),
     };

@@ -59,3 +59,16 @@ pub(crate) fn wake(word: &AtomicU32, most: u32) -> Result<usize> {
     }
     system::wake(word, most).map_err(|errno| failed(system::WAKE, errno, Subject::Nothing))
 }
+
+/// Converts a time that is at most `LONGEST`.
+#[cfg(any(target_os = "freebsd", target_os = "netbsd", target_os = "openbsd"))]
+#[allow(
+    clippy::unnecessary_fallible_conversions,
+    reason = "the fields are narrower on 32-bit systems"
+)]
+fn timespec(time: core::time::Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: time.as_secs().try_into().unwrap_or(1),
+        tv_nsec: time.subsec_nanos().try_into().unwrap_or(0),
+    }
+}

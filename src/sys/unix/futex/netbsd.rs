@@ -50,10 +50,7 @@ fn has_call(release: &[u8]) -> bool {
 }
 
 pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), Errno> {
-    let time = libc::timespec {
-        tv_sec: time.as_secs().try_into().unwrap_or(1),
-        tv_nsec: time.subsec_nanos().try_into().unwrap_or(0),
-    };
+    let time = super::timespec(time);
     call(word, libc::FUTEX_WAIT, value.cast_signed(), &raw const time).map(|_| ())
 }
 

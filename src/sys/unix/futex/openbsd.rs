@@ -22,10 +22,7 @@ pub(crate) fn is_native() -> bool {
 }
 
 pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), Errno> {
-    let time = libc::timespec {
-        tv_sec: time.as_secs().try_into().unwrap_or(1),
-        tv_nsec: time.subsec_nanos().try_into().unwrap_or(0),
-    };
+    let time = super::timespec(time);
     // SAFETY: the word is valid, and the kernel only compares it. The time is a local value, and the second
     // word may be null.
     let result = unsafe {
