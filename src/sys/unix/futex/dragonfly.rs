@@ -28,7 +28,7 @@ pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), E
         .max(1);
     // SAFETY: the word is valid, and the kernel only compares it.
     let result =
-        unsafe { libc::umtx_sleep(word.as_ptr().cast(), value.cast_signed(), microseconds) };
+        unsafe { libc::umtx_sleep(word.as_ptr().cast(), super::signed(value), microseconds) };
     match result {
         0 => Ok(()),
         _ => Err(last_errno()),

@@ -72,3 +72,9 @@ fn timespec(time: core::time::Duration) -> libc::timespec {
         tv_nsec: time.subsec_nanos().try_into().unwrap_or(0),
     }
 }
+
+/// Returns the same bits, for a call that declares the word as signed.
+#[cfg(any(target_os = "dragonfly", target_os = "netbsd", target_os = "openbsd"))]
+fn signed(value: u32) -> libc::c_int {
+    libc::c_int::from_ne_bytes(value.to_ne_bytes())
+}

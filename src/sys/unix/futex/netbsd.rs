@@ -51,7 +51,13 @@ fn has_call(release: &[u8]) -> bool {
 
 pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), Errno> {
     let time = super::timespec(time);
-    call(word, libc::FUTEX_WAIT, value.cast_signed(), &raw const time).map(|_| ())
+    call(
+        word,
+        libc::FUTEX_WAIT,
+        super::signed(value),
+        &raw const time,
+    )
+    .map(|_| ())
 }
 
 pub(super) fn wake(word: &AtomicU32, most: u32) -> Result<usize, Errno> {

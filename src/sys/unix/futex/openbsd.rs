@@ -29,7 +29,7 @@ pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), E
         libc::futex(
             word.as_ptr(),
             libc::FUTEX_WAIT,
-            value.cast_signed(),
+            super::signed(value),
             &raw const time,
             ptr::null_mut(),
         )
