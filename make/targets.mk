@@ -93,9 +93,10 @@ link-%: $(ZIG_FOR_LINKS)/zig
 .PHONY: apple-rules android-rules freebsd-rules
 apple-rules android-rules freebsd-rules: export CARGO_TARGET_DIR := $(OUT)/rules
 apple-rules: export RUSTFLAGS := --cfg shmem_apple_rules
-apple-rules: ## Runs the tests of contract and service with Apple's rules
+apple-rules: ## Runs the tests of contract and service with Apple's rules, and those of waiting, which polls
 	cargo clippy --lib --features full -- -D warnings
 	cargo test --no-fail-fast --test contract --test service
+	cargo test --no-fail-fast --test sync -- wake::
 android-rules: export RUSTFLAGS := --cfg shmem_android_rules
 android-rules: ## Runs the tests of the contract with Android's rules, with and without its library
 	cargo clippy --lib --features full -- -D warnings
@@ -105,7 +106,8 @@ android-rules: ## Runs the tests of the contract with Android's rules, with and 
 		cargo test --no-fail-fast --test contract
 	SHMEM_TEST_MEMORY=/memfd:shmem- cargo test --no-fail-fast --test contract
 freebsd-rules: export RUSTFLAGS := --cfg shmem_freebsd_rules
-freebsd-rules: ## Runs the tests of the contract, and of descriptors in the service, with FreeBSD's rules
+freebsd-rules: ## Runs the tests of the contract, and of descriptors in the service and of waiting, with FreeBSD's rules
 	cargo clippy --lib --test contract -- -D warnings
 	cargo test --no-fail-fast --test contract
 	cargo test --no-fail-fast --test service -- descriptors::
+	cargo test --no-fail-fast --test sync -- wake::

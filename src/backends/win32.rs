@@ -38,6 +38,7 @@ use crate::memory::size::{check_size, mapped_len};
 use crate::options::{OptionReport, UNSUPPORTED};
 use crate::provider::Provider;
 use crate::segment::Segment;
+use crate::sys::views::{self, SectionName};
 use crate::sys::{self, OwnedHandle, failed, growth, last_error};
 use crate::util::base64;
 use crate::util::fixed_str::FixedStr;
@@ -93,6 +94,13 @@ pub type Win32ShMem = Segment<Win32Backend>;
 /// The backend of [`Win32ShMemProvider`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Win32Backend;
+
+/// An open section.
+#[derive(Debug)]
+pub struct Section {
+    handle: OwnedHandle,
+    id: ShMemId,
+}
 
 /// How many random names are tried. If even one name of 108 random bits exists already, something
 /// is wrong.
@@ -157,13 +165,9 @@ impl Win32ShMemProvider {
 }
 
 impl Backend for Win32Backend {
-    type Handle = OwnedHandle;
+    type Handle = Section;
 
-    fn create(
-        &self,
-        request: Request<'_>,
-        report: &mut OptionReport,
-    ) -> Result<Created<OwnedHandle>> {
+    fn create(&self, request: Request<'_>, report: &mut OptionReport) -> Result<Created<Section>> {
         let Request { size, options, .. } = request;
         options.without_reservation().refuse(&UNSUPPORTED, report)?;
         let max = options.reserve.map(|max| max.max(size));
@@ -183,7 +187,7 @@ impl Backend for Win32Backend {
         Err(taken)
     }
 
-    fn open(&self, id: &ShMemId, expected: Expected) -> Result<OwnedHandle> {
+    fn open(&self, id: &ShMemId, expected: Expected) -> Result<Section> {
         let name = Name::of(id)?;
         let access = access(expected.protection) | READ_CONTROL;
         // SAFETY: `name` ends with a zero byte.
@@ -201,37 +205,38 @@ impl Backend for Win32Backend {
         })?;
         // Another user, who grants access to this one, may have created an object of this name.
         if sys::is_ours(&handle)? {
-            Ok(handle)
+            Ok(Section { handle, id: *id })
         } else {
             Err(Error::OtherUser { owner: None })
         }
     }
 
-    fn duplicate(&self, handle: &OwnedHandle) -> Result<OwnedHandle> {
-        handle.duplicate()
+    fn duplicate(&self, section: &Section) -> Result<Section> {
+        Ok(Section {
+            handle: section.handle.duplicate()?,
+            id: section.id,
+        })
     }
 
-    fn map(
-        &self,
-        handle: &OwnedHandle,
-        attach: Attach,
-        report: &mut OptionReport,
-    ) -> Result<Mapping> {
+    fn map(&self, section: &Section, attach: Attach, report: &mut OptionReport) -> Result<Mapping> {
         attach.options.refuse(&UNSUPPORTED, report)?;
-        let (mapping, size) = map_all(handle, Subject::Nothing, attach.protection)?;
-        if let Some(whole) = growth::whole_view(mapping.base().as_ptr()) {
-            return match attach.protection {
+        let (mapping, size) = map_all(&section.handle, Subject::Nothing, attach.protection)?;
+        let mapping = if let Some(whole) = growth::whole_view(mapping.base().as_ptr()) {
+            match attach.protection {
                 Protection::ReadWrite => growth::attach(mapping, whole, attach.len),
                 Protection::Read => growth::attach_for_reading(mapping, whole, size, attach.len),
-            };
-        }
-        let len = mapped_len(size as u64, attach.len)?;
-        // SAFETY: at least `len` bytes are mapped, as `mapped_len` ensures, and `unmap` ignores the
-        // length.
-        Ok(unsafe { mapping.with_len(len) })
+            }?
+        } else {
+            let len = mapped_len(size as u64, attach.len)?;
+            // SAFETY: at least `len` bytes are mapped, as `mapped_len` ensures, and `unmap` ignores
+            // the length.
+            unsafe { mapping.with_len(len) }
+        };
+        remember(&mapping, &Name::of(&section.id)?);
+        Ok(mapping)
     }
 
-    fn unlink(&self, _handle: &OwnedHandle, _id: &ShMemId) -> Result<()> {
+    fn unlink(&self, _section: &Section, _id: &ShMemId) -> Result<()> {
         Ok(())
     }
 }
@@ -246,7 +251,7 @@ impl AsHandle for Win32ShMem {
         let raw = self
             .handle
             .as_ref()
-            .map_or(ptr::null_mut(), OwnedHandle::as_raw);
+            .map_or(ptr::null_mut(), |section| section.handle.as_raw());
         // SAFETY: the handle stays open as long as the segment is borrowed. Null is permitted.
         unsafe { BorrowedHandle::borrow_raw(raw) }
     }
@@ -259,7 +264,7 @@ impl Exclusive for Win32Backend {}
 impl Sparse for Win32Backend {}
 
 impl Growable for Win32Backend {
-    fn grow(&self, _handle: &OwnedHandle, mapping: &mut Mapping, len: usize) -> Result<()> {
+    fn grow(&self, _section: &Section, mapping: &mut Mapping, len: usize) -> Result<()> {
         growth::grow(mapping, len)
     }
 }
@@ -268,7 +273,7 @@ impl Snapshots for Win32Backend {}
 
 /// Creates a segment with this id. After an error the name does not exist, unless it did before.
 /// With `max`, which is not lower than `size`, the segment can grow to that.
-fn create(id: ShMemId, size: usize, max: Option<usize>) -> Result<Created<OwnedHandle>> {
+fn create(id: ShMemId, size: usize, max: Option<usize>) -> Result<Created<Section>> {
     let name = Name::of(&id)?;
     let (whole, kind) = match max {
         Some(max) => (growth::section_size(max)?, SEC_RESERVE),
@@ -304,8 +309,9 @@ fn create(id: ShMemId, size: usize, max: Option<usize>) -> Result<Created<OwnedH
         // length.
         unsafe { mapping.with_len(size) }
     };
+    remember(&mapping, &name);
     Ok(Created {
-        handle,
+        handle: Section { handle, id },
         id,
         mapping,
         cleanup: Cleanup::Kernel,
@@ -364,12 +370,18 @@ fn map_all(
     Ok((mapping, info.RegionSize))
 }
 
+/// Enables waiting for words of this view ([`wake`](crate::sync::wake)), until it is unmapped.
+fn remember(mapping: &Mapping, name: &Name) {
+    views::add(mapping.base().as_ptr(), mapping.mapped(), name.text());
+}
+
 /// Unmaps what [`view`] mapped.
 ///
 /// # Safety
 ///
 /// `base` is the start of a view, and nothing refers to it any more.
 unsafe fn unmap(base: NonNull<u8>, _len: usize) {
+    views::remove(base.as_ptr());
     let view = MEMORY_MAPPED_VIEW_ADDRESS {
         Value: base.as_ptr().cast(),
     };
@@ -396,6 +408,12 @@ impl Name {
         Ok(Self {
             text: FixedStr::joined(&[namespace.as_bytes(), text.as_bytes(), b"\0"]),
         })
+    }
+
+    /// Returns the name without the zero byte.
+    fn text(&self) -> SectionName {
+        let bytes = self.text.as_bytes();
+        SectionName::joined(&[bytes.strip_suffix(b"\0").unwrap_or(bytes)])
     }
 
     fn as_ptr(&self) -> *const u8 {

@@ -7,10 +7,27 @@
 //!
 //! # Platform notes
 //!
-//! Linux: a shared futex (`futex(2)`). On other systems every call that would have to sleep or to
-//! wake returns [`Error::Unsupported`]; spinning works everywhere. A
-//! private mapping, such as a view, is shared with no other process, so no process can be woken
-//! through it.
+//! [`is_native`] tells whether the system wakes a process that waits:
+//!
+//! | system | by |
+//! | --- | --- |
+//! | Linux, Android | `futex(2)`; [`any`]: `futex_waitv(2)`, from Linux 5.16 on |
+//! | macOS 14.4, iOS 17.4, and later | `os_sync_wait_on_address_with_timeout` |
+//! | FreeBSD | `_umtx_op(2)` |
+//! | `DragonFly` | `umtx(2)` |
+//! | NetBSD 10 and later | `__futex(2)` |
+//! | OpenBSD | `futex(2)` |
+//! | Windows, with the feature `std` | a named semaphore for each process that waits |
+//!
+//! Everywhere else, and in earlier versions, waiting *polls*: the process sleeps and looks at the word again,
+//! after 20 µs at first, and every millisecond after about 2 ms. On Windows a pause may take as long as a tick
+//! of the system's clock, up to 16 ms. Waking does nothing then and returns `false` or 0.
+//!
+//! On Windows, the words of segments are waited for in this way, by up to eight processes or threads for each word.
+//! More of them poll, and so do those that wait for any other word, such as one on the heap.
+//!
+//! A private mapping, such as a [view](crate::View), is shared with no other process, so no process can be
+//! woken through it, nor sees a change.
 //!
 //! # Examples
 //!
@@ -109,8 +126,7 @@ impl Wait {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] on a system where it cannot sleep, [`Error::Os`] if the system
-    /// refuses.
+    /// [`Error::Os`] if the system refuses to block the process.
     pub fn while_equal(&self, word: &AtomicU32, value: u32) -> Result<Option<u32>, Error> {
         for _ in 0..self.spins {
             let found = word.load(Acquire);
@@ -141,25 +157,115 @@ impl Default for Wait {
     }
 }
 
-/// Wakes one process or thread that sleeps until the word changes, and returns `true` if there was
-/// one. Change the word first.
+/// Waits while all these words have the values next to them, and returns the index of the first one that has
+/// another value, or `None` if the time is up. Load that word, with
+/// [`Acquire`](core::sync::atomic::Ordering::Acquire), to learn its value.
+///
+/// As [`while_equal`](Wait::while_equal), this can miss a word that has changed back. With no words, it
+/// returns `None` when the time is up.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for no words and no timeout, because that wait would never end. [`Error::Os`] if
+/// the system refuses to block the process.
+///
+/// # Platform notes
+///
+/// On Linux the kernel wakes the process (`futex_waitv(2)`). This polls, as the [module](self) describes,
+/// before Linux 5.16, if a seccomp filter does not permit the call, for more than 128 words, and on all other
+/// systems.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use std::time::Duration;
+/// use shmem_providers::wake::{self, Wait};
+///
+/// let words = [AtomicU32::new(0), AtomicU32::new(0)]; // or words of two segments
+/// words[1].store(5, Ordering::Release); // as a peer does
+/// let wait = Wait::new().timeout(Duration::from_secs(5));
+/// let changed = wake::any(&[(&words[0], 0), (&words[1], 0)], wait)?;
+/// assert_eq!(changed, Some(1));
+/// # Ok::<(), shmem_providers::Error>(())
+/// ```
+pub fn any(words: &[(&AtomicU32, u32)], wait: Wait) -> Result<Option<usize>, Error> {
+    if words.is_empty() && wait.timeout.is_none() {
+        return Err(Error::Unsupported {
+            what: "waiting for no words without a timeout would never end",
+        });
+    }
+    let changed = || {
+        words
+            .iter()
+            .position(|(word, value)| word.load(Acquire) != *value)
+    };
+    for _ in 0..wait.spins {
+        if let Some(index) = changed() {
+            return Ok(Some(index));
+        }
+        hint::spin_loop();
+    }
+    let deadline = wait.timeout.and_then(futex::after);
+    let mut in_time = true;
+    loop {
+        if let Some(index) = changed() {
+            return Ok(Some(index));
+        }
+        if !in_time {
+            return Ok(None);
+        }
+        in_time = futex::sleep_while_all(words, deadline.as_ref())?;
+    }
+}
+
+/// Returns `true` if the system can wake a process that waits for a word of a segment, and `false` if waiting
+/// polls.
+///
+/// # Examples
+///
+/// ```
+/// use shmem_providers::wake::{self, Wait};
+///
+/// // Where waiting polls, a peer that answers soon is worth more spins.
+/// let wait = Wait::new().spins(if wake::is_native() { 200 } else { 20_000 });
+/// # let _ = wait;
+/// ```
+#[must_use]
+pub fn is_native() -> bool {
+    futex::is_native()
+}
+
+/// Wakes one process or thread that sleeps until the word changes, and returns `true` if the system reports
+/// that there was one. Change the word first.
 ///
 /// This is a system call, whether or not anything sleeps: omit it if the peer is known to spin.
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`] on a system where it cannot wake, [`Error::Os`] if the system refuses.
+/// [`Error::Os`] if the system refuses.
+///
+/// # Platform notes
+///
+/// FreeBSD and `DragonFly` do not report whether there was one, and this returns `false`, as it does where
+/// waiting polls.
 pub fn one(word: &AtomicU32) -> Result<bool, Error> {
     let woken = futex::wake(word, 1)?;
     Ok(woken > 0)
 }
 
-/// Wakes all processes and threads that sleep until the word changes, and returns their number.
-/// Change the word first.
+/// Wakes all processes and threads that sleep until the word changes, and returns their number, as far as the
+/// system reports it. Change the word first.
 ///
 /// # Errors
 ///
 /// As [`one`].
+///
+/// # Platform notes
+///
+/// Linux, NetBSD, OpenBSD and Windows report the number. Apple's systems only report whether there were any,
+/// and this returns 1 or 0. FreeBSD and `DragonFly` report nothing, and this returns 0, as it does where waiting
+/// polls.
 pub fn all(word: &AtomicU32) -> Result<usize, Error> {
     futex::wake(word, i32::MAX.unsigned_abs())
 }

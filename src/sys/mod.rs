@@ -4,14 +4,17 @@
 //! Apart from the two tables of platforms (`backends/mod.rs` and `platform.rs`), only this
 //! directory depends on the target system.
 
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
-pub(crate) mod futex_fallback;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod linux;
 #[cfg(feature = "std")]
 mod passed;
 #[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
 pub(crate) mod presence_fallback;
+#[cfg_attr(
+    any(target_os = "android", target_os = "linux", windows),
+    allow(dead_code, reason = "these systems poll in some cases only")
+)]
+pub(crate) mod polling;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -19,14 +22,30 @@ mod windows;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 mod write_witness_fallback;
 
-#[cfg(not(any(target_os = "android", target_os = "linux")))]
-pub(crate) use self::futex_fallback as futex;
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) use self::linux::*;
 #[cfg(feature = "std")]
 pub(crate) use self::passed::{Passed, Unclaimed};
 #[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
 pub(crate) use self::presence_fallback as presence;
+/// Where nothing can wake a process that waits for a word, and under the rules of other systems on Linux, so
+/// that tests run it.
+#[cfg(any(
+    not(any(
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_vendor = "apple",
+        windows
+    )),
+    all(windows, not(feature = "std")),
+    shmem_apple_rules,
+    shmem_freebsd_rules
+))]
+pub(crate) use self::polling as futex;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::random_u64 as nonce;
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! The memory of segments on Linux: options, sparse segments, pools, slabs, snapshots, and waiting.
+//! The memory of segments on Linux: options, sparse segments, pools, slabs and snapshots.
 //!
 //! Whether an option is in effect is read from `/proc/self/smaps`, not from the crate's report. Second
 //! processes are real: this program starts itself again with the argument `peer`.

@@ -13,6 +13,8 @@ mod named;
 mod peer;
 #[cfg(windows)]
 mod sections;
+#[cfg(windows)]
+mod wake;
 
 #[cfg(windows)]
 fn main() {
@@ -64,6 +66,12 @@ fn main() {
             read_only_section_is_refused,
             five_gigabytes_can_be_mapped,
             exceeding_the_commit_limit_is_an_error_that_names_it,
+        ]
+        wake: [
+            processes_wake_each_other,
+            a_timeout_passes,
+            a_terminated_sleeper_leaves_nothing,
+            all_sleepers_see_the_change,
         ]
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

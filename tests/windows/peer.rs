@@ -11,6 +11,7 @@
 //! drop                      ok               drops the newest
 //! handles                   ok COUNT         counts the open handles
 //! named COMMAND WORD…                         see `named.rs`
+//! pong INDEX ROUNDS         ok               answers each odd number in a word of the newest with the next one
 //! churn                                      creates and drops segments until it is terminated
 //! ```
 
@@ -18,6 +19,7 @@ use shmem_providers::{ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider}
 use std::error::Error;
 
 use crate::named::Names;
+use crate::wake;
 use testkit::open_files;
 pub(crate) use testkit::peer::Peer;
 
@@ -66,6 +68,9 @@ fn execute(segments: &mut Vec<StdShMem>, command: &[&str]) -> Result<String, Box
         ["drop"] => {
             drop(segments.pop());
             return Ok(String::new());
+        }
+        ["pong", index, rounds] => {
+            return wake::pong(newest?, index.parse()?, rounds.parse()?);
         }
         ["handles"] => return Ok(open_files().to_string()),
         ["churn"] => loop {

@@ -59,6 +59,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
             "madvise" => libc::SYS_madvise,
             "epoll_ctl" => libc::SYS_epoll_ctl,
             "close_range" => libc::SYS_close_range,
+            "futex_waitv" => libc::SYS_futex_waitv,
             other => return Err(format!("unknown call {other}").into()),
         };
         let refuse = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();

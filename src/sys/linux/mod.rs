@@ -5,7 +5,6 @@ mod advice;
 mod allocate;
 pub(crate) mod ashmem;
 mod capabilities;
-mod clock;
 #[cfg(all(feature = "std", not(shmem_apple_rules)))]
 mod close_range;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
@@ -19,6 +18,7 @@ mod fork_page;
     allow(dead_code, reason = "without std, only POSIX segments on Linux use it")
 )]
 pub(in crate::sys) mod found_file;
+#[cfg(not(any(shmem_apple_rules, shmem_freebsd_rules)))]
 pub(crate) mod futex;
 pub(crate) mod growth;
 mod huge_pages;

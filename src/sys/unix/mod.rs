@@ -12,6 +12,7 @@
 pub(crate) mod attachments;
 #[cfg(feature = "std")]
 pub(crate) mod doorbell;
+pub(in crate::sys) mod clock;
 #[cfg(not(target_os = "haiku"))]
 mod errno;
 mod failed;
@@ -30,6 +31,14 @@ pub(in crate::sys) mod fd;
     )
 )]
 pub(in crate::sys) mod file_lock;
+#[cfg(any(
+    target_os = "dragonfly",
+    target_os = "freebsd",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    target_vendor = "apple"
+))]
+pub(crate) mod futex;
 mod generation;
 #[cfg(feature = "std")]
 pub(crate) mod inherit;

@@ -11,7 +11,7 @@ use crate::error::{Result, Subject};
 /// Owns a handle of this process and closes it when dropped. `std` has such a type as well, but
 /// this crate also works without `std`.
 #[derive(Debug)]
-pub struct OwnedHandle {
+pub(crate) struct OwnedHandle {
     handle: NonNull<core::ffi::c_void>,
 }
 

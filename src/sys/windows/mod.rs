@@ -1,14 +1,22 @@
 //! What the backend for Windows needs: handles, the last error, limits, owners.
 #![allow(unsafe_code)]
 
+pub(in crate::sys) mod clock;
 #[cfg(feature = "std")]
 pub(crate) mod file;
+#[cfg(feature = "std")]
+pub(crate) mod futex;
 pub(crate) mod growth;
 mod handle;
 #[cfg(feature = "std")]
 pub(crate) mod inherit;
 mod limits;
 mod owner;
+#[cfg(feature = "std")]
+pub(crate) mod views;
+#[cfg(not(feature = "std"))]
+#[path = "views_none.rs"]
+pub(crate) mod views;
 
 use windows_sys::Win32::Foundation::{GetLastError, SetLastError};
 use windows_sys::Win32::System::Threading::GetCurrentProcessId;

@@ -13,7 +13,6 @@ mod slab;
 mod smaps;
 mod snapshot;
 mod sparse;
-mod wake;
 
 use std::path::PathBuf;
 use std::thread;
@@ -125,13 +124,6 @@ pub(crate) fn main() {
             a_pool_keeps_no_more_than_its_limits,
             threads_share_a_pool,
             opening_a_leased_segment_kills_nobody,
-        ]
-        wake: [
-            processes_wake_each_other,
-            all_waiters_are_woken,
-            waits_end_at_their_timeout,
-            signals_do_not_end_a_wait,
-            a_killed_waiter_is_not_counted,
         ]
         sparse: [
             clear_touches_no_new_pages,

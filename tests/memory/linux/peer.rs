@@ -7,7 +7,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use shmem_providers::{OptionStatus, ShMemOptions, ShMemProvider, SlabRef, StdShMemProvider};
 
-use super::{growth, pool, read_only, single_writer, slab, snapshot, wake};
+use super::{growth, pool, read_only, single_writer, slab, snapshot};
 pub(crate) use testkit::peer::Peer;
 
 /// The result of a command in the peer.
@@ -27,12 +27,6 @@ pub(crate) trait Commands {
 
     /// Locks a segment in memory under this limit, and returns `granted` or the reason of the refusal.
     fn lock(&mut self, size: usize, limit: u64) -> Result<String, String>;
-
-    /// Starts to wait while the first word of a segment is 0. The answer is its new value.
-    fn start_waiting(&mut self, id: &impl Display);
-
-    /// Returns the answer of that, once the peer has been woken.
-    fn woken_by(&mut self) -> Result<u32, String>;
 }
 
 impl Commands for Peer {
@@ -63,17 +57,6 @@ impl Commands for Peer {
     fn lock(&mut self, size: usize, limit: u64) -> Result<String, String> {
         self.ask(format!("lock {size} {limit}"))
     }
-
-    #[track_caller]
-    fn start_waiting(&mut self, id: &impl Display) {
-        self.send(&format!("wait {id} 0"));
-    }
-
-    #[track_caller]
-    fn woken_by(&mut self) -> Result<u32, String> {
-        let answer = self.answer_to("wait")?;
-        answer.parse().map_err(|_| answer)
-    }
 }
 
 /// Executes commands until there are no more.
@@ -83,9 +66,6 @@ pub(crate) fn serve() {
 
 fn execute(command: &[&str]) -> Answer {
     match *command {
-        ["pong", id, rounds] => wake::pong(id, rounds.parse()?),
-        ["wait", id, value] => wake::wait(id, value.parse()?),
-        ["timer", micros] => wake::timer(micros.parse()?),
         ["hold", id] => pool::hold(id),
         ["forks"] => pool::forks(),
         ["moves"] => pool::moves(),

@@ -29,8 +29,8 @@ use super::object::{LINK, Wanted, open};
 use super::tables::Tables;
 use super::{hides_processes, is_initial_pid_namespace, number_of, text, text_of};
 use crate::error::search::{Denial, Search};
+use crate::sys::clock;
 use crate::sys::linux::capabilities::Capabilities;
-use crate::sys::linux::clock;
 use crate::sys::user::User;
 use crate::util::fixed_str::FixedStr;
 
@@ -358,7 +358,7 @@ impl Clock {
 
 /// Returns the seconds of the monotonic clock.
 fn now() -> Duration {
-    Duration::from_secs(u64::try_from(clock::now().tv_sec).unwrap_or(0))
+    Duration::from_secs(clock::now().as_secs())
 }
 
 #[allow(
