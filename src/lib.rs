@@ -24,6 +24,8 @@ extern crate std;
 mod backend;
 #[cfg(any(unix, windows))]
 mod backends;
+#[cfg(all(any(unix, windows), feature = "alloc"))]
+pub mod channel;
 #[cfg(all(unix, feature = "std"))]
 mod descriptor;
 #[cfg_attr(

@@ -79,9 +79,9 @@ kinds! {
     PermissionDenied = 3, "permission_denied", PermissionDenied;
     /// The name is taken.
     AlreadyExists = 4, "already_exists", AlreadyExists;
-    /// No segment can have this size.
+    /// No segment, and no ring, can have this size.
     InvalidSize = 5, "invalid_size", InvalidInput;
-    /// The segment is smaller than asked for.
+    /// The segment is smaller than asked for, or the message does not fit.
     TooLarge = 6, "too_large", InvalidInput;
     /// The id names no segment, whatever exists.
     InvalidId = 7, "invalid_id", InvalidInput;
@@ -121,6 +121,8 @@ kinds! {
     NameBusy = 24, "name_busy", TimedOut;
     /// The directory of names, or the entry of the name, is unusable.
     NameDirectory = 25, "name_directory", Other;
+    /// A process has overwritten the structure that processes share.
+    Corrupt = 26, "corrupt", InvalidData;
 }
 
 impl fmt::Display for ErrorKind {
@@ -148,8 +150,11 @@ impl Error {
                 ) => os_kind(*errno),
                 Some(_) => ErrorKind::LimitReached,
             },
-            Self::InvalidSize { .. } => ErrorKind::InvalidSize,
-            Self::TooLarge { .. } | Self::NotReserved { .. } => ErrorKind::TooLarge,
+            Self::InvalidSize { .. } | Self::RingTooLarge { .. } => ErrorKind::InvalidSize,
+            Self::TooLarge { .. } | Self::NotReserved { .. } | Self::MessageTooLong { .. } => {
+                ErrorKind::TooLarge
+            }
+            Self::CorruptRing { .. } => ErrorKind::Corrupt,
             Self::InvalidId { .. } => ErrorKind::InvalidId,
             Self::Gone { .. } => ErrorKind::Gone,
             Self::NotFound { .. } => ErrorKind::NotFound,

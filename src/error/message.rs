@@ -104,6 +104,20 @@ impl fmt::Display for Error {
                 "segment {} does not contain a value of this type: {mismatch}",
                 Escaped(id)
             ),
+            Self::CorruptRing { problem } => write!(
+                f,
+                "the ring cannot be used any more: {problem}. A process has overwritten it, or there were two \
+                 writers or two readers; create another ring"
+            ),
+            Self::RingTooLarge { capacity, max } => write!(
+                f,
+                "a ring cannot have {capacity} bytes: the maximum is {max}"
+            ),
+            Self::MessageTooLong { len, max } => write!(
+                f,
+                "a message of {len} bytes does not fit into {max} bytes; a ring takes messages of up to half of \
+                 its capacity, less 8 bytes"
+            ),
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => {
                 f.write_str("the bytes in the segment are not a valid value of the type")

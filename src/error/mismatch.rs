@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// Why [`Typed`](crate::Typed) does not open a segment as a value of a type.
+/// Why [`Typed`](crate::Typed) or a [`Ring`](crate::channel::Ring) does not open a segment as a value of a type.
 ///
 /// # Examples
 ///
@@ -28,6 +28,8 @@ use core::fmt;
 pub enum TypeMismatch {
     /// It was not created by [`Typed`](crate::Typed), or is not initialised yet.
     NotTyped,
+    /// It was not created as a [`Ring`](crate::channel::Ring), or is not initialised yet.
+    NotARing,
     /// Another version of this crate created it, with another header.
     Version {
         /// The version in the segment.
@@ -56,6 +58,9 @@ impl fmt::Display for TypeMismatch {
         match self {
             Self::NotTyped => f.write_str(
                 "it was not created by `Typed`, or its creator has not initialised it yet",
+            ),
+            Self::NotARing => f.write_str(
+                "it was not created as a `Ring`, or its creator has not initialised it yet",
             ),
             Self::Version { found } => write!(
                 f,

@@ -155,6 +155,25 @@ pub enum Error {
         /// How it differs.
         mismatch: TypeMismatch,
     },
+    /// A process has written to a [`Ring`](crate::channel::Ring) what the library never writes.
+    CorruptRing {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A ring cannot have this capacity.
+    RingTooLarge {
+        /// The capacity asked for, in bytes.
+        capacity: usize,
+        /// The largest one, in bytes.
+        max: usize,
+    },
+    /// A message does not fit into the ring, into what was reserved for it, or into the buffer.
+    MessageTooLong {
+        /// Its length, in bytes.
+        len: usize,
+        /// The largest length, in bytes.
+        max: usize,
+    },
     /// The bytes in the segment are not a value of the type asked for.
     #[cfg(feature = "zerocopy")]
     InvalidValue,

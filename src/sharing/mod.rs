@@ -79,7 +79,7 @@ impl<S: ShMem> Inner<S> {
 }
 
 /// What a [`SharedRef`] keeps alive: a segment of any type.
-trait Holder: Send + Sync {
+pub(crate) trait Holder: Send + Sync {
     fn description(&self) -> ShMemDescription;
 
     #[cfg(feature = "std")]

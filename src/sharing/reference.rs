@@ -54,7 +54,7 @@ impl<T: ?Sized> SharedRef<T> {
 
     /// Returns what keeps the segment mapped.
     #[cfg(feature = "std")]
-    pub(super) fn holder(&self) -> &dyn Holder {
+    pub(crate) fn holder(&self) -> &dyn Holder {
         &*self.holder
     }
 

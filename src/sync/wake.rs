@@ -84,6 +84,18 @@ impl Wait {
         self
     }
 
+    /// Returns how many times it looks at the word before it sleeps.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for rings"))]
+    pub(crate) const fn spin_count(&self) -> u32 {
+        self.spins
+    }
+
+    /// Returns for how long it sleeps at most.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for rings"))]
+    pub(crate) const fn time_limit(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// Waits while the word has this value, and returns the new value, or `None` if the time is up.
     /// What was written before the word was stored with
     /// [`Release`](core::sync::atomic::Ordering::Release) is visible afterwards.

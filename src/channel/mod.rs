@@ -1,0 +1,5 @@
+//! Messages between processes.
+
+pub mod ring;
+
+pub use self::ring::Ring;
