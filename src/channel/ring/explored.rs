@@ -23,15 +23,21 @@ trait Slot: Send + Sync + 'static {
     fn get(&self) -> u32;
 }
 
-impl Slot for loom::cell::UnsafeCell<u32> {
+/// A cell that loom watches.
+struct LoomSlot(loom::cell::UnsafeCell<u32>);
+
+// SAFETY: loom reports accesses of two threads at once.
+unsafe impl Sync for LoomSlot {}
+
+impl Slot for LoomSlot {
     fn set(&self, value: u32) {
         // SAFETY: loom reports accesses of two threads at once.
-        self.with_mut(|slot| unsafe { *slot = value });
+        self.0.with_mut(|slot| unsafe { *slot = value });
     }
 
     fn get(&self) -> u32 {
         // SAFETY: as above.
-        self.with(|slot| unsafe { *slot })
+        self.0.with(|slot| unsafe { *slot })
     }
 }
 
@@ -103,7 +109,7 @@ fn every_schedule(messages: u32, replaced: bool) {
             messages,
             replaced,
             LoomWord::new,
-            loom::cell::UnsafeCell::new,
+            |value| LoomSlot(loom::cell::UnsafeCell::new(value)),
             |body| {
                 loom::thread::spawn(body);
             },

@@ -222,8 +222,7 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// [`Error::CorruptRing`] if a process has overwritten the positions, and [`Error::Os`] if the system
-    /// refuses to wake a reader that sleeps.
+    /// [`Error::CorruptRing`] if a process has overwritten the positions.
     pub fn writer(&self) -> Result<Writer> {
         Writer::new(self)
     }
