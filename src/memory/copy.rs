@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 const WORD: usize = size_of::<usize>();
 
 /// Copies all bytes of `from` into `into`, which has the same length.
+#[inline]
 pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
     debug_assert_eq!(from.len(), into.len());
     if strings::load(from, into) {
@@ -31,6 +32,7 @@ pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
 }
 
 /// Copies all bytes of `from` to `to`, which has the same length.
+#[inline]
 pub(crate) fn store(to: &[AtomicU8], from: &[u8]) {
     debug_assert_eq!(from.len(), to.len());
     if strings::store(to, from) {

@@ -87,11 +87,13 @@ impl Cursor {
     }
 
     /// Returns the position.
+    #[inline]
     pub(super) fn position(&self) -> u32 {
         self.position
     }
 
     /// Returns how many bytes after the position belong to this side, as far as it knows.
+    #[inline]
     pub(super) fn room(&self) -> u32 {
         self.room
     }
@@ -119,6 +121,7 @@ impl Cursor {
     }
 
     /// Returns `true` once `need` bytes belong to this side, and `false` if they do not at once, or in time.
+    #[inline]
     pub(super) fn reach<W>(&mut self, other: &End<W>, need: u32, wait: Option<Wait>) -> Result<bool>
     where
         W: Word<Deadline: PartialOrd>,
@@ -126,6 +129,15 @@ impl Cursor {
         if self.room >= need {
             return Ok(true);
         }
+        self.reach_unknown(other, need, wait)
+    }
+
+    /// As [`reach`](Self::reach), for more bytes than this side knows of.
+    #[inline(never)]
+    fn reach_unknown<W>(&mut self, other: &End<W>, need: u32, wait: Option<Wait>) -> Result<bool>
+    where
+        W: Word<Deadline: PartialOrd>,
+    {
         self.look(other)?;
         if self.room >= need {
             return Ok(true);
@@ -160,6 +172,7 @@ impl Cursor {
     }
 
     /// Hands over the next bytes to the other side, and wakes it if it sleeps.
+    #[inline]
     pub(super) fn advance<W: Word>(&mut self, own: &End<W>, by: u32) -> Result<()> {
         self.position = self.position.wrapping_add(by);
         self.room = self.room.saturating_sub(by);

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32};
 
 use self::cursor::Cursors;
 pub use self::reader::{Message, Messages, Reader};
-use self::record::{Record, index};
+use self::record::{Data, Record, index};
 pub use self::writer::{Batch, Grant, Writer};
 use crate::error::{Error, Result, TypeMismatch};
 use crate::id::ShMemId;
@@ -75,7 +75,8 @@ use crate::traits::{ShMem, ShMemProvider};
 #[derive(Clone)]
 pub struct Ring {
     header: SharedRef<Header>,
-    data: SharedRef<[AtomicU8]>,
+    words: SharedRef<[AtomicU32]>,
+    bytes: SharedRef<[AtomicU8]>,
     capacity: u32,
 }
 
@@ -209,11 +210,13 @@ impl Ring {
                 "its capacity is not a power of two in bounds",
             ));
         }
-        let data = shared.view_slice(DATA, index(capacity));
-        let data = data.map_err(|_| cursor::corrupt("its capacity exceeds the segment"))?;
+        let outside = |_| cursor::corrupt("its capacity exceeds the segment");
+        let words = shared.view_slice(DATA, index(capacity / 4));
+        let bytes = shared.view_slice(DATA, index(capacity));
         Ok(Self {
             header,
-            data,
+            words: words.map_err(outside)?,
+            bytes: bytes.map_err(outside)?,
             capacity,
         })
     }
@@ -281,19 +284,22 @@ impl Ring {
         self.header.holder().inherit(command, env_name)
     }
 
+    #[inline]
     fn cursors(&self) -> &Cursors<AtomicU32> {
         &self.header.cursors
     }
 
-    fn data(&self) -> Access<'_> {
-        Access::from(&*self.data)
+    #[inline]
+    fn data(&self) -> Data<'_> {
+        Data {
+            words: &self.words,
+            bytes: &self.bytes,
+        }
     }
 
-    /// Returns the message of a record, which was checked.
+    #[inline]
     fn message(&self, record: &Record) -> Access<'_> {
-        record
-            .message(self.data())
-            .unwrap_or_else(|_| Access::from(&[][..]))
+        Access::from(record.message(self.data()))
     }
 }
 

@@ -70,12 +70,14 @@ impl Reader {
     }
 
     /// Returns the record behind `taken` bytes of records that are not released yet.
+    #[inline]
     fn record(&self, taken: u32) -> Result<Record> {
         let position = self.cursor.position().wrapping_add(taken);
         let room = self.cursor.room().saturating_sub(taken);
         Record::read(self.ring.data(), position, room, self.ring.capacity)
     }
 
+    #[inline]
     fn next(&mut self, wait: Option<Wait>) -> Result<Option<Record>> {
         let written = &self.ring.cursors().written;
         if !self.cursor.reach(written, UNIT, wait)? {
@@ -84,10 +86,12 @@ impl Reader {
         self.record(0).map(Some)
     }
 
+    #[inline]
     fn release(&mut self, bytes: u32) -> Result<()> {
         self.cursor.advance(&self.ring.cursors().read, bytes)
     }
 
+    #[inline]
     fn message(&mut self, wait: Option<Wait>) -> Result<Option<Message<'_>>> {
         let record = self.next(wait)?;
         Ok(record.map(|record| Message {
@@ -96,12 +100,13 @@ impl Reader {
         }))
     }
 
+    #[inline]
     fn copy(&mut self, into: &mut Vec<u8>, wait: Option<Wait>) -> Result<bool> {
         let Some(message) = self.message(wait)? else {
             return Ok(false);
         };
         into.resize(message.len(), 0);
-        message.access().read_at(0, into)?;
+        copy::load(message.access().as_atomic_u8(), into);
         message.release()?;
         Ok(true)
     }
@@ -113,6 +118,7 @@ impl Reader {
     /// # Errors
     ///
     /// [`Error::CorruptRing`] if a process has overwritten the ring, otherwise as [`Wait::while_equal`].
+    #[inline]
     pub fn peek(&mut self, wait: Wait) -> Result<Option<Message<'_>>> {
         self.message(Some(wait))
     }
@@ -122,6 +128,7 @@ impl Reader {
     /// # Errors
     ///
     /// As [`peek`](Self::peek).
+    #[inline]
     pub fn try_peek(&mut self) -> Result<Option<Message<'_>>> {
         self.message(None)
     }
@@ -132,6 +139,7 @@ impl Reader {
     /// # Errors
     ///
     /// As [`peek`](Self::peek) and [`Message::release`].
+    #[inline]
     pub fn recv(&mut self, into: &mut Vec<u8>, wait: Wait) -> Result<bool> {
         self.copy(into, Some(wait))
     }
@@ -141,6 +149,7 @@ impl Reader {
     /// # Errors
     ///
     /// As [`recv`](Self::recv).
+    #[inline]
     pub fn try_recv(&mut self, into: &mut Vec<u8>) -> Result<bool> {
         self.copy(into, None)
     }
@@ -152,6 +161,7 @@ impl Reader {
     ///
     /// [`Error::MessageTooLong`] if it does not fit; then it stays in the ring. Otherwise as
     /// [`recv`](Self::recv).
+    #[inline]
     pub fn recv_into(&mut self, into: &mut [u8], wait: Wait) -> Result<Option<usize>> {
         let Some(message) = self.peek(wait)? else {
             return Ok(None);
@@ -160,7 +170,7 @@ impl Reader {
         let Some(into) = into.get_mut(..len) else {
             return Err(Error::MessageTooLong { len, max });
         };
-        message.access().read_at(0, into)?;
+        copy::load(message.access().as_atomic_u8(), into);
         message.release()?;
         Ok(Some(len))
     }
@@ -246,12 +256,14 @@ pub struct Message<'a> {
 impl Message<'_> {
     /// Returns access to the bytes, which start at a multiple of 8.
     #[must_use]
+    #[inline]
     pub fn access(&self) -> Access<'_> {
         self.reader.ring.message(&self.record)
     }
 
     /// Returns the length in bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.record.len()
     }
@@ -289,6 +301,7 @@ impl Message<'_> {
     /// # Errors
     ///
     /// [`Error::Os`] if the system refuses to wake the writer. The message is removed nevertheless.
+    #[inline]
     pub fn release(self) -> Result<()> {
         self.reader.release(self.record.total())
     }
@@ -311,6 +324,7 @@ impl Messages<'_> {
     /// # Errors
     ///
     /// [`Error::CorruptRing`] if a process has overwritten the ring.
+    #[inline]
     pub fn next_message(&mut self) -> Result<Option<Access<'_>>> {
         if self.taken >= self.reader.cursor.room() {
             return Ok(None);
@@ -327,6 +341,7 @@ impl Messages<'_> {
     /// # Errors
     ///
     /// As [`Message::release`].
+    #[inline]
     pub fn release(self) -> Result<usize> {
         if self.count > 0 {
             self.reader.release(self.taken)?;

@@ -6,6 +6,7 @@ use super::cursor::Cursor;
 use super::record::{Record, checked_len};
 use crate::error::{Error, Result};
 use crate::memory::access::Access;
+use crate::memory::copy;
 use crate::sync::wake::Wait;
 
 /// The writer of a [`Ring`].
@@ -66,6 +67,7 @@ impl Writer {
     }
 
     /// Finds room for a message behind `pending` bytes of records that are not committed yet.
+    #[inline]
     fn place(&mut self, pending: u32, len: usize, wait: Option<Wait>) -> Result<Option<Record>> {
         let capacity = self.ring.capacity;
         let len = checked_len(len, capacity)?;
@@ -76,10 +78,12 @@ impl Writer {
         Ok(self.cursor.reach(read, need, wait)?.then_some(record))
     }
 
+    #[inline]
     fn commit(&mut self, bytes: u32) -> Result<()> {
         self.cursor.advance(&self.ring.cursors().written, bytes)
     }
 
+    #[inline]
     fn grant(&mut self, len: usize, wait: Option<Wait>) -> Result<Option<Grant<'_>>> {
         let record = self.place(0, len, wait)?;
         Ok(record.map(|record| Grant {
@@ -88,12 +92,13 @@ impl Writer {
         }))
     }
 
+    #[inline]
     fn copy(&mut self, message: &[u8], wait: Option<Wait>) -> Result<bool> {
         let Some(record) = self.place(0, message.len(), wait)? else {
             return Ok(false);
         };
         let data = self.ring.data();
-        record.message(data)?.write_at(0, message)?;
+        copy::store(record.message(data), message);
         record.write(data)?;
         self.commit(record.total())?;
         Ok(true)
@@ -107,6 +112,7 @@ impl Writer {
     ///
     /// [`Error::MessageTooLong`] if `len` is larger than [`Ring::max_message`], [`Error::CorruptRing`] if a
     /// process has overwritten the positions, and as [`Wait::while_equal`].
+    #[inline]
     pub fn reserve(&mut self, len: usize, wait: Wait) -> Result<Option<Grant<'_>>> {
         self.grant(len, Some(wait))
     }
@@ -116,6 +122,7 @@ impl Writer {
     /// # Errors
     ///
     /// As [`reserve`](Self::reserve).
+    #[inline]
     pub fn try_reserve(&mut self, len: usize) -> Result<Option<Grant<'_>>> {
         self.grant(len, None)
     }
@@ -125,6 +132,7 @@ impl Writer {
     /// # Errors
     ///
     /// As [`reserve`](Self::reserve) and [`Grant::commit`].
+    #[inline]
     pub fn send(&mut self, message: &[u8], wait: Wait) -> Result<bool> {
         self.copy(message, Some(wait))
     }
@@ -134,6 +142,7 @@ impl Writer {
     /// # Errors
     ///
     /// As [`send`](Self::send).
+    #[inline]
     pub fn try_send(&mut self, message: &[u8]) -> Result<bool> {
         self.copy(message, None)
     }
@@ -202,6 +211,7 @@ pub struct Grant<'a> {
 impl Grant<'_> {
     /// Returns access to the bytes, which start at a multiple of 8.
     #[must_use]
+    #[inline]
     pub fn access(&self) -> Access<'_> {
         self.writer.ring.message(&self.record)
     }
@@ -226,6 +236,7 @@ impl Grant<'_> {
     /// # Errors
     ///
     /// [`Error::Os`] if the system refuses to wake the reader. The message is sent nevertheless.
+    #[inline]
     pub fn commit(self) -> Result<()> {
         self.record.write(self.writer.ring.data())?;
         self.writer.commit(self.record.total())
@@ -273,7 +284,7 @@ impl Batch<'_> {
             return Ok(false);
         };
         let data = self.writer.ring.data();
-        record.message(data)?.write_at(0, message)?;
+        copy::store(record.message(data), message);
         record.write(data)?;
         self.pending = self.pending.saturating_add(record.total());
         self.count += 1;
@@ -297,6 +308,7 @@ impl Batch<'_> {
     /// # Errors
     ///
     /// As [`Grant::commit`].
+    #[inline]
     pub fn commit(self) -> Result<usize> {
         if self.count > 0 {
             self.writer.commit(self.pending)?;
