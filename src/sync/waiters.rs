@@ -43,6 +43,7 @@ impl<W: Word> Waiters<W> {
 
     /// Withdraws all announcements, and returns them. The caller has changed the word before, and wakes whom
     /// it finds here.
+    #[inline]
     pub(crate) fn take(&self) -> u32 {
         W::fence(SeqCst);
         if self.0.load(Relaxed) & KINDS == 0 {
@@ -56,6 +57,7 @@ impl<W: Word> Waiters<W> {
 
     /// Wakes everybody who sleeps until the word, which has just been changed, changes. Returns the kinds of
     /// waiters there were.
+    #[inline]
     pub(crate) fn wake(&self) -> Result<u32> {
         let kinds = self.take();
         if kinds & SLEEPS != 0 {

@@ -183,6 +183,7 @@ impl Cursor {
 }
 
 /// The error if a process has written to the ring what the library never writes.
+#[cold]
 pub(super) fn corrupt(problem: &'static str) -> Error {
     Error::CorruptRing { problem }
 }

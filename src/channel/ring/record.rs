@@ -45,7 +45,7 @@ impl<'a> Data<'a> {
     #[inline]
     fn word(self, offset: u32) -> Result<&'a AtomicU32> {
         let word = self.words.get(index(offset / 4));
-        word.ok_or(corrupt("a record is outside of the data"))
+        word.ok_or_else(|| corrupt("a record is outside of the data"))
     }
 
     fn capacity(self) -> u32 {
