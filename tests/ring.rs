@@ -13,6 +13,7 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use shmem_providers::channel::Ring;
+use shmem_providers::channel::ring::Message;
 use shmem_providers::error::TypeMismatch;
 use shmem_providers::wake::Wait;
 use shmem_providers::{
@@ -144,7 +145,7 @@ proptest! {
                 }
                 Operation::Peek(is_released) => {
                     let message = reader.try_peek()?;
-                    prop_assert_eq!(message.as_ref().map(|message| message.to_vec()), queue.front().cloned());
+                    prop_assert_eq!(message.as_ref().map(Message::to_vec), queue.front().cloned());
                     if let (Some(message), true) = (message, is_released) {
                         message.release()?;
                         queue.pop_front();

@@ -85,13 +85,19 @@ impl Wait {
     }
 
     /// Returns how many times it looks at the word before it sleeps.
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for rings"))]
+    #[cfg_attr(
+        not(feature = "alloc"),
+        allow(dead_code, reason = "rings need the heap")
+    )]
     pub(crate) const fn spin_count(&self) -> u32 {
         self.spins
     }
 
     /// Returns for how long it sleeps at most.
-    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for rings"))]
+    #[cfg_attr(
+        not(feature = "alloc"),
+        allow(dead_code, reason = "rings need the heap")
+    )]
     pub(crate) const fn time_limit(&self) -> Option<Duration> {
         self.timeout
     }

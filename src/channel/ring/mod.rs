@@ -52,7 +52,7 @@ use crate::traits::{ShMem, ShMemProvider};
 /// # #[cfg(target_os = "linux")] {
 /// use std::thread;
 /// use std::time::Duration;
-/// use shmem_providers::StdShMemProvider;
+/// use shmem_providers::{ShMemProvider, StdShMemProvider};
 /// use shmem_providers::channel::Ring;
 /// use shmem_providers::wake::Wait;
 ///
@@ -308,7 +308,7 @@ impl fmt::Debug for Ring {
         f.debug_struct("Ring")
             .field("id", &self.id())
             .field("capacity", &self.capacity)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

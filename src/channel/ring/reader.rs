@@ -25,7 +25,7 @@ use crate::sync::wake::Wait;
 ///
 /// ```
 /// # #[cfg(target_os = "linux")] {
-/// use shmem_providers::StdShMemProvider;
+/// use shmem_providers::{ShMemProvider, StdShMemProvider};
 /// use shmem_providers::channel::Ring;
 ///
 /// let mut provider = StdShMemProvider::new()?;
@@ -188,7 +188,7 @@ impl Reader {
     /// # #[cfg(target_os = "linux")] {
     /// use shmem_providers::channel::Ring;
     /// use shmem_providers::wake::Wait;
-    /// use shmem_providers::{Error, StdShMemProvider};
+    /// use shmem_providers::{Error, ShMemProvider, StdShMemProvider};
     ///
     /// let ring = Ring::create(&mut StdShMemProvider::new()?, 4096)?;
     /// let (mut writer, mut reader) = (ring.writer()?, ring.reader()?);

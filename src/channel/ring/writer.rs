@@ -23,7 +23,7 @@ use crate::sync::wake::Wait;
 ///
 /// ```
 /// # #[cfg(target_os = "linux")] {
-/// use shmem_providers::StdShMemProvider;
+/// use shmem_providers::{ShMemProvider, StdShMemProvider};
 /// use shmem_providers::channel::Ring;
 ///
 /// let mut provider = StdShMemProvider::new()?;
