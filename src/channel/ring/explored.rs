@@ -3,6 +3,16 @@
 //! The ring has two slots of one unit. Their bytes are cells that report every access that is not ordered
 //! after the other side's last one.
 #![allow(unsafe_code)]
+#![allow(
+    clippy::alloc_instead_of_core,
+    clippy::std_instead_of_alloc,
+    clippy::std_instead_of_core,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "these are for the library, and `cfg(all(test, …))` is not seen as a test"
+)]
 
 use std::boxed::Box;
 use std::sync::Arc;
