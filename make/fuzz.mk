@@ -9,13 +9,13 @@ COVERAGE := --cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \
 FUZZ_SECONDS := 20
 FUZZ_LENGTH := 64
 
-.PHONY: fuzz fuzz-id fuzz-latest fuzz-open fuzz-service
+.PHONY: fuzz fuzz-id fuzz-latest fuzz-open fuzz-ring fuzz-service
 FUZZ := --release --manifest-path fuzz/Cargo.toml --target $(HOST)
-fuzz fuzz-id fuzz-latest fuzz-open fuzz-service: export RUSTFLAGS := $(COVERAGE)
-fuzz: fuzz-id fuzz-latest fuzz-open fuzz-service ## Runs all fuzzers for FUZZ_SECONDS each
+fuzz fuzz-id fuzz-latest fuzz-open fuzz-ring fuzz-service: export RUSTFLAGS := $(COVERAGE)
+fuzz: fuzz-id fuzz-latest fuzz-open fuzz-ring fuzz-service ## Runs all fuzzers for FUZZ_SECONDS each
 	cargo clippy $(FUZZ) -- -D warnings
-fuzz-latest fuzz-service: FUZZ_LENGTH := 2000
-fuzz-id fuzz-latest fuzz-open fuzz-service: fuzz-%:
+fuzz-latest fuzz-ring fuzz-service: FUZZ_LENGTH := 2000
+fuzz-id fuzz-latest fuzz-open fuzz-ring fuzz-service: fuzz-%:
 	mkdir -p fuzz/artifacts
 	cargo run $(FUZZ) --bin $* -- -max_total_time=$(FUZZ_SECONDS) -max_len=$(FUZZ_LENGTH) -timeout=10 \
 		-artifact_prefix=fuzz/artifacts/ -verbosity=0 -print_final_stats=1

@@ -22,6 +22,7 @@ impl From<Error> for libafl_core::Error {
             ErrorKind::Service
             | ErrorKind::ForkPending
             | ErrorKind::InvalidValue
+            | ErrorKind::Corrupt
             | ErrorKind::NameBusy
             | ErrorKind::NameDirectory => Self::illegal_state(text),
             ErrorKind::Gone | ErrorKind::NotFound | ErrorKind::NotServed => {

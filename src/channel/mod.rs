@@ -3,3 +3,8 @@
 mod latest;
 
 pub use self::latest::{Latest, LatestReader, LatestWriter, Seen};
+//! Messages between processes.
+
+pub mod ring;
+
+pub use self::ring::Ring;

@@ -79,9 +79,9 @@ kinds! {
     PermissionDenied = 3, "permission_denied", PermissionDenied;
     /// The name is taken.
     AlreadyExists = 4, "already_exists", AlreadyExists;
-    /// No segment can have this size.
+    /// No segment, and no ring, can have this size.
     InvalidSize = 5, "invalid_size", InvalidInput;
-    /// The segment is smaller than asked for.
+    /// The segment is smaller than asked for, or the message does not fit.
     TooLarge = 6, "too_large", InvalidInput;
     /// The id names no segment, whatever exists.
     InvalidId = 7, "invalid_id", InvalidInput;
@@ -121,7 +121,7 @@ kinds! {
     NameBusy = 24, "name_busy", TimedOut;
     /// The directory of names, or the entry of the name, is unusable.
     NameDirectory = 25, "name_directory", Other;
-    /// Another process has overwritten words of the segment that this crate maintains.
+    /// A process has overwritten words of a channel that only this crate writes.
     Corrupt = 26, "corrupt", InvalidData;
     /// Values were published faster than one of them could be copied.
     Lapped = 27, "lapped", ResourceBusy;
@@ -152,8 +152,11 @@ impl Error {
                 ) => os_kind(*errno),
                 Some(_) => ErrorKind::LimitReached,
             },
-            Self::InvalidSize { .. } => ErrorKind::InvalidSize,
-            Self::TooLarge { .. } | Self::NotReserved { .. } => ErrorKind::TooLarge,
+            Self::InvalidSize { .. } | Self::RingTooLarge { .. } => ErrorKind::InvalidSize,
+            Self::TooLarge { .. } | Self::NotReserved { .. } | Self::MessageTooLong { .. } => {
+                ErrorKind::TooLarge
+            }
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::InvalidId { .. } => ErrorKind::InvalidId,
             Self::Gone { .. } => ErrorKind::Gone,
             Self::NotFound { .. } => ErrorKind::NotFound,

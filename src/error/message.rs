@@ -121,15 +121,24 @@ impl fmt::Display for Error {
                 "segment {} does not contain a value of this type: {mismatch}",
                 Escaped(id)
             ),
-            Self::Corrupt { id, what } => write!(
+            Self::Corrupt { what } => write!(
                 f,
-                "segment {} is corrupt: {what}; a process that has it has overwritten it: create another one",
-                Escaped(id)
+                "the channel cannot be used any more: {what}. A process has overwritten it, or there were two \
+                 writers or two readers; create another one"
             ),
             Self::Lapped { attempts } => write!(
                 f,
                 "values were published faster than one could be copied, in all of {attempts} attempts: \
                  create more slots, or publish less often"
+            ),
+            Self::RingTooLarge { capacity, max } => write!(
+                f,
+                "a ring cannot have {capacity} bytes: the maximum is {max}"
+            ),
+            Self::MessageTooLong { len, max } => write!(
+                f,
+                "a message of {len} bytes does not fit into {max} bytes; a ring takes messages of up to half of \
+                 its capacity, less 8 bytes"
             ),
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => {

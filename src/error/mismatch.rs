@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// Why [`Typed`](crate::Typed) does not open a segment as a value of a type.
+/// Why [`Typed`](crate::Typed) or a [`Ring`](crate::channel::Ring) does not open a segment as a value of a type.
 ///
 /// # Examples
 ///

@@ -164,11 +164,9 @@ pub enum Error {
         /// How it differs.
         mismatch: TypeMismatch,
     },
-    /// Words in the segment that this crate maintains have values that it never writes: a process that has
-    /// the segment has overwritten them.
+    /// A process has overwritten words of a [`channel`](crate::channel) that only this crate writes, or a ring had
+    /// two writers or two readers.
     Corrupt {
-        /// The id of the segment.
-        id: ShMemId,
         /// What is wrong.
         what: &'static str,
     },
@@ -176,6 +174,20 @@ pub enum Error {
     Lapped {
         /// How often it was attempted.
         attempts: u32,
+    },
+    /// A ring cannot have this capacity.
+    RingTooLarge {
+        /// The capacity asked for, in bytes.
+        capacity: usize,
+        /// The largest one, in bytes.
+        max: usize,
+    },
+    /// A message does not fit into the ring, into what was reserved for it, or into the buffer.
+    MessageTooLong {
+        /// Its length, in bytes.
+        len: usize,
+        /// The largest length, in bytes.
+        max: usize,
     },
     /// The bytes in the segment are not a value of the type asked for.
     #[cfg(feature = "zerocopy")]

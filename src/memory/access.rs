@@ -67,12 +67,14 @@ impl<'a> Deref for Access<'a> {
 }
 
 impl<'a> Access<'a> {
+    #[inline]
     pub(crate) fn new(bytes: &'a [AtomicU8]) -> Self {
         Self {
             read: ReadAccess::new(bytes),
         }
     }
 
+    #[inline]
     fn bytes(self) -> &'a [AtomicU8] {
         self.read.bytes()
     }
@@ -112,6 +114,7 @@ impl<'a> Access<'a> {
 
     /// Returns the bytes as atomics.
     #[must_use]
+    #[inline]
     pub fn as_atomic_u8(&self) -> &'a [AtomicU8] {
         self.bytes()
     }
@@ -258,6 +261,7 @@ fn aligned<T>(bytes: &[AtomicU8]) -> Result<*const T, Error> {
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 impl<'a> From<&'a [AtomicU8]> for Access<'a> {
+    #[inline]
     fn from(bytes: &'a [AtomicU8]) -> Self {
         Self::new(bytes)
     }

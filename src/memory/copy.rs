@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 const WORD: usize = size_of::<usize>();
 
 /// Copies all bytes of `from` into `into`, which has the same length.
+#[inline]
 pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
     debug_assert_eq!(from.len(), into.len());
     if strings::load(from, into) {
@@ -31,6 +32,7 @@ pub(crate) fn load(from: &[AtomicU8], into: &mut [u8]) {
 }
 
 /// Copies all bytes of `from` to `to`, which has the same length.
+#[inline]
 pub(crate) fn store(to: &[AtomicU8], from: &[u8]) {
     debug_assert_eq!(from.len(), to.len());
     if strings::store(to, from) {
@@ -64,6 +66,7 @@ pub(crate) fn fill(bytes: &[AtomicU8], value: u8) {
 }
 
 /// Returns the bytes before the first aligned word, the words, and the bytes after the last word.
+#[inline]
 fn by_words(bytes: &[AtomicU8]) -> (&[AtomicU8], &[AtomicUsize], &[AtomicU8]) {
     // SAFETY: any bytes are valid for both types, and both are only accessed atomically.
     unsafe { bytes.align_to::<AtomicUsize>() }
@@ -79,6 +82,7 @@ mod strings {
     /// Below this many bytes, the start-up cost of the instruction outweighs its speed.
     const MIN_LEN: usize = 512;
 
+    #[inline]
     pub(super) fn load(from: &[AtomicU8], into: &mut [u8]) -> bool {
         if from.len() < MIN_LEN {
             return false;
@@ -90,6 +94,7 @@ mod strings {
         true
     }
 
+    #[inline]
     pub(super) fn store(to: &[AtomicU8], from: &[u8]) -> bool {
         if to.len() < MIN_LEN {
             return false;
@@ -145,10 +150,12 @@ mod strings {
 mod strings {
     use core::sync::atomic::AtomicU8;
 
+    #[inline]
     pub(super) fn load(_from: &[AtomicU8], _into: &mut [u8]) -> bool {
         false
     }
 
+    #[inline]
     pub(super) fn store(_to: &[AtomicU8], _from: &[u8]) -> bool {
         false
     }

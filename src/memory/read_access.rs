@@ -53,12 +53,14 @@ pub struct ReadAccess<'a> {
 }
 
 impl<'a> ReadAccess<'a> {
+    #[inline]
     pub(crate) fn new(bytes: &'a [AtomicU8]) -> Self {
         Self { bytes }
     }
 
     /// Returns the bytes. Storing to them is for the creator of the view, which knows whether they can
     /// be written.
+    #[inline]
     pub(crate) fn bytes(self) -> &'a [AtomicU8] {
         self.bytes
     }

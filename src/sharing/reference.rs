@@ -123,6 +123,7 @@ impl<T: ?Sized> SharedRef<T> {
 impl<T: ?Sized> Deref for SharedRef<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the value lies in the bytes of the holder, which stay valid while it lives, or is
         // a constant. It consists of atomics, and nothing creates other references to the bytes.

@@ -4,6 +4,10 @@
 //! first and then asks. At least one of them sees what the other did, so that no wake-up is lost; and nobody
 //! makes a system call unless somebody waits. The announcement of a process that was killed costs one
 //! superfluous wake-up.
+//!
+//! Waiters sleep on the word of the announcements, whose upper bits count the wake-ups. A wake-up for an earlier
+//! change can withdraw the announcement of a waiter that has seen that change and is about to sleep until the
+//! next one. It changes the count as well, so that this waiter does not sleep, but announces itself again.
 
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -14,6 +18,10 @@ use crate::error::Result;
 pub(crate) const SLEEPS: u32 = 1;
 /// A process waits for its doorbell.
 pub(crate) const LISTENS: u32 = 2;
+
+const KINDS: u32 = SLEEPS | LISTENS;
+/// The unit of the count in the other bits.
+const COUNT: u32 = 4;
 
 /// Who waits for a word: a word next to it.
 #[repr(transparent)]
@@ -26,30 +34,43 @@ impl<W: Word> Waiters<W> {
     }
 
     /// Announces a waiter of this kind. The caller looks at the word afterwards, and waits only if it has
-    /// not changed.
-    pub(crate) fn announce(&self, kind: u32) {
-        self.0.fetch_or(kind, SeqCst);
+    /// not changed. Returns the value of this word, for as long as the announcement stands.
+    pub(crate) fn announce(&self, kind: u32) -> u32 {
+        let announced = self.0.fetch_or(kind, SeqCst) | kind;
         W::fence(SeqCst);
+        announced
     }
 
     /// Withdraws all announcements, and returns them. The caller has changed the word before, and wakes whom
     /// it finds here.
+    #[inline]
     pub(crate) fn take(&self) -> u32 {
         W::fence(SeqCst);
-        if self.0.load(Relaxed) == 0 {
+        if self.0.load(Relaxed) & KINDS == 0 {
             return 0;
         }
-        self.0.swap(0, SeqCst)
+        let kinds = self.0.fetch_and(!KINDS, SeqCst) & KINDS;
+        // After the withdrawal: a waiter that announces itself in between is covered by this wake-up.
+        self.0.fetch_add(COUNT, SeqCst);
+        kinds
     }
 
-    /// Wakes everybody who sleeps until `word`, which has just been changed, changes. Returns the kinds of waiters
-    /// there were.
-    pub(crate) fn wake(&self, word: &W) -> Result<u32> {
+    /// Wakes everybody who sleeps until the word, which has just been changed, changes. Returns the kinds of
+    /// waiters there were.
+    #[inline]
+    pub(crate) fn wake(&self) -> Result<u32> {
         let kinds = self.take();
         if kinds & SLEEPS != 0 {
-            word.wake(i32::MAX.unsigned_abs())?;
+            self.0.wake(i32::MAX.unsigned_abs())?;
         }
         Ok(kinds)
+    }
+
+    /// Wakes everybody who sleeps, announced or not: a process may have been killed after it withdrew their
+    /// announcements, and before it woke them.
+    pub(crate) fn wake_after_kill(&self) -> Result<()> {
+        self.0.fetch_add(COUNT, SeqCst);
+        self.0.wake(i32::MAX.unsigned_abs())
     }
 
     /// Waits while `word` has this value: looks at it `spins` times, then sleeps. Returns the other value, or `None`
@@ -72,7 +93,7 @@ impl<W: Word> Waiters<W> {
         }
         let mut in_time = true;
         loop {
-            self.announce(SLEEPS);
+            let announced = self.announce(SLEEPS);
             let found = word.load(Acquire);
             if found != value {
                 return Ok(Some(found));
@@ -80,7 +101,7 @@ impl<W: Word> Waiters<W> {
             if !in_time {
                 return Ok(None);
             }
-            in_time = word.sleep_while(value, deadline)?;
+            in_time = self.0.sleep_while(announced, deadline)?;
         }
     }
 }

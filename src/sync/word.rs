@@ -51,30 +51,37 @@ pub(crate) trait Word {
 impl Word for AtomicU32 {
     type Deadline = futex::Deadline;
 
+    #[inline]
     fn load(&self, ordering: Ordering) -> u32 {
         self.load(ordering)
     }
 
+    #[inline]
     fn store(&self, value: u32, ordering: Ordering) {
         self.store(value, ordering);
     }
 
+    #[inline]
     fn swap(&self, value: u32, ordering: Ordering) -> u32 {
         self.swap(value, ordering)
     }
 
+    #[inline]
     fn fetch_add(&self, value: u32, ordering: Ordering) -> u32 {
         self.fetch_add(value, ordering)
     }
 
+    #[inline]
     fn fetch_or(&self, value: u32, ordering: Ordering) -> u32 {
         self.fetch_or(value, ordering)
     }
 
+    #[inline]
     fn fetch_and(&self, value: u32, ordering: Ordering) -> u32 {
         self.fetch_and(value, ordering)
     }
 
+    #[inline]
     fn compare_exchange(
         &self,
         current: u32,
@@ -85,22 +92,27 @@ impl Word for AtomicU32 {
         self.compare_exchange(current, new, success, failure)
     }
 
+    #[inline]
     fn fence(ordering: Ordering) {
         atomic::fence(ordering);
     }
 
+    #[inline]
     fn pause() {
         hint::spin_loop();
     }
 
+    #[inline]
     fn after(timeout: Duration) -> Option<Self::Deadline> {
         futex::after(timeout)
     }
 
+    #[inline]
     fn sleep_while(&self, value: u32, deadline: Option<&Self::Deadline>) -> Result<bool> {
         futex::sleep_while(self, value, deadline)
     }
 
+    #[inline]
     fn wake(&self, most: u32) -> Result<()> {
         futex::wake(self, most).map(|_| ())
     }

@@ -8,6 +8,7 @@
 
 mod peers;
 mod raw;
+mod ring;
 mod rows;
 mod table;
 mod two;

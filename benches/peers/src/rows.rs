@@ -15,7 +15,7 @@ use shmem_providers::{
 
 use crate::table::Table;
 use crate::two::{self, By};
-use crate::{peers, raw};
+use crate::{peers, raw, ring};
 
 const MIB: usize = 1 << 20;
 
@@ -489,6 +489,20 @@ fn two_processes(table: &mut Table) -> Result {
                 Target::AtMost(1.05),
                 Err(error.to_string()),
             ),
+        }
+    }
+    for (name, size) in [
+        ("64 B", 64),
+        ("4 KiB", 4096),
+        ("64 KiB", SIZE),
+        ("1 MiB", MIB),
+    ] {
+        for (is_copied, how) in [(false, "used in place"), (true, "copied")] {
+            let work = format!("message of {name} through `Ring`, {how}");
+            if table.wants(&work) && !table.once {
+                let found = ring::messages(size, is_copied).map_err(|error| error.to_string());
+                table.add(&work, "a ring by hand", Target::AtMost(1.05), found);
+            }
         }
     }
     Ok(())

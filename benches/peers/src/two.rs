@@ -44,7 +44,7 @@ pub(crate) enum By {
 }
 
 /// The number of batches of each side.
-const BATCHES: u32 = 40;
+pub(crate) const BATCHES: u32 = 40;
 
 /// Measures round trips over a word of a segment, and over one of raw memory by hand.
 pub(crate) fn round_trip(by: By) -> Result<Pairs> {
@@ -131,7 +131,7 @@ pub(crate) fn round_trip(by: By) -> Result<Pairs> {
     )
 }
 
-fn futex(word: &AtomicU32, call: i32, value: u32) {
+pub(crate) fn futex(word: &AtomicU32, call: i32, value: u32) {
     // SAFETY: the word is borrowed, and these calls use no further pointer but the time, which is null.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), call, value, 0_usize) };
 }

@@ -54,6 +54,7 @@ pub fn forbid(words: &[&str]) -> Result<String, Box<dyn Error>> {
                 return Err("this machine has one call for all of sockets".into());
             }
             "unix-socket" => libc::SYS_socket,
+            "futex" => libc::SYS_futex,
             "flock" => libc::SYS_flock,
             "openat2" => libc::SYS_openat2,
             "madvise" => libc::SYS_madvise,

@@ -208,7 +208,6 @@ impl LatestReader {
         Err(match reason {
             Lost::Lapped => Error::Lapped { attempts: ATTEMPTS },
             Lost::Corrupt => Error::Corrupt {
-                id: self.latest.id(),
                 what: "the slot of the newest value does not contain it",
             },
         })

@@ -130,7 +130,7 @@ mod tests {
         spawn(Box::new(move || {
             let (word, waiters) = &*setter;
             word.store(1, Release);
-            waiters.wake(word).unwrap();
+            waiters.wake().unwrap();
         }));
         let (word, waiters) = &*shared;
         assert_eq!(waiters.wait_while(word, 0, 0, None).unwrap(), Some(1));
