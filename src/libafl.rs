@@ -24,7 +24,9 @@ impl From<Error> for libafl_core::Error {
             | ErrorKind::InvalidValue
             | ErrorKind::Corrupt
             | ErrorKind::NameBusy
-            | ErrorKind::NameDirectory => Self::illegal_state(text),
+            | ErrorKind::NameDirectory
+            | ErrorKind::Corrupt
+            | ErrorKind::Lapped => Self::illegal_state(text),
             ErrorKind::Gone | ErrorKind::NotFound | ErrorKind::NotServed => {
                 Self::key_not_found(text)
             }

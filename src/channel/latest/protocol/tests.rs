@@ -213,9 +213,9 @@ fn spawn_in_shuttle(body: Box<dyn FnOnce() + Send>) {
 #[test]
 fn values_are_whole_in_any_schedule() {
     let overflow = join(0, u32::MAX);
-    for (load, preemptions) in [((1, 2, 1), 4), ((overflow, 2, 1), 3), ((1, 3, 1), 3)] {
+    for (load, preemptions) in [((1, 2, 1), 3), ((overflow, 2, 1), 3), ((1, 3, 1), 2)] {
         let schedules = every_schedule(load, Without::Nothing, Some(preemptions));
-        assert!(schedules > 1000, "only {schedules} schedules");
+        assert!(schedules > 500, "only {schedules} schedules");
     }
 }
 
