@@ -8,10 +8,7 @@
 mod linux;
 #[cfg(feature = "std")]
 mod passed;
-#[cfg_attr(
-    any(target_os = "android", target_os = "linux", windows),
-    allow(dead_code, reason = "these systems poll in some cases only")
-)]
+#[allow(dead_code, reason = "most systems poll in some cases only")]
 pub(crate) mod polling;
 #[cfg(unix)]
 mod unix;
