@@ -167,7 +167,6 @@ impl Error {
             Self::OutOfBounds { .. } => ErrorKind::OutOfBounds,
             Self::Misaligned { .. } => ErrorKind::Misaligned,
             Self::WrongType { .. } => ErrorKind::WrongType,
-            Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Lapped { .. } => ErrorKind::Lapped,
             #[cfg(feature = "zerocopy")]
             Self::InvalidValue => ErrorKind::InvalidValue,

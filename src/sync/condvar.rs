@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::memory::layout::{SharedLayout, fingerprint};
 use crate::sync::mutex::protocol::{SLICE, earlier, is_past};
 use crate::sync::mutex::{LockError, MutexGuard};
-use crate::sync::waiters::Waiters;
+use crate::sync::event_count::EventCount;
 use crate::sync::wake::Wait;
 use crate::sync::word::Word;
 
@@ -53,7 +53,7 @@ use crate::sync::word::Word;
 pub struct Condvar {
     /// The number of notifications. It wraps.
     sequence: AtomicU32,
-    waiters: Waiters<AtomicU32>,
+    waiters: EventCount<AtomicU32>,
 }
 
 // SAFETY: the structure is `repr(C)`, and its fields are atomic integers.
@@ -104,7 +104,7 @@ impl Condvar {
     /// As [`wake::all`](crate::wake::all).
     pub fn notify_all(&self) -> Result<()> {
         self.sequence.fetch_add(1, Release);
-        self.waiters.wake(&self.sequence).map(drop)
+        self.waiters.wake()
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! `tests/model/turn.rs` checks it with kills at every step, `word/explored/protocols.rs` under the memory model.
 
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::time::Duration;
 
 use super::wake::Wait;
@@ -71,6 +71,37 @@ impl<W: Word> EventCount<W> {
         Ok(())
     }
 
+    /// Wakes everybody who sleeps, announced or not, for a process that takes the place of a killed one: that may
+    /// have made a condition true, and not woken anybody.
+    #[cfg_attr(not(feature = "alloc"), allow(dead_code, reason = "for channels"))]
+    pub(crate) fn wake_after_kill(&self) -> Result<()> {
+        self.0.fetch_add(COUNT, SeqCst);
+        self.0.wake(u32::MAX >> 1)
+    }
+
+    /// Waits while `word` has this value: looks at it `spins` times, then sleeps. Returns the other value, or `None`
+    /// once the deadline has passed.
+    #[cfg_attr(
+        not(feature = "alloc"),
+        allow(dead_code, reason = "for channels and condition variables")
+    )]
+    pub(crate) fn wait_while(
+        &self,
+        word: &W,
+        value: u32,
+        spins: u32,
+        deadline: Option<&W::Deadline>,
+    ) -> Result<Option<u32>> {
+        let look = || Some(word.load(Acquire)).filter(|found| *found != value);
+        for _ in 0..spins {
+            if let found @ Some(_) = look() {
+                return Ok(found);
+            }
+            W::pause();
+        }
+        self.sleep_until(deadline, look)
+    }
+
     /// Waits until `look` returns a value: calls it once and `spins` times more, then sleeps in between. Returns
     /// `None` once the time is up. A timeout of zero makes no system call.
     pub(crate) fn wait_until<T>(
@@ -92,12 +123,21 @@ impl<W: Word> EventCount<W> {
             return Ok(None);
         }
         let deadline = timeout.and_then(W::after);
+        self.sleep_until(deadline.as_ref(), look)
+    }
+
+    /// Sleeps until `look` returns a value. Returns `None` once the deadline has passed.
+    fn sleep_until<T>(
+        &self,
+        deadline: Option<&W::Deadline>,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Result<Option<T>> {
         loop {
             let announced = self.announce();
             if let found @ Some(_) = look() {
                 return Ok(found);
             }
-            let in_time = self.0.sleep_while(announced, deadline.as_ref())?;
+            let in_time = self.0.sleep_while(announced, deadline)?;
             let found = look();
             if found.is_some() || !in_time {
                 return Ok(found);

@@ -10,10 +10,7 @@ mod linux;
 mod passed;
 #[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
 pub(crate) mod presence_fallback;
-#[cfg_attr(
-    any(target_os = "android", target_os = "linux", windows),
-    allow(dead_code, reason = "these systems poll in some cases only")
-)]
+#[allow(dead_code, reason = "most systems poll in some cases only")]
 pub(crate) mod polling;
 #[cfg(unix)]
 mod unix;

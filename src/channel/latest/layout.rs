@@ -10,7 +10,7 @@ use super::protocol::Slot;
 use crate::error::{Result, TypeMismatch};
 use crate::memory::access::Access;
 use crate::memory::layout::SharedLayout;
-use crate::sync::waiters::Waiters;
+use crate::sync::event_count::EventCount;
 
 const MAGIC: u32 = u32::from_ne_bytes(*b"sLat");
 const VERSION: u32 = 1;
@@ -33,11 +33,11 @@ pub(super) struct Header {
     reserved: [AtomicU32; 12],
     /// The low word of the number of the newest value. Readers sleep on it.
     pub(super) newest: AtomicU32,
-    pub(super) waiters: Waiters<AtomicU32>,
+    pub(super) waiters: EventCount<AtomicU32>,
     reserved_too: [AtomicU32; 14],
 }
 
-// SAFETY: the structure is `repr(C)`, and all of its fields are atomic integers: `Waiters` is one, and
+// SAFETY: the structure is `repr(C)`, and all of its fields are atomic integers: `EventCount` is one, and
 // `repr(transparent)`.
 unsafe impl SharedLayout for Header {}
 

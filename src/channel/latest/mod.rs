@@ -191,7 +191,6 @@ impl Latest {
         let geometry = Geometry::read(shared.access())
             .map_err(|mismatch| Error::WrongType { id, mismatch })?
             .ok_or(Error::Corrupt {
-                id,
                 what: "its header describes slots that do not fit into it",
             })?;
         Ok(Self {

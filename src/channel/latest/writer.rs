@@ -107,7 +107,7 @@ impl LatestWriter {
         let result = write(self.latest.value(claim.index, len)?);
         protocol.publish(&claim, word);
         // The value is published. Where nobody can be woken, nobody sleeps.
-        let _ = header.waiters.wake(&header.newest);
+        let _ = header.waiters.wake();
         Ok((claim.sequence, result))
     }
 }

@@ -14,7 +14,7 @@ use core::sync::atomic::Ordering::{Acquire, Release};
 use core::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::sync::waiters::Waiters;
+use crate::sync::event_count::EventCount;
 use crate::sync::wake::Wait;
 use crate::sync::word::Word;
 
@@ -32,7 +32,7 @@ pub(super) struct Cursors<W> {
 #[repr(C)]
 pub(super) struct End<W> {
     position: W,
-    waiters: Waiters<W>,
+    waiters: EventCount<W>,
     padding: [AtomicU32; 30],
 }
 
@@ -41,7 +41,7 @@ impl<W: Word> End<W> {
     pub(super) fn new(word: impl Fn(u32) -> W, position: u32) -> Self {
         Self {
             position: word(position),
-            waiters: Waiters::new(word(0)),
+            waiters: EventCount::new(word(0)),
             padding: [const { AtomicU32::new(0) }; 30],
         }
     }
@@ -177,8 +177,7 @@ impl Cursor {
         self.position = self.position.wrapping_add(by);
         self.room = self.room.saturating_sub(by);
         own.position.store(self.position, Release);
-        own.waiters.wake()?;
-        Ok(())
+        own.waiters.wake()
     }
 }
 

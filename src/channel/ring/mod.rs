@@ -13,9 +13,9 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
 use self::cursor::Cursors;
-pub use self::reader::{Message, Messages, Reader};
+pub use self::reader::{Message, Messages, RingReader};
 use self::record::{Data, Record, index};
-pub use self::writer::{Batch, Grant, Writer};
+pub use self::writer::{Batch, Grant, RingWriter};
 use crate::error::{Error, Result, TypeMismatch};
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
@@ -26,8 +26,8 @@ use crate::traits::{ShMem, ShMemProvider};
 
 /// A ring of messages in a segment: one process writes them, and one process reads them, in order.
 ///
-/// A message has any number of bytes up to [`max_message`](Self::max_message). The [`Writer`] copies
-/// or builds it in place, and the [`Reader`] copies it or uses it in place. Either waits for the other one if
+/// A message has any number of bytes up to [`max_message`](Self::max_message). The [`RingWriter`] copies
+/// or builds it in place, and the [`RingReader`] copies it or uses it in place. Either waits for the other one if
 /// it is asked to, and makes a system call only to sleep, or if the other one sleeps.
 ///
 /// A process that is killed at any moment leaves the ring usable: a message is received whole, or not at all
@@ -221,22 +221,22 @@ impl Ring {
         })
     }
 
-    /// Returns the writer. There must be one at a time, in all processes together: see [`Writer`].
+    /// Returns the writer. There must be one at a time, in all processes together: see [`RingWriter`].
     ///
     /// # Errors
     ///
     /// [`Error::Corrupt`] if a process has overwritten the positions.
-    pub fn writer(&self) -> Result<Writer> {
-        Writer::new(self)
+    pub fn writer(&self) -> Result<RingWriter> {
+        RingWriter::new(self)
     }
 
-    /// Returns the reader. There must be one at a time, in all processes together: see [`Reader`].
+    /// Returns the reader. There must be one at a time, in all processes together: see [`RingReader`].
     ///
     /// # Errors
     ///
     /// As [`writer`](Self::writer).
-    pub fn reader(&self) -> Result<Reader> {
-        Reader::new(self)
+    pub fn reader(&self) -> Result<RingReader> {
+        RingReader::new(self)
     }
 
     /// Returns the number of bytes for messages, a power of two.

@@ -1,4 +1,4 @@
-//! [`Reader`]: the receiving side of a ring.
+//! [`RingReader`]: the receiving side of a ring.
 #![allow(unsafe_code)]
 
 use alloc::vec::Vec;
@@ -50,12 +50,12 @@ use crate::sync::wake::Wait;
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Reader {
+pub struct RingReader {
     ring: Ring,
     cursor: Cursor,
 }
 
-impl Reader {
+impl RingReader {
     pub(super) fn new(ring: &Ring) -> Result<Self> {
         Ok(Self {
             cursor: Cursor::reader(ring.cursors(), ring.capacity)?,
@@ -245,11 +245,11 @@ impl Reader {
 
 /// A message in a [`Ring`].
 ///
-/// Created by [`Reader::peek`]. If it is dropped without being released, it stays in the ring and is the next
+/// Created by [`RingReader::peek`]. If it is dropped without being released, it stays in the ring and is the next
 /// one again.
 #[derive(Debug)]
 pub struct Message<'a> {
-    reader: &'a mut Reader,
+    reader: &'a mut RingReader,
     record: Record,
 }
 
@@ -309,10 +309,10 @@ impl Message<'_> {
 
 /// Messages in a [`Ring`] that are released at once.
 ///
-/// Created by [`Reader::drain`]. If it is dropped without being released, all of them stay in the ring.
+/// Created by [`RingReader::drain`]. If it is dropped without being released, all of them stay in the ring.
 #[derive(Debug)]
 pub struct Messages<'a> {
-    reader: &'a mut Reader,
+    reader: &'a mut RingReader,
     /// The bytes of the records that were returned.
     taken: u32,
     count: usize,

@@ -1,4 +1,4 @@
-//! [`Writer`]: the sending side of a ring.
+//! [`RingWriter`]: the sending side of a ring.
 #![allow(unsafe_code)]
 
 use super::Ring;
@@ -47,12 +47,12 @@ use crate::sync::wake::Wait;
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Writer {
+pub struct RingWriter {
     ring: Ring,
     cursor: Cursor,
 }
 
-impl Writer {
+impl RingWriter {
     pub(super) fn new(ring: &Ring) -> Result<Self> {
         Ok(Self {
             cursor: Cursor::writer(ring.cursors(), ring.capacity)?,
@@ -148,7 +148,7 @@ impl Writer {
     }
 
     /// Sends the bytes of a value as a message, as [`send`](Self::send) does.
-    /// [`Reader::recv_record`](super::Reader::recv_record) receives it.
+    /// [`RingReader::recv_record`](super::RingReader::recv_record) receives it.
     ///
     /// # Errors
     ///
@@ -200,11 +200,11 @@ impl Writer {
 
 /// Room for a message in a [`Ring`], which nobody sees until it is committed.
 ///
-/// Created by [`Writer::reserve`]. If it is dropped, nothing is sent.
+/// Created by [`RingWriter::reserve`]. If it is dropped, nothing is sent.
 #[derive(Debug)]
 #[must_use = "nothing is sent until it is committed"]
 pub struct Grant<'a> {
-    writer: &'a mut Writer,
+    writer: &'a mut RingWriter,
     record: Record,
 }
 
@@ -260,11 +260,11 @@ impl Grant<'_> {
 
 /// Messages that are sent at once: with one change of the position, and at most one wake-up.
 ///
-/// Created by [`Writer::batch`]. If it is dropped, nothing is sent.
+/// Created by [`RingWriter::batch`]. If it is dropped, nothing is sent.
 #[derive(Debug)]
 #[must_use = "nothing is sent until it is committed"]
 pub struct Batch<'a> {
-    writer: &'a mut Writer,
+    writer: &'a mut RingWriter,
     /// The bytes of the records.
     pending: u32,
     count: usize,
@@ -278,7 +278,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     ///
-    /// As [`Writer::reserve`].
+    /// As [`RingWriter::reserve`].
     pub fn push(&mut self, message: &[u8]) -> Result<bool> {
         let Some(record) = self.writer.place(self.pending, message.len(), None)? else {
             return Ok(false);

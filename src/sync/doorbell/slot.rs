@@ -1,18 +1,17 @@
 //! [`DoorbellSlot`]: who listens, in shared memory.
 //!
 //! The listener announces itself and then looks at its condition once more; the other side changes the condition
-//! and then asks ([`Waiters`]). `slot::tests` explores the schedules of both with loom and shuttle, over a model
+//! and then asks. `slot::tests` explores the schedules of both with loom and shuttle, over a model
 //! of the pipe.
 #![allow(unsafe_code)]
 
 use core::fmt;
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
 use super::id::DoorbellId;
 use crate::error::Result;
 use crate::memory::layout::{SharedLayout, fingerprint};
-use crate::sync::waiters::{LISTENS, Waiters};
 use crate::sync::word::Word;
 
 /// The id of a doorbell in shared memory. All zero is none. Structures that have a [`Waiters`] of their own
@@ -44,10 +43,16 @@ impl<W: Word> Address<W> {
     }
 }
 
+/// A process listens.
+const ARMED: u32 = 1;
+/// The unit of the number in the other bits.
+const ARMING: u32 = 2;
+
 /// Who listens to changes of some condition, and by which doorbell.
 #[repr(C)]
 struct Slot<W> {
-    waiters: Waiters<W>,
+    /// [`ARMED`] while the doorbell is to be rung, and in the other bits how often it was armed.
+    armed: W,
     address: Address<W>,
 }
 
@@ -57,20 +62,23 @@ impl<W: Word> Slot<W> {
         if let Some(id) = id {
             self.address.publish(id);
         }
-        self.waiters.announce(LISTENS);
+        self.armed.fetch_add(ARMING, SeqCst);
+        self.armed.fetch_or(ARMED, SeqCst);
+        W::fence(SeqCst);
     }
 
     /// Calls `ring` if somebody listens. The caller has changed the condition.
     fn ring_by(&self, ring: impl FnOnce(&Address<W>) -> Result<bool>) -> Result<bool> {
-        if self.waiters.take() & LISTENS == 0 {
+        W::fence(SeqCst);
+        let found = self.armed.load(Relaxed);
+        if found & ARMED == 0 {
             return Ok(false);
         }
-        let result = ring(&self.address);
-        if result.is_err() {
-            // The next change has to try again.
-            self.waiters.announce(LISTENS);
-        }
-        result
+        let rung = ring(&self.address)?;
+        // Only now, so that a process that is killed before leaves it to the next one. Fails if the slot was armed
+        // once more, perhaps too late for this ring.
+        let _ = (self.armed).compare_exchange(found, found & !ARMED, SeqCst, Relaxed);
+        Ok(rung)
     }
 }
 

@@ -117,7 +117,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::{LoomWord, ShuttleWord};
-    use crate::sync::waiters::Waiters;
+    use crate::sync::event_count::EventCount;
     use crate::sync::word::Word;
 
     /// A waiter must see the change, whoever comes first.
@@ -125,7 +125,7 @@ mod tests {
         new: impl Fn(u32) -> W,
         spawn: impl FnOnce(Box<dyn FnOnce() + Send>),
     ) {
-        let shared = Arc::new((new(0), Waiters::new(new(0))));
+        let shared = Arc::new((new(0), EventCount::new(new(0))));
         let setter = shared.clone();
         spawn(Box::new(move || {
             let (word, waiters) = &*setter;

@@ -54,7 +54,6 @@ macro_rules! over_all {
     };
 }
 
-#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn main() {
     if std::env::args().nth(1).as_deref() == Some("peer") {
         return peer::serve();

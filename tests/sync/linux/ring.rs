@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shmem_providers::channel::Ring;
-use shmem_providers::channel::ring::{Reader, Writer};
+use shmem_providers::channel::{RingReader, RingWriter};
 use shmem_providers::wake::Wait;
 use shmem_providers::{Error, ErrorKind, ShMem, ShMemId, ShMemProvider, StdShMemProvider, Typed};
 
@@ -55,7 +55,7 @@ fn create(capacity: usize) -> Result<Ring, Error> {
     Ring::create(&mut StdShMemProvider::new()?, capacity)
 }
 
-fn write(writer: &mut Writer, from: u32, end: u32) -> Answer {
+fn write(writer: &mut RingWriter, from: u32, end: u32) -> Answer {
     for number in from..end {
         if !writer.send(&message(number), wait())? {
             return Err("full".into());
@@ -66,7 +66,7 @@ fn write(writer: &mut Writer, from: u32, end: u32) -> Answer {
 
 /// Reads messages until `end`. `seen` is the number of messages that some reader has used; the first message
 /// may be one that the previous reader has used, but not released.
-fn read(reader: &mut Reader, seen: &AtomicU32, end: u32) -> Answer {
+fn read(reader: &mut RingReader, seen: &AtomicU32, end: u32) -> Answer {
     let mut is_first = true;
     while seen.load(Relaxed) < end {
         let message = reader.peek(wait())?.ok_or("empty")?;

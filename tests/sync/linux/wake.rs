@@ -204,7 +204,9 @@ pub(crate) fn waits_for_no_and_for_many_words() -> Outcome {
         all[count / 2].1 = 1;
         assert_eq!(wake::any(&all, wait.spins(0))?, Some(count / 2));
         // One that changes while it is waited for.
-        all.iter_mut().for_each(|(_, value)| *value = 0);
+        for (_, value) in &mut all {
+            *value = 0;
+        }
         std::thread::scope(|scope| {
             let (word, _) = all[count - 1];
             let waiter = scope.spawn(|| wake::any(&all, Wait::new().timeout(LONG)));

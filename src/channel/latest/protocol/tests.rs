@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::vec::Vec;
 
 use super::{Lost, Protocol, Slot, join, split};
-use crate::sync::waiters::Waiters;
+use crate::sync::event_count::EventCount;
 use crate::sync::word::Word;
 use crate::sync::word::explored::{LoomWord, ShuttleWord};
 
@@ -39,7 +39,7 @@ enum Without {
 /// Two slots with values of two words.
 struct Segment<W> {
     newest: W,
-    waiters: Waiters<W>,
+    waiters: EventCount<W>,
     slots: [Slot<W>; 2],
     values: [[W; 2]; 2],
 }
@@ -60,7 +60,7 @@ impl<W: Word> Segment<W> {
         };
         Self {
             newest: new(low),
-            waiters: Waiters::new(new(0)),
+            waiters: EventCount::new(new(0)),
             slots: lows.map(slot),
             values: lows.map(|low| [new(low), new(low)]),
         }
@@ -96,7 +96,7 @@ impl<W: Word> Segment<W> {
         if without != Without::Order {
             protocol.publish(&claim, 2);
         }
-        self.waiters.wake(&self.newest).unwrap();
+        self.waiters.wake().unwrap();
     }
 
     /// Reads once. The value has to be whole.

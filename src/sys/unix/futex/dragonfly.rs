@@ -38,7 +38,7 @@ pub(super) fn wait(word: &AtomicU32, value: u32, time: Duration) -> Result<(), E
 /// Returns 0: the system does not report how many were woken.
 pub(super) fn wake(word: &AtomicU32, most: u32) -> Result<usize, Errno> {
     // 0 wakes all.
-    let most = if most == 1 { 1 } else { 0 };
+    let most = c_int::from(most == 1);
     // SAFETY: the word is valid, and the kernel only uses its address.
     let result = unsafe { libc::umtx_wakeup(word.as_ptr().cast(), most) };
     match result {
