@@ -20,7 +20,6 @@ pub(crate) trait Word {
     fn swap(&self, value: u32, ordering: Ordering) -> u32;
     fn fetch_add(&self, value: u32, ordering: Ordering) -> u32;
     fn fetch_or(&self, value: u32, ordering: Ordering) -> u32;
-    fn fetch_and(&self, value: u32, ordering: Ordering) -> u32;
 
     /// Stores a value if the word has this one. Returns what was found, as an error if it was another value.
     fn compare_exchange(
@@ -74,11 +73,6 @@ impl Word for AtomicU32 {
     #[inline]
     fn fetch_or(&self, value: u32, ordering: Ordering) -> u32 {
         self.fetch_or(value, ordering)
-    }
-
-    #[inline]
-    fn fetch_and(&self, value: u32, ordering: Ordering) -> u32 {
-        self.fetch_and(value, ordering)
     }
 
     #[inline]

@@ -10,10 +10,9 @@
 
 mod attachments;
 mod latest;
-mod pool;
-mod turn;
 mod mutex;
 mod pool;
+mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;

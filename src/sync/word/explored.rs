@@ -46,10 +46,6 @@ macro_rules! word {
                 self.value.fetch_or(value, ordering)
             }
 
-            fn fetch_and(&self, value: u32, ordering: Ordering) -> u32 {
-                self.value.fetch_and(value, ordering)
-            }
-
             fn compare_exchange(
                 &self,
                 current: u32,
