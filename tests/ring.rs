@@ -250,6 +250,12 @@ fn overwritten_rings_are_reported() -> Result<()> {
     let shared = segment(128, 0)?;
     let ring = Ring::in_segment(&shared)?;
     let mut writer = ring.writer()?;
+    let mut reader = ring.reader()?;
+    assert!(writer.try_send(b"one")? && writer.try_send(b"two")?);
+    assert!(reader.try_peek()?.is_some());
+    shared.access().as_atomic_u32()?[32].store(16, Relaxed);
+    let error = reader.try_drain().map(drop).unwrap_err();
+    assert!(error.to_string().contains("has gone back"), "{error}");
     while writer.try_send(&[0; 56])? {}
     shared.access().as_atomic_u32()?[64].store(136, Relaxed);
     let error = writer.try_send(&[0; 56]).unwrap_err();

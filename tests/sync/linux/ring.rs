@@ -153,7 +153,7 @@ pub(crate) fn a_killed_writer_is_replaced() -> Outcome {
     for round in 0..40 {
         let mut peer = Peer::start();
         peer.send(&format!("ring write {} {next} {}", ring.id(), u32::MAX));
-        for _ in 0..1 + random(round) % 1000 {
+        for _ in 0..=random(round) % 1000 {
             assert!(reader.recv(&mut found, wait())?, "empty at {next}");
             assert_eq!(number(&found)?, next);
             next += 1;
