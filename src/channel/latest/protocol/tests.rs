@@ -226,7 +226,7 @@ fn values_are_whole_in_random_schedules() {
             let load = (start, 5, 5);
             one_writer(ShuttleWord::new, spawn_in_shuttle, load, Without::Nothing);
         };
-        shuttle::check_random(body, 3000);
+        shuttle::check_random(body, 1600);
     }
     shuttle::check_random(|| a_sleeper(ShuttleWord::new, spawn_in_shuttle, 3), 2000);
 }
