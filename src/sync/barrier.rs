@@ -135,7 +135,7 @@ impl State {
     }
 }
 
-/// The algorithm. `tests/model/barrier.rs` is its model.
+/// The algorithm. `word/explored/protocols.rs` checks it.
 #[repr(C)]
 pub(crate) struct Protocol<W> {
     pub(crate) state: W,
@@ -153,9 +153,8 @@ impl<W: Word> Protocol<W> {
                 State { arrived, ..state }
             })
         });
-        let (before, after) = match arrived {
-            Ok(change) => change,
-            Err(_) => return Ok(BarrierOutcome::TimedOut),
+        let Ok((before, after)) = arrived else {
+            return Ok(BarrierOutcome::TimedOut);
         };
         let generation = before.generation;
         if after.generation != generation {

@@ -131,7 +131,7 @@ impl fmt::Debug for Event {
     }
 }
 
-/// The algorithm.
+/// The algorithm. `word/explored/protocols.rs` checks it.
 #[repr(C)]
 pub(crate) struct Protocol<W> {
     /// Not 0 while the event is set.

@@ -102,7 +102,7 @@ impl fmt::Debug for Turn {
     }
 }
 
-/// The algorithm. `tests/model/turn.rs` is its model.
+/// The algorithm. `tests/model/turn.rs` is its model; `word/explored/protocols.rs` checks it under the memory model.
 #[repr(C)]
 pub(crate) struct Protocol<W> {
     pub(crate) current: W,

@@ -2,6 +2,14 @@
 //!
 //! A sleeper waits on a condition variable that every wake-up notifies. A schedule in which a wake-up is lost is
 //! then a deadlock, which both tools report. A deadline never passes.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::std_instead_of_alloc,
+    clippy::std_instead_of_core,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 
 /// Defines a word on the atomics of a tool.
 macro_rules! word {
@@ -103,7 +111,9 @@ word!(
     shuttle::sync::atomic::fence
 );
 // Without fences, to see that loom finds the wake-up that is lost.
-word!(UnfencedWord, loom, loom::thread::yield_now, drop);
+word!(UnfencedWord, loom, loom::thread::yield_now, no_fence);
+
+fn no_fence(_: Ordering) {}
 
 mod protocols;
 

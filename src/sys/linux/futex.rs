@@ -87,6 +87,8 @@ pub(crate) fn wake(word: &AtomicU32, most: u32) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     /// A peer that keeps changing the word does not prolong a wait.

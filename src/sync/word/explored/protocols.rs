@@ -38,7 +38,9 @@ trait Tool: 'static {
         let first = bodies.next().unwrap();
         let ends: Vec<_> = bodies.map(Self::spawn).collect();
         first();
-        ends.into_iter().for_each(|end| end());
+        for end in ends {
+            end();
+        }
     }
 }
 
@@ -151,14 +153,14 @@ enum Fault {
 fn faulty(fault: Fault) {
     let shared = Arc::new(turn::<Loom>());
     let [passer, waiter] = [shared.clone(), shared];
-    let passes = move || match fault {
+    let pass = move || match fault {
         Fault::WakesBeforeItStores => {
             passer.waiters.wake().unwrap();
             passer.current.store(1, Release);
         }
         Fault::DoesNotLookAgain => passer.pass(1).unwrap(),
     };
-    let waits = move || match fault {
+    let wait = move || match fault {
         Fault::DoesNotLookAgain => {
             while !waiter.wait_for(1, &LOOK).unwrap() {
                 let announced = waiter.waiters.announce();
@@ -167,7 +169,7 @@ fn faulty(fault: Fault) {
         }
         Fault::WakesBeforeItStores => assert!(waiter.wait_for(1, &WAIT).unwrap()),
     };
-    Loom::run([Box::new(passes), Box::new(waits)]);
+    Loom::run([Box::new(pass), Box::new(wait)]);
 }
 
 /// Both threads take the event that the first one sets, one after the other.
@@ -191,7 +193,9 @@ fn taken<T: Tool, const TAKERS: usize>() {
     let first = bodies.next().unwrap();
     let ends: Vec<_> = bodies.map(T::spawn).collect();
     first();
-    ends.into_iter().for_each(|end| end());
+    for end in ends {
+        end();
+    }
     assert!(shared.0.reset() && !shared.0.is_set());
 }
 
