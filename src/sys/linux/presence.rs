@@ -204,9 +204,17 @@ const FCNTL: libc::c_long = libc::SYS_fcntl64;
 #[cfg(not(target_pointer_width = "32"))]
 const FCNTL: libc::c_long = libc::SYS_fcntl;
 
-#[allow(clippy::unnecessary_cast, reason = "the type differs")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::unnecessary_cast,
+    reason = "the type differs"
+)]
 const LOCKED: i16 = libc::F_WRLCK as i16;
-#[allow(clippy::unnecessary_cast, reason = "the type differs")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::unnecessary_cast,
+    reason = "the type differs"
+)]
 const UNLOCKED: i16 = libc::F_UNLCK as i16;
 
 /// `struct flock64` of the kernel.

@@ -120,7 +120,7 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
         ["wait"] => {
             let participant = participant()?;
             let guard = participant.lock().or_else(LockError::recover)?;
-            match participant.layout.changed.wait(guard, long()) {
+            match participant.layout.changed.wait(guard, Wait::new()) {
                 Ok((_, notified)) => format!("notified: {notified}"),
                 Err(error) => kind(&error).into(),
             }
