@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     shared.hand_over(&mut command, "BELL")?;
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_io().build()?.block_on(async {
-        let doorbell = tokio::io::unix::AsyncFd::new(Doorbell::new()?)?;
+        let doorbell = tokio::io::unix::AsyncFd::register(Doorbell::new()?)?;
         let (mut child, mut messages) = (command.spawn()?, vec![]);
         while messages.len() < 100 {
             doorbell.get_ref().arm(&slot);
@@ -35,6 +35,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             shared.access().read_at(64, &mut messages)?;
         }
         println!("received {} messages", messages.len());
-        Ok(drop(child.wait()?))
+        child.wait().map(drop).map_err(Into::into)
     })
 }
