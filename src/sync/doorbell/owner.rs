@@ -20,8 +20,9 @@ use crate::sys;
 /// doorbell is armed. Notifications that are not needed any more can arrive: readable means that it is worth
 /// looking.
 ///
-/// The descriptor is readable until it is cleared ("level-triggered"). It also works edge-triggered, as `tokio` and
-/// `mio` use it.
+/// The descriptor is readable until it is cleared ("level-triggered"). It also works edge-triggered, as `mio` uses it.
+/// For `tokio`, create a `tokio::net::unix::pipe::Receiver` from a duplicate of the descriptor, and read that in place
+/// of `clear`: see `examples/tokio_doorbell.rs`.
 ///
 /// # Lifetime
 ///
@@ -129,7 +130,7 @@ impl AsFd for Doorbell {
     }
 }
 
-/// As [`AsFd`], for `tokio::io::unix::AsyncFd`.
+/// As [`AsFd`], for event loops that take numbers.
 impl AsRawFd for Doorbell {
     fn as_raw_fd(&self) -> RawFd {
         self.read_end.as_raw_fd()

@@ -486,6 +486,8 @@ impl State {
             ["nothing-written"] => self.nothing_written()?,
             ["strict", segment] => self.strict(segment)?,
             ["strict-again"] => {
+                // The doorbell has to be opened again, which is not allowed.
+                self.ringer = None;
                 let game = self.game.as_ref().ok_or("none")?;
                 game.slots[0].ring(&mut self.ringer)?;
                 String::new()

@@ -1,10 +1,11 @@
 //! Schedules of a listener and of the process that rings.
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::sync::Arc;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Release, SeqCst};
-use std::boxed::Box;
-use std::string::ToString;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
