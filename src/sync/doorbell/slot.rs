@@ -70,15 +70,15 @@ impl<W: Word> Slot<W> {
     /// Calls `ring` if somebody listens. The caller has changed the condition.
     fn ring_by(&self, ring: impl FnOnce(&Address<W>) -> Result<bool>) -> Result<bool> {
         W::fence(SeqCst);
-        let found = self.armed.load(Relaxed);
+        let found = self.armed.load(Acquire);
         if found & ARMED == 0 {
             return Ok(false);
         }
-        let rung = ring(&self.address)?;
+        let result = ring(&self.address)?;
         // Only now, so that a process that is killed before leaves it to the next one. Fails if the slot was armed
         // once more, perhaps too late for this ring.
         let _ = (self.armed).compare_exchange(found, found & !ARMED, SeqCst, Relaxed);
-        Ok(rung)
+        Ok(result)
     }
 }
 

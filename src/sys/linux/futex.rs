@@ -89,6 +89,8 @@ pub(crate) fn wake(word: &AtomicU32, most: u32) -> Result<usize> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use core::time::Duration;
+
     use super::*;
 
     /// A peer that keeps changing the word does not prolong a wait.

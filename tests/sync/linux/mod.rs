@@ -147,7 +147,7 @@ fn until_it_sleeps(peer: &Peer) -> Outcome {
         if at.contains("futex") {
             return Ok(());
         }
-        std::thread::yield_now();
+        thread::yield_now();
     }
     testkit::skip(format!("{path} does not show whether a process sleeps"))
 }
