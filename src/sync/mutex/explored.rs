@@ -1,9 +1,9 @@
 //! The protocol of the mutex under every schedule of two threads (`loom`) and random ones of three (`shuttle`).
-#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#![allow(clippy::unwrap_used)]
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::boxed::Box;
-use std::sync::Arc;
 
 use super::protocol::{Liveness, Outcome, Protocol};
 use crate::error::Result;
@@ -62,7 +62,7 @@ fn exclude<W: Word + Send + Sync + 'static>(
     spawn: impl Fn(Box<dyn FnOnce() + Send>) -> Box<dyn FnOnce()>,
 ) {
     let state = State::new(new);
-    let others: std::vec::Vec<_> = (1..threads)
+    let others: alloc::vec::Vec<_> = (1..threads)
         .map(|me| {
             let state = Arc::clone(&state);
             // Threads 2 and 3 share a participant.
@@ -70,7 +70,9 @@ fn exclude<W: Word + Send + Sync + 'static>(
         })
         .collect();
     state.increment(1);
-    others.into_iter().for_each(|join| join());
+    for join in others {
+        join();
+    }
     assert_eq!(state.value.load(Relaxed), threads);
 }
 
