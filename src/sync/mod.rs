@@ -1,5 +1,17 @@
 //! Synchronisation between processes.
+//!
+//! The types of this module lie in segments, as fields of structures or alone
+//! ([`Shared::view`](crate::Shared::view), [`Typed`](crate::Typed)). Bytes that are zero are their initial state.
+//! Nothing has to be cleaned up when a process is killed.
 
+mod barrier;
+mod event;
+pub(crate) mod event_count;
+mod turn;
 pub(crate) mod waiters;
 pub mod wake;
 pub(crate) mod word;
+
+pub use self::barrier::{Barrier, BarrierOutcome};
+pub use self::event::Event;
+pub use self::turn::Turn;

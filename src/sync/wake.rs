@@ -84,6 +84,11 @@ impl Wait {
         self
     }
 
+    /// Returns how often to look before sleeping, and for how long to sleep at most.
+    pub(super) const fn limits(&self) -> (u32, Option<Duration>) {
+        (self.spins, self.timeout)
+    }
+
     /// Waits while the word has this value, and returns the new value, or `None` if the time is up.
     /// What was written before the word was stored with
     /// [`Release`](core::sync::atomic::Ordering::Release) is visible afterwards.
@@ -103,14 +108,16 @@ impl Wait {
             hint::spin_loop();
         }
         let deadline = self.timeout.and_then(futex::after);
+        let mut in_time = true;
         loop {
             let found = word.load(Acquire);
             if found != value {
                 return Ok(Some(found));
             }
-            if !futex::sleep_while(word, value, deadline.as_ref())? {
+            if !in_time {
                 return Ok(None);
             }
+            in_time = futex::sleep_while(word, value, deadline.as_ref())?;
         }
     }
 }

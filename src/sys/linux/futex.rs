@@ -29,8 +29,10 @@ pub(crate) fn sleep_while(
 ) -> Result<bool> {
     // FUTEX_WAIT_BITSET takes an absolute time. The full mask matches every waker.
     match futex::wait_bitset(word, Flags::empty(), value, deadline, NonZeroU32::MAX) {
-        // EAGAIN: the word had another value already. EINTR: a signal arrived.
-        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),
+        Ok(()) => Ok(true),
+        // EAGAIN: the word had another value already. EINTR: a signal arrived. The kernel has not looked at the
+        // clock then, and a peer that keeps changing the word must not prolong the wait.
+        Err(Errno::AGAIN | Errno::INTR) => Ok(deadline.is_none_or(|&end| clock::now() < end)),
         Err(Errno::TIMEDOUT) => Ok(false),
         Err(errno) => Err(failed("futex(FUTEX_WAIT_BITSET)", errno, Subject::Nothing)),
     }

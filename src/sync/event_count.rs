@@ -1,0 +1,102 @@
+//! [`EventCount`]: waiting until a condition about words of a segment is true.
+//!
+//! The waiter announces itself, checks the condition once more, and sleeps only while its announcement
+//! stands. The process that makes the condition true does so first, and then looks for announcements. At least one
+//! of them sees what the other did, so that no wake-up is lost; and there is no system call unless a process has
+//! announced itself.
+//!
+//! Waiters sleep on the word of the announcements, and each wake-up changes its count. The words of the
+//! condition can therefore change back without harm, as turns do; and a waiter whose announcement was withdrawn
+//! announces itself again.
+//!
+//! Kills, at any step: an announcement of a killed waiter causes one superfluous wake-up. A waker that is killed
+//! before it has woken everybody leaves [`SLEEPS`] or [`WAKING`] behind, so that the next one wakes them.
+//!
+//! `tests/model/turn.rs` checks it with kills at every step, `word/explored/protocols.rs` under the memory model.
+
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::time::Duration;
+
+use super::wake::Wait;
+use super::word::Word;
+use crate::error::Result;
+
+/// A process may sleep.
+const SLEEPS: u32 = 1;
+/// A process is waking the others, or was killed before it had woken them.
+const WAKING: u32 = 2;
+/// The count of wake-ups is in the bits above.
+const COUNT: u32 = 4;
+
+/// Who waits for a condition: a word next to those that the condition is about.
+#[repr(transparent)]
+pub(crate) struct EventCount<W>(W);
+
+impl<W: Word> EventCount<W> {
+    #[cfg(test)]
+    pub(crate) fn new(word: W) -> Self {
+        Self(word)
+    }
+
+    /// Announces a waiter, which has to check its condition once more before it [sleeps](Word::sleep_while)
+    /// while the word has the value that is returned.
+    pub(super) fn announce(&self) -> u32 {
+        let announced = self.0.fetch_or(SLEEPS, SeqCst) | SLEEPS;
+        W::fence(SeqCst);
+        announced
+    }
+
+    /// Wakes everybody who waits. The caller has made the condition true before.
+    pub(crate) fn wake(&self) -> Result<()> {
+        W::fence(SeqCst);
+        let found = self.0.load(Relaxed);
+        if found & (SLEEPS | WAKING) == 0 {
+            return Ok(());
+        }
+        // Whoever has announced itself and not fallen asleep yet does not any more: the count changes.
+        let waking = found.wrapping_add(COUNT) & !SLEEPS | WAKING;
+        if (self.0.compare_exchange(found, waking, SeqCst, Relaxed)).is_err() {
+            // Another process announces itself or wakes as well: the announcements are left to the next waker.
+            self.0.fetch_add(COUNT, SeqCst);
+            return self.0.wake(u32::MAX >> 1);
+        }
+        self.0.wake(u32::MAX >> 1)?;
+        // Fails if another waiter has announced itself, who may have been too late for this wake-up.
+        let _ = (self.0).compare_exchange(waking, waking & !WAKING, SeqCst, Relaxed);
+        Ok(())
+    }
+
+    /// Waits until `look` returns a value: calls it once and `spins` times more, then sleeps in between. Returns
+    /// `None` once the time is up. A timeout of zero makes no system call.
+    pub(crate) fn wait_until<T>(
+        &self,
+        wait: &Wait,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Result<Option<T>> {
+        let (spins, timeout) = wait.limits();
+        for _ in 0..spins {
+            if let found @ Some(_) = look() {
+                return Ok(found);
+            }
+            W::pause();
+        }
+        if let found @ Some(_) = look() {
+            return Ok(found);
+        }
+        if timeout == Some(Duration::ZERO) {
+            return Ok(None);
+        }
+        let deadline = timeout.and_then(W::after);
+        loop {
+            let announced = self.announce();
+            if let found @ Some(_) = look() {
+                return Ok(found);
+            }
+            let in_time = self.0.sleep_while(announced, deadline.as_ref())?;
+            let found = look();
+            if found.is_some() || !in_time {
+                return Ok(found);
+            }
+        }
+    }
+}
