@@ -137,13 +137,13 @@ impl State {
 
 /// The algorithm. `tests/model/barrier.rs` is its model.
 #[repr(C)]
-pub(super) struct Protocol<W> {
-    pub(super) state: W,
-    pub(super) waiters: EventCount<W>,
+pub(crate) struct Protocol<W> {
+    pub(crate) state: W,
+    pub(crate) waiters: EventCount<W>,
 }
 
 impl<W: Word> Protocol<W> {
-    pub(super) fn wait(&self, participants: u16, wait: &Wait) -> Result<BarrierOutcome> {
+    pub(crate) fn wait(&self, participants: u16, wait: &Wait) -> Result<BarrierOutcome> {
         // The leader acquires what all have released who have arrived before, and releases it to them.
         let arrived = self.change(|state| {
             let arrived = state.arrived.saturating_add(1);
@@ -189,7 +189,7 @@ impl<W: Word> Protocol<W> {
         }
     }
 
-    pub(super) fn reset(&self) -> Result<()> {
+    pub(crate) fn reset(&self) -> Result<()> {
         if let Err(state) = self.change(|state| Some(state.later(2))) {
             self.state.store(state.later(2).word(), Release);
         }

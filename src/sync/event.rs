@@ -133,34 +133,34 @@ impl fmt::Debug for Event {
 
 /// The algorithm.
 #[repr(C)]
-pub(super) struct Protocol<W> {
+pub(crate) struct Protocol<W> {
     /// Not 0 while the event is set.
-    pub(super) state: W,
-    pub(super) waiters: EventCount<W>,
+    pub(crate) state: W,
+    pub(crate) waiters: EventCount<W>,
 }
 
 impl<W: Word> Protocol<W> {
-    pub(super) fn set(&self) -> Result<()> {
+    pub(crate) fn set(&self) -> Result<()> {
         // An exchange instead of a store: whoever takes the event sees what all have written who have set it since
         // it was reset.
         self.state.swap(1, Release);
         self.waiters.wake()
     }
 
-    pub(super) fn reset(&self) -> bool {
+    pub(crate) fn reset(&self) -> bool {
         self.state.load(Relaxed) != 0 && self.state.swap(0, Acquire) != 0
     }
 
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.state.load(Acquire) != 0
     }
 
-    pub(super) fn wait(&self, wait: &Wait) -> Result<bool> {
+    pub(crate) fn wait(&self, wait: &Wait) -> Result<bool> {
         let is_set = || self.is_set().then_some(());
         Ok(self.waiters.wait_until(wait, is_set)?.is_some())
     }
 
-    pub(super) fn take(&self, wait: &Wait) -> Result<bool> {
+    pub(crate) fn take(&self, wait: &Wait) -> Result<bool> {
         let was_set = || self.reset().then_some(());
         Ok(self.waiters.wait_until(wait, was_set)?.is_some())
     }

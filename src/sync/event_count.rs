@@ -40,10 +40,15 @@ impl<W: Word> EventCount<W> {
 
     /// Announces a waiter, which has to check its condition once more before it [sleeps](Word::sleep_while)
     /// while the word has the value that is returned.
-    pub(super) fn announce(&self) -> u32 {
+    pub(crate) fn announce(&self) -> u32 {
         let announced = self.0.fetch_or(SLEEPS, SeqCst) | SLEEPS;
         W::fence(SeqCst);
         announced
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sleep_while(&self, announced: u32) -> Result<bool> {
+        self.0.sleep_while(announced, None)
     }
 
     /// Wakes everybody who waits. The caller has made the condition true before.

@@ -4,10 +4,10 @@
 //! ([`Shared::view`](crate::Shared::view), [`Typed`](crate::Typed)). Bytes that are zero are their initial state.
 //! Nothing has to be cleaned up when a process is killed.
 
-mod barrier;
-mod event;
+pub(crate) mod barrier;
+pub(crate) mod event;
 pub(crate) mod event_count;
-mod turn;
+pub(crate) mod turn;
 pub(crate) mod waiters;
 pub mod wake;
 pub(crate) mod word;

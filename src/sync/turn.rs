@@ -104,18 +104,18 @@ impl fmt::Debug for Turn {
 
 /// The algorithm. `tests/model/turn.rs` is its model.
 #[repr(C)]
-pub(super) struct Protocol<W> {
-    pub(super) current: W,
-    pub(super) waiters: EventCount<W>,
+pub(crate) struct Protocol<W> {
+    pub(crate) current: W,
+    pub(crate) waiters: EventCount<W>,
 }
 
 impl<W: Word> Protocol<W> {
-    pub(super) fn pass(&self, to: u32) -> Result<()> {
+    pub(crate) fn pass(&self, to: u32) -> Result<()> {
         self.current.store(to, Release);
         self.waiters.wake()
     }
 
-    pub(super) fn wait_for(&self, me: u32, wait: &Wait) -> Result<bool> {
+    pub(crate) fn wait_for(&self, me: u32, wait: &Wait) -> Result<bool> {
         let is_mine = || (self.current() == me).then_some(());
         Ok(self.waiters.wait_until(wait, is_mine)?.is_some())
     }

@@ -5,7 +5,7 @@
 
 /// Defines a word on the atomics of a tool.
 macro_rules! word {
-    ($name:ident, $tool:ident, $pause:path) => {
+    ($name:ident, $tool:ident, $pause:path, $fence:path) => {
         pub(crate) struct $name {
             value: $tool::sync::atomic::AtomicU32,
             /// Held between the comparison and the sleep, and by wakers, as the kernel's own lock is.
@@ -61,7 +61,7 @@ macro_rules! word {
             }
 
             fn fence(ordering: Ordering) {
-                $tool::sync::atomic::fence(ordering);
+                $fence(ordering);
             }
 
             fn pause() {
@@ -94,8 +94,22 @@ use core::time::Duration;
 
 use crate::error::Result;
 
-word!(LoomWord, loom, loom::thread::yield_now);
-word!(ShuttleWord, shuttle, shuttle::thread::yield_now);
+word!(
+    LoomWord,
+    loom,
+    loom::thread::yield_now,
+    loom::sync::atomic::fence
+);
+word!(
+    ShuttleWord,
+    shuttle,
+    shuttle::thread::yield_now,
+    shuttle::sync::atomic::fence
+);
+// Without fences, to see that loom finds the wake-up that is lost.
+word!(UnfencedWord, loom, loom::thread::yield_now, drop);
+
+mod protocols;
 
 mod tests {
     use core::sync::atomic::Ordering::Release;
