@@ -27,7 +27,6 @@ pub(crate) fn main() {
         ]
         named: [
             killed_creators_leave_a_name_that_can_be_created,
-            killed_creators_leave_it_between_system_calls_as_well,
             killed_creators_leave_no_posix_segment,
             killed_openers_leave_the_name_to_its_holder,
         ]

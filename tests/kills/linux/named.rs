@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use shmem_providers::{MmapShMemProvider, Named, NamedOptions, ShMem, ShMemProvider};
+use shmem_providers::{
+    MmapShMemProvider, Named, NamedOptions, ShMem, ShMemProvider, StdShMemProvider,
+};
 use tempfile::TempDir;
 use testkit::stepper::{At, Report, sweep};
 use testkit::{Outcome, if_lacking};
@@ -13,7 +15,7 @@ const SIZE: usize = 4096;
 const FILL: u8 = 0xab;
 
 /// What a creation and the drop that follows leave in the directory, one after the other.
-const LIFE: [&str; 7] = ["nothing", "lock", "lock new", "0 lock", "0", "nothing", ""];
+const LIFE: [&str; 6] = ["nothing", "lock", "lock new", "0 lock", "0", "nothing"];
 
 fn initialise(bytes: &mut [u8]) {
     bytes.fill(FILL);
@@ -53,12 +55,12 @@ fn go_on<P: ShMemProvider>(options: &NamedOptions<P>, directory: &TempDir) -> Ou
 }
 
 /// Kills a process while it creates a name and drops it.
-fn create_and_drop<P: ShMemProvider>(at: At, provider: &P) -> Outcome<Report> {
+fn create_and_drop<P: ShMemProvider>(steps: usize, provider: &P) -> Outcome<Report> {
     let options = |directory: &TempDir| {
         NamedOptions::with_provider(provider.clone()).directory(directory.path())
     };
     sweep(
-        at,
+        At::SystemCalls { steps },
         || Ok(tempfile::tempdir()?),
         |directory, doomed| {
             let options = options(directory);
@@ -74,17 +76,9 @@ fn create_and_drop<P: ShMemProvider>(at: At, provider: &P) -> Outcome<Report> {
 }
 
 pub(crate) fn killed_creators_leave_a_name_that_can_be_created() -> Outcome {
-    let provider = shmem_providers::StdShMemProvider::new()?;
-    let report = create_and_drop(At::SystemCalls, &provider)?;
-    assert_eq!(report.phases(), LIFE[..6]);
-    Ok(())
-}
-
-pub(crate) fn killed_creators_leave_it_between_system_calls_as_well() -> Outcome {
-    let provider = shmem_providers::StdShMemProvider::new()?;
-    let report = create_and_drop(At::Some(1000), &provider)?;
-    assert!(report.positions() >= 500, "{report}");
-    assert_eq!(report.phases(), LIFE[..6]);
+    let provider = StdShMemProvider::new()?;
+    let report = create_and_drop(5, &provider)?;
+    assert_eq!(report.phases(), LIFE);
     Ok(())
 }
 
@@ -94,8 +88,8 @@ pub(crate) fn killed_creators_leave_no_posix_segment() -> Outcome {
         return if_lacking(error);
     }
     let before = PosixNames::now();
-    let report = create_and_drop(At::SystemCalls, &provider)?;
-    assert_eq!(report.phases(), LIFE[..6]);
+    let report = create_and_drop(0, &provider)?;
+    assert_eq!(report.phases(), LIFE);
     MmapShMemProvider::remove_orphans()?;
     before.assert_no_more();
     Ok(())
@@ -103,7 +97,7 @@ pub(crate) fn killed_creators_leave_no_posix_segment() -> Outcome {
 
 pub(crate) fn killed_openers_leave_the_name_to_its_holder() -> Outcome {
     let report = sweep(
-        At::SystemCalls,
+        At::SystemCalls { steps: 0 },
         || {
             let directory = tempfile::tempdir()?;
             let options = NamedOptions::new().directory(directory.path());

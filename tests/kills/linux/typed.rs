@@ -43,7 +43,7 @@ pub(crate) fn killed_creators_leave_no_segment() -> Outcome {
     }
     let before = PosixNames::now();
     sweep(
-        At::SystemCalls,
+        At::SystemCalls { steps: 5 },
         || Ok(MmapShMemProvider::new()?),
         |provider, doomed| {
             drop(doomed.during(|| Pair::create(provider, initialise))?);

@@ -37,7 +37,7 @@
 //!
 //! The positions of an operation are the instructions that its first child executed. A child is moved there by a
 //! breakpoint, and by single steps behind it, so that the time is not quadratic. If it went another way, because it
-//! read the clock for example, a new child gets there by single steps only.
+//! read the clock for example, a new child gets there by single steps only: the report counts these detours.
 
 mod route;
 mod tracee;
@@ -53,11 +53,12 @@ use crate::{Failure, Outcome, natively, skip};
 pub enum At {
     /// After each instruction.
     Instructions,
-    /// After so many of its instructions, at equal distances, and after each if the environment variable
-    /// `SHMEM_TEST_KILLS` is set. For operations of ten thousands of instructions.
-    Some(usize),
-    /// Where each system call begins, and where it ends.
-    SystemCalls,
+    /// Where each system call begins, where it ends, and after each of the next instructions, so many. For
+    /// operations of many instructions whose effects are those of their system calls.
+    SystemCalls {
+        /// The number of instructions.
+        steps: usize,
+    },
 }
 
 /// The mark of the operation in the child.
@@ -148,7 +149,7 @@ pub fn sweep<S>(
         found: Vec::new(),
         detours: 0,
     };
-    for position in route.positions(at) {
+    for position in 0..=route.end() {
         let mut is_there = true;
         let mut found = kill_after(&mut |child| {
             is_there = route.lead(child, position)?;
@@ -156,7 +157,7 @@ pub fn sweep<S>(
         });
         if !is_there {
             report.detours += 1;
-            found = kill_after(&mut |child| route.lead_by_steps(child, position));
+            found = kill_after(&mut |child| route.lead_by_steps(child, position).map(drop));
         }
         match found {
             Ok(found) => report.found.push(found),

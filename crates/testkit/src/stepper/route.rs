@@ -19,8 +19,8 @@ pub(super) enum Route {
         /// Where to set the breakpoint to reach each position.
         anchors: Vec<Anchor>,
     },
-    /// So many stops at the beginnings and ends of system calls.
-    SystemCalls(usize),
+    /// So many positions at the beginnings and ends of system calls, and after each of those for some steps.
+    SystemCalls { end: usize, steps: usize },
 }
 
 /// A position that is reached by a breakpoint, after so many arrivals.
@@ -33,12 +33,13 @@ pub(super) struct Anchor {
 impl Route {
     /// Follows a child to the end of the operation.
     pub(super) fn of(at: At, child: &Tracee) -> Outcome<Self> {
-        if matches!(at, At::SystemCalls) {
-            let mut stops = 0;
+        if let At::SystemCalls { steps } = at {
+            let mut stops = 1;
             while child.resume(PTRACE_SYSCALL)? != Stop::Marker {
                 stops += 1;
             }
-            return Ok(Self::SystemCalls(stops));
+            let end = stops * (1 + steps);
+            return Ok(Self::SystemCalls { end, steps });
         }
         let mut path = vec![child.at()?];
         while child.resume(PTRACE_SINGLESTEP)? != Stop::Marker {
@@ -48,25 +49,19 @@ impl Route {
         Ok(Self::Instructions { path, anchors })
     }
 
-    /// Returns the positions at which a child is to be killed, the last of which is the end.
-    pub(super) fn positions(&self, at: At) -> Vec<usize> {
-        let end = match self {
+    /// Returns the last position: the end.
+    pub(super) fn end(&self) -> usize {
+        match self {
             Self::Instructions { path, .. } => path.len(),
-            Self::SystemCalls(stops) => *stops,
-        };
-        let every = match at {
-            At::Some(most) if std::env::var_os("SHMEM_TEST_KILLS").is_none() => {
-                end.div_ceil(most.max(1)).max(1)
-            }
-            _ => 1,
-        };
-        (0..end).step_by(every).chain([end]).collect()
+            Self::SystemCalls { end, .. } => *end,
+        }
     }
 
     /// Leads a new child to a position. Returns `false` if it went another way.
     pub(super) fn lead(&self, child: &Tracee, position: usize) -> Outcome<bool> {
-        let Self::Instructions { path, anchors } = self else {
-            return lead_by(PTRACE_SYSCALL, child, position);
+        let (path, anchors) = match self {
+            Self::Instructions { path, anchors } => (path, anchors),
+            Self::SystemCalls { .. } => return self.lead_by_steps(child, position),
         };
         let Some(anchor) = anchors.get(position) else {
             return Ok(child.resume(PTRACE_CONT)? == Stop::Marker);
@@ -78,13 +73,16 @@ impl Route {
         Ok(is_there && child.at()? == path[position])
     }
 
-    /// Leads a new child as far, by single steps only, or to the end if it gets there before.
-    pub(super) fn lead_by_steps(&self, child: &Tracee, position: usize) -> Outcome {
-        let request = match self {
-            Self::Instructions { .. } => PTRACE_SINGLESTEP,
-            Self::SystemCalls(_) => PTRACE_SYSCALL,
-        };
-        lead_by(request, child, position).map(drop)
+    /// Leads a new child as far, without breakpoints. Returns `false` if it gets to the end before.
+    pub(super) fn lead_by_steps(&self, child: &Tracee, position: usize) -> Outcome<bool> {
+        match self {
+            Self::Instructions { .. } => lead_by(PTRACE_SINGLESTEP, child, position),
+            Self::SystemCalls { steps, .. } => {
+                let (stops, steps) = (position / (1 + steps), position % (1 + steps));
+                Ok(lead_by(PTRACE_SYSCALL, child, stops)?
+                    && lead_by(PTRACE_SINGLESTEP, child, steps)?)
+            }
+        }
     }
 }
 
