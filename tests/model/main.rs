@@ -9,6 +9,7 @@
 //! `attachments/tests.rs` below `src/sys/`.
 
 mod attachments;
+mod named;
 mod pool;
 
 use std::collections::{HashMap, VecDeque};
