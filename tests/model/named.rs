@@ -88,7 +88,7 @@ const NEW: Process = Process {
     segment: None,
 };
 
-/// The segment that a file names, if it has been written.
+/// How many files and segments there are at the same time, at most.
 const FILES: usize = 8;
 const PROCESSES: usize = 2;
 
@@ -134,7 +134,7 @@ impl State {
             .flat_map(|process| [process.election, process.entry]);
         let mut used: Vec<File> = open.flatten().map(|(file, _)| file).collect();
         used.extend([self.lock, self.draft, self.entry].into_iter().flatten());
-        let new = (0..)
+        let new = (0..=File::MAX)
             .find(|file| !used.contains(file))
             .expect("there are enough");
         self.names[usize::from(new)] = None;
@@ -149,7 +149,7 @@ impl State {
             .filter_map(|process| process.segment)
             .collect();
         used.extend(self.names.iter().flatten());
-        let new = (0..)
+        let new = (0..=File::MAX)
             .find(|segment| !used.contains(segment))
             .expect("there are enough");
         self.initialised[usize::from(new)] = false;
@@ -190,6 +190,7 @@ impl State {
 
 impl Names {
     /// Executes the next step of a process.
+    #[allow(clippy::too_many_lines, reason = "one arm for each step")]
     fn step(&self, before: &State, me: usize) -> State {
         let mut after = before.clone();
         let mut my = before.processes[me];
@@ -233,10 +234,11 @@ impl Names {
             }
             OpensSegment => {
                 let named = before.names[usize::from(file.expect("it is open"))];
-                match named.filter(|&segment| before.exists(segment)) {
-                    Some(segment) => (my.segment, my.step) = (Some(segment), LocksToHold),
+                if let Some(segment) = named.filter(|&segment| before.exists(segment)) {
+                    (my.segment, my.step) = (Some(segment), LocksToHold);
+                } else {
                     // The last holder is ending: the next look-up removes the entry.
-                    None => (my.entry, my.step) = (None, LooksUp),
+                    (my.entry, my.step) = (None, LooksUp);
                 }
             }
             LocksToHold => {
@@ -324,7 +326,6 @@ impl Names {
                 (my.entry, my.step) = (file.map(|file| (file, Lock::Exclusive)), ChecksOwn);
             }
             ChecksOwn if trusts || before.entry == file => my.step = ErasesOwn,
-            OpensOwn | LocksOwn | ChecksOwn => my = NEW,
             ErasesOwn => (after.entry, my.entry, my.step) = (None, None, OpensLeftLock),
             OpensLeftLock => match before.lock {
                 Some(lock) => (my.election, my.step) = (Some((lock, Lock::None)), TakesLeftLock),
@@ -339,7 +340,7 @@ impl Names {
                 }
             }
             ChecksLeftLock if trusts || before.lock == elected_file => my.step = RemovesDraft,
-            ChecksLeftLock => my = NEW,
+            OpensOwn | LocksOwn | ChecksOwn | ChecksLeftLock => my = NEW,
         }
         after.processes[me] = my;
         after.forget();

@@ -78,9 +78,9 @@ impl Route {
         match self {
             Self::Instructions { .. } => lead_by(PTRACE_SINGLESTEP, child, position),
             Self::SystemCalls { steps, .. } => {
-                let (stops, steps) = (position / (1 + steps), position % (1 + steps));
+                let (stops, behind) = (position / (1 + steps), position % (1 + steps));
                 Ok(lead_by(PTRACE_SYSCALL, child, stops)?
-                    && lead_by(PTRACE_SINGLESTEP, child, steps)?)
+                    && lead_by(PTRACE_SINGLESTEP, child, behind)?)
             }
         }
     }

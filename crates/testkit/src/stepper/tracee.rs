@@ -5,7 +5,7 @@ use std::io;
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use libc::{c_long, c_uint, pid_t};
+use libc::{c_uint, pid_t};
 
 use super::Doomed;
 use crate::{Outcome, skip};
@@ -52,7 +52,7 @@ impl Tracee {
         child.request(
             libc::PTRACE_SETOPTIONS,
             0,
-            u64::from(options.cast_unsigned()),
+            u64::from(options.unsigned_abs()),
         )?;
         Ok(child)
     }
@@ -162,7 +162,7 @@ fn be_traced(operation: impl FnOnce(&Doomed) -> Outcome) -> ! {
 
 /// Reads a word of the child.
 fn peek(request: c_uint, pid: pid_t, address: u64) -> Outcome<u64> {
-    let mut word: c_long = 0;
+    let mut word: u64 = 0;
     // The wrapper of the C library returns the word, in which an error cannot be told from a value; the system call
     // writes it.
     // SAFETY: the kernel writes a word to the pointer, which is valid.
@@ -177,7 +177,7 @@ fn peek(request: c_uint, pid: pid_t, address: u64) -> Outcome<u64> {
     };
     match result {
         -1 => Err(io::Error::last_os_error().into()),
-        _ => Ok(word.cast_unsigned()),
+        _ => Ok(word),
     }
 }
 
