@@ -11,6 +11,7 @@
 mod attachments;
 mod named;
 mod pool;
+mod ring;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
