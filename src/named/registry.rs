@@ -16,6 +16,9 @@
 //!
 //! A file can be removed between the moment when it is opened and the moment when it is locked. So every
 //! process that has locked a file checks whether its name still leads to it.
+//!
+//! `tests/model/named.rs` checks these steps exhaustively, with kills at each; `tests/kills/linux/named.rs` kills real
+//! processes.
 
 use alloc::borrow::ToOwned;
 use alloc::format;

@@ -13,6 +13,9 @@ mod latest;
 mod mutex;
 mod pool;
 mod turn;
+mod named;
+mod pool;
+mod ring;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;

@@ -24,6 +24,12 @@ mod outcome;
 pub mod peer;
 #[cfg(target_os = "linux")]
 pub mod seccomp;
+#[cfg(all(
+    target_os = "linux",
+    target_arch = "x86_64",
+    target_pointer_width = "64"
+))]
+pub mod stepper;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
