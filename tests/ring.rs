@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use shmem_providers::channel::Ring;
 use shmem_providers::channel::Message;
+use shmem_providers::channel::Ring;
 use shmem_providers::error::TypeMismatch;
 use shmem_providers::wake::Wait;
 use shmem_providers::{

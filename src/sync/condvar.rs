@@ -6,9 +6,9 @@ use core::sync::atomic::Ordering::{Acquire, Release};
 
 use crate::error::Result;
 use crate::memory::layout::{SharedLayout, fingerprint};
+use crate::sync::event_count::EventCount;
 use crate::sync::mutex::protocol::{SLICE, earlier, is_past};
 use crate::sync::mutex::{LockError, MutexGuard};
-use crate::sync::event_count::EventCount;
 use crate::sync::wake::Wait;
 use crate::sync::word::Word;
 

@@ -8,10 +8,10 @@
 mod linux;
 #[cfg(feature = "std")]
 mod passed;
-#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
-pub(crate) mod presence_fallback;
 #[allow(dead_code, reason = "most systems poll in some cases only")]
 pub(crate) mod polling;
+#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
+pub(crate) mod presence_fallback;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -23,8 +23,6 @@ mod write_witness_fallback;
 pub(crate) use self::linux::*;
 #[cfg(feature = "std")]
 pub(crate) use self::passed::{Passed, Unclaimed};
-#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
-pub(crate) use self::presence_fallback as presence;
 /// Where nothing can wake a process that waits for a word, and under the rules of other systems on Linux, so
 /// that tests run it.
 #[cfg(any(
@@ -43,6 +41,8 @@ pub(crate) use self::presence_fallback as presence;
     shmem_freebsd_rules
 ))]
 pub(crate) use self::polling as futex;
+#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
+pub(crate) use self::presence_fallback as presence;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::random_u64 as nonce;
 #[cfg(unix)]

@@ -11,11 +11,11 @@
 mod attachments;
 mod latest;
 mod mutex;
-mod pool;
-mod turn;
 mod named;
 mod pool;
+mod pool;
 mod ring;
+mod turn;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;

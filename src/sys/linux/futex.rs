@@ -33,13 +33,7 @@ pub(crate) fn sleep_while(
 ) -> Result<bool> {
     let time = timespec(deadline);
     // FUTEX_WAIT_BITSET takes an absolute time. The full mask matches every waker.
-    match futex::wait_bitset(
-        word,
-        Flags::empty(),
-        value,
-        time.as_ref(),
-        NonZeroU32::MAX,
-    ) {
+    match futex::wait_bitset(word, Flags::empty(), value, time.as_ref(), NonZeroU32::MAX) {
         Ok(()) => Ok(true),
         // EAGAIN: the word had another value already. EINTR: a signal arrived. The kernel has not looked at the
         // clock then, and a peer that keeps changing the word must not prolong the wait.

@@ -10,9 +10,9 @@
     allow(dead_code, reason = "pools on Android have no fork witness")
 )]
 pub(crate) mod attachments;
+pub(in crate::sys) mod clock;
 #[cfg(feature = "std")]
 pub(crate) mod doorbell;
-pub(in crate::sys) mod clock;
 #[cfg(not(target_os = "haiku"))]
 mod errno;
 mod failed;
