@@ -1,7 +1,10 @@
 //! The tests of this program.
 #![allow(unsafe_code)]
 
+mod latest;
+mod mutex;
 mod named;
+mod ring;
 mod stepper;
 mod sync;
 mod typed;
@@ -33,6 +36,17 @@ pub(crate) fn main() {
         typed: [
             a_value_is_there_when_it_is_initialised_and_not_before,
             killed_creators_leave_no_segment,
+        ]
+        ring: [
+            a_message_of_a_killed_writer_is_whole_or_not_there,
+            what_a_killed_writer_has_committed_is_read_once,
+            a_killed_reader_has_released_a_message_or_the_next_gets_it,
+        ]
+        latest: [
+            a_killed_writer_has_published_a_value_or_the_one_before_stays,
+        ]
+        mutex: [
+            the_next_owner_learns_whether_a_killed_one_had_the_lock,
         ]
         sync: [
             a_changed_word_wakes_with_the_next_wake_up,
