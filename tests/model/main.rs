@@ -13,7 +13,6 @@ mod latest;
 mod mutex;
 mod named;
 mod pool;
-mod pool;
 mod ring;
 mod turn;
 
