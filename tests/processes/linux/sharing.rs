@@ -102,7 +102,7 @@ pub(crate) fn typed_segment_does_not_open_as_another_type() -> Outcome {
         let error = peer
             .ask(format!("sharing renamed {}", plain.id()))
             .expect_err("no header");
-        assert!(error.contains("not created by `Typed`"), "{error}");
+        assert!(error.contains("not created as one"), "{error}");
     }
     Ok(())
 }

@@ -384,12 +384,12 @@ pub(crate) fn a_passed_descriptor_rings() -> Outcome {
     assert_eq!(peer.ask("bell again")?, "true");
     // In a slot, it is used whatever the id there is.
     let game = Game::new()?;
-    game.shared.view::<AtomicU32>(128)?.store(2, Relaxed);
+    game.shared.view::<AtomicU32>(128)?.store(1, Relaxed); // armed
     doorbell.clear()?;
     assert_eq!(peer.ask(format!("bell slot {}", game.shared.id()))?, "true");
     assert!(rings_within(&doorbell, 0)?);
     // Without it, there is nothing to ring, and the error says what to do.
-    game.shared.view::<AtomicU32>(128)?.store(2, Relaxed);
+    game.shared.view::<AtomicU32>(128)?.store(1, Relaxed); // armed
     let error = game.slots[0].ring(&mut None).expect_err("no id");
     assert!(error.to_string().contains("Ringer::from_fd"), "{error}");
     assert_eq!(

@@ -147,7 +147,7 @@ pub(crate) fn a_reader_killed_in_its_sleep_is_no_burden() -> Outcome {
         for peer in peers.iter_mut().chain(&mut killed) {
             peer.send("latest next");
         }
-        until(|| waiters.load(Acquire) != 0);
+        until(|| waiters.load(Acquire) & 1 != 0);
         if let Some(peer) = killed.take() {
             peer.kill();
         }
@@ -159,7 +159,7 @@ pub(crate) fn a_reader_killed_in_its_sleep_is_no_burden() -> Outcome {
     }
     // One that has looked again after it announced itself is still announced. Nobody is afterwards.
     latest.writer().publish(&[])?;
-    assert_eq!(waiters.load(Acquire), 0);
+    assert_eq!(waiters.load(Acquire) & 1, 0);
     Ok(())
 }
 
