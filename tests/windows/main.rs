@@ -61,6 +61,7 @@ fn main() {
             the_slot_of_a_terminated_process_has_a_new_id,
             a_mutex_is_abandoned_by_a_terminated_owner,
             processes_exclude_each_other,
+            a_wait_ends_when_the_owner_notifies_or_is_terminated,
             children_do_not_keep_a_participant_alive,
         ]
         sections: [

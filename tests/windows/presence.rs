@@ -4,9 +4,10 @@ use std::error::Error;
 use std::mem;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::Duration;
 
-use shmem_providers::sync::{LockError, Mutex, MutexGuard, Presence, Slots};
+use shmem_providers::sync::{Condvar, LockError, Mutex, MutexGuard, Presence, Slots};
 use shmem_providers::wake::Wait;
 use shmem_providers::{ShMemId, ShMemProvider, SharedLayout, StdShMemProvider, Typed};
 
@@ -22,6 +23,7 @@ struct Layout {
     slots: Slots<4>,
     /// Two numbers that are equal while nobody has the lock.
     pair: Mutex<[AtomicU64; 2]>,
+    changed: Condvar,
 }
 
 /// What a peer has joined.
@@ -51,6 +53,7 @@ impl Participant {
             ["add", rounds] => {
                 let (layout, presence) = joined()?;
                 add(layout, presence, rounds.parse()?)?;
+                layout.changed.notify_all()?;
             }
             _ => return Err(format!("unknown command {command:?}").into()),
         }
@@ -191,6 +194,35 @@ pub(crate) fn processes_exclude_each_other() -> Outcome {
     second.answer_to("add")?;
     let pair = lock(&layout, &me)?;
     assert!(pair.iter().all(|number| number.load(Relaxed) == 3 * ROUNDS));
+    Ok(())
+}
+
+pub(crate) fn a_wait_ends_when_the_owner_notifies_or_is_terminated() -> Outcome {
+    let layout = layout()?;
+    let me = join(&layout)?;
+    let (mut peer, _, _) = joined(&layout)?;
+    let mut pair = lock(&layout, &me)?;
+    peer.send("presence add 1");
+    while pair[0].load(Relaxed) == 0 {
+        let Ok((guard, _)) = layout.changed.wait(pair, Wait::new().timeout(LONG)) else {
+            panic!("the owner was not terminated");
+        };
+        pair = guard;
+    }
+    peer.answer_to("add")?;
+    // It can lock once the wait has begun, and is terminated while it holds the lock.
+    peer.send("presence half");
+    thread::scope(|scope| {
+        let terminator = scope.spawn(move || {
+            let answer = peer.answer_to("half");
+            peer.kill();
+            answer
+        });
+        // Without a timeout.
+        let waited = layout.changed.wait(pair, Wait::new());
+        assert!(matches!(waited, Err(LockError::Abandoned(_))));
+        terminator.join().expect("it does not panic")
+    })?;
     Ok(())
 }
 
