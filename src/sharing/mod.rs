@@ -83,6 +83,7 @@ pub(crate) trait Holder: Send + Sync {
     fn description(&self) -> ShMemDescription;
 
     /// Returns how many bytes after the start of the segment this address is, or `None` if it is elsewhere.
+    #[cfg(all(any(unix, windows), feature = "std"))]
     fn offset_of(&self, address: *const u8) -> Option<usize>;
 
     #[cfg(all(any(unix, windows), feature = "std"))]
@@ -100,6 +101,7 @@ impl<S: ShMem + Send + Sync> Holder for Inner<S> {
         describe(self)
     }
 
+    #[cfg(all(any(unix, windows), feature = "std"))]
     fn offset_of(&self, address: *const u8) -> Option<usize> {
         let offset = address.addr().checked_sub(self.bytes.addr().get())?;
         (offset < self.bytes.len()).then_some(offset)

@@ -53,12 +53,15 @@ impl<const N: usize> fmt::Debug for Slots<N> {
 ///
 /// # Platform notes
 ///
-/// Linux and Android: a lock of an open file description (`F_OFD_SETLK`) on the bytes of the slot. The
-/// segment needs a descriptor, and `/proc` has to be mounted. [`join`](Self::join) returns
-/// [`Error::Unsupported`] for System V segments, and on all other systems.
-///
-/// Children that are created by a bare `clone` system call, without the C library, keep their parent present
-/// until they end or execute a program.
+/// - Linux and Android: a lock of an open file description (`F_OFD_SETLK`) on the bytes of the slot. The
+///   segment needs a descriptor, and `/proc` has to be mounted. [`join`](Self::join) returns
+///   [`Error::Unsupported`] for System V segments. Children that are created by a bare `clone` system call,
+///   without the C library, keep their parent present until they end or execute a program.
+/// - Windows: an event in the namespace of the section, whose name is that of the section and the place of the
+///   slot. A process that asks whether another one is alive has its event open for that moment, so a
+///   dead participant may count as alive, and its slot as taken, until such calls have returned. A
+///   handle to the event that a debugger or another program has duplicated has the same effect.
+/// - Other systems: [`join`](Self::join) returns [`Error::Unsupported`].
 ///
 /// # Examples
 ///
@@ -102,15 +105,12 @@ impl Presence {
         const { assert!(N >= 1 && N <= MAX_SLOTS, "a table has 1 to 1024 slots") };
         let slots = slots.clone().map_to_slice(|slots| &slots.0);
         let holder = slots.holder();
-        let descriptor = holder.lock_descriptor().ok_or(Error::Unsupported {
-            what: "participants need a segment with a descriptor: use memfd, POSIX or file segments",
+        let table = slots.as_ptr().cast();
+        let start = holder.offset_of(table).ok_or(Error::Unsupported {
+            what: "the table of participants has to lie in the segment",
         })?;
-        let start = holder
-            .offset_of(slots.as_ptr().cast())
-            .ok_or(Error::Unsupported {
-                what: "the table of participants has to lie in the segment",
-            })?;
-        let token = Token::open(descriptor.0)?;
+        let descriptor = holder.lock_descriptor().map(|descriptor| descriptor.0);
+        let mut token = Token::open(descriptor, table)?;
         for (slot, word) in slots.iter().enumerate() {
             if token.try_lock(byte_of(start, slot))? {
                 let generation = generation(word.load(Acquire).wrapping_add(1)).max(1);

@@ -10,7 +10,10 @@ mod linux;
 mod passed;
 #[allow(dead_code, reason = "most systems poll in some cases only")]
 pub(crate) mod polling;
-#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
+#[cfg(all(
+    feature = "std",
+    not(any(target_os = "android", target_os = "linux", windows))
+))]
 pub(crate) mod presence_fallback;
 #[cfg(unix)]
 mod unix;
@@ -41,7 +44,10 @@ pub(crate) use self::passed::{Passed, Unclaimed};
     shmem_freebsd_rules
 ))]
 pub(crate) use self::polling as futex;
-#[cfg(all(feature = "std", not(any(target_os = "android", target_os = "linux"))))]
+#[cfg(all(
+    feature = "std",
+    not(any(target_os = "android", target_os = "linux", windows))
+))]
 pub(crate) use self::presence_fallback as presence;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::random_u64 as nonce;

@@ -9,7 +9,7 @@ pub(crate) enum Token {}
 
 impl Token {
     /// Always returns [`Error::Unsupported`].
-    pub(crate) fn open(_segment: BorrowedFd<'_>) -> Result<Self> {
+    pub(crate) fn open(_descriptor: Option<BorrowedFd<'_>>, _table: *const u8) -> Result<Self> {
         Err(Error::Unsupported {
             what: "this system has no locks that belong to an open file: a process that dies while it holds a \
                    mutex cannot be noticed; use `sync::wake` with a timeout",
@@ -20,7 +20,7 @@ impl Token {
         match *self {}
     }
 
-    pub(crate) fn try_lock(&self, _byte: usize) -> Result<bool> {
+    pub(crate) fn try_lock(&mut self, _byte: usize) -> Result<bool> {
         match *self {}
     }
 

@@ -12,6 +12,8 @@ mod named;
 #[cfg(windows)]
 mod peer;
 #[cfg(windows)]
+mod presence;
+#[cfg(windows)]
 mod sections;
 #[cfg(windows)]
 mod wake;
@@ -53,6 +55,14 @@ fn main() {
             remains_are_replaced_and_other_things_left_alone,
             the_environment_chooses_the_directory,
             names_do_not_persist,
+        ]
+        presence: [
+            a_participant_is_alive_until_it_is_terminated,
+            the_slot_of_a_terminated_process_has_a_new_id,
+            a_mutex_is_abandoned_by_a_terminated_owner,
+            processes_exclude_each_other,
+            a_wait_ends_when_the_owner_notifies_or_is_terminated,
+            children_do_not_keep_a_participant_alive,
         ]
         sections: [
             a_name_that_exists_is_an_error,

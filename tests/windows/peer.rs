@@ -11,6 +11,7 @@
 //! drop                      ok               drops the newest
 //! handles                   ok COUNT         counts the open handles
 //! named COMMAND WORD…                         see `named.rs`
+//! presence COMMAND [WORD]                    see `presence.rs`
 //! pong INDEX ROUNDS         ok               answers each odd number in a word of the newest with the next one
 //! churn                                      creates and drops segments until it is terminated
 //! ```
@@ -19,6 +20,7 @@ use shmem_providers::{ShMem, ShMemId, ShMemProvider, StdShMem, StdShMemProvider}
 use std::error::Error;
 
 use crate::named::Names;
+use crate::presence::Participant;
 use crate::wake;
 use testkit::open_files;
 pub(crate) use testkit::peer::Peer;
@@ -27,8 +29,10 @@ pub(crate) use testkit::peer::Peer;
 pub(crate) fn serve() {
     let mut segments = Vec::new();
     let mut names = Names::default();
+    let mut participant = Participant::default();
     testkit::peer::serve(|command| match command {
         ["named", command @ ..] => names.execute(command),
+        ["presence", command @ ..] => participant.execute(command),
         _ => execute(&mut segments, command),
     });
 }

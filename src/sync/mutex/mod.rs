@@ -33,6 +33,11 @@ use crate::sync::wake::Wait;
 /// The owner is a [`Presence`], whose threads exclude each other as well. A thread that locks again what it has
 /// locked waits until the timeout. A guard can be sent to another thread. A panic unlocks.
 ///
+/// # Platform notes
+///
+/// A mutex works where processes can [join](crate::sync::Presence#platform-notes): on Linux and Android, except for
+/// System V segments, and on Windows.
+///
 /// # Examples
 ///
 /// ```

@@ -119,7 +119,10 @@ fn register(_: &Changing) -> Result<()> {
 
 impl Token {
     /// Opens the object behind the descriptor of a segment again.
-    pub(crate) fn open(segment: BorrowedFd<'_>) -> Result<Self> {
+    pub(crate) fn open(descriptor: Option<BorrowedFd<'_>>, _table: *const u8) -> Result<Self> {
+        let segment = descriptor.ok_or(Error::Unsupported {
+            what: "participants need a segment with a descriptor: use memfd, POSIX or file segments",
+        })?;
         let changing = Changing::begin();
         register(&changing)?;
         let fd = reopen(segment, OFlags::RDWR).map_err(|errno| match errno {
@@ -156,7 +159,7 @@ impl Token {
 
     /// Locks a byte, which may lie beyond the end, until the token is dropped or the process ends. Returns
     /// `false` if another token has locked it.
-    pub(crate) fn try_lock(&self, byte: usize) -> Result<bool> {
+    pub(crate) fn try_lock(&mut self, byte: usize) -> Result<bool> {
         match self.call(libc::F_OFD_SETLK, &mut Flock::of(byte)) {
             Ok(()) => Ok(true),
             Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),

@@ -22,12 +22,12 @@ use windows_sys::Win32::System::Threading::{
     CreateSemaphoreW, OpenSemaphoreW, ReleaseSemaphore, SEMAPHORE_MODIFY_STATE, WaitForSingleObject,
 };
 
+use super::object_name::ObjectName;
 use super::views::{self, SectionName};
 use super::{OwnedHandle, failed, forget_last_error, last_error};
 use crate::error::{Result, Subject};
 use crate::sys::polling;
 pub(crate) use crate::sys::polling::{Deadline, after, sleep_while_all};
-use crate::util::fixed_str::FixedStr;
 
 /// How many sleepers one word can have. More of them poll.
 const PLACES: u32 = 8;
@@ -40,34 +40,14 @@ pub(crate) fn is_native() -> bool {
     true
 }
 
-/// The name of a semaphore, with a zero at the end.
-struct Name([u16; Self::LEN]);
-
-impl Name {
-    const LEN: usize = 96;
-
-    fn of(section: &SectionName, offset: usize, place: u32) -> Self {
-        let section = core::str::from_utf8(section.as_bytes()).unwrap_or_default();
-        // The same namespace, in which every session finds it that finds the section.
-        let (namespace, own) = section.rsplit_once('\\').unwrap_or(("Local", section));
-        let text: FixedStr<80> =
-            FixedStr::of(format_args!(r"{namespace}\{own}-wake-{offset:x}-{place}"));
-        let mut name = [0; Self::LEN];
-        for (unit, byte) in name.iter_mut().zip(text.as_bytes()) {
-            *unit = u16::from(*byte);
-        }
-        Self(name)
-    }
-
-    fn as_ptr(&self) -> *const u16 {
-        self.0.as_ptr()
-    }
+fn name_of(section: &SectionName, offset: usize, place: u32) -> ObjectName {
+    ObjectName::of(section, format_args!("wake-{offset:x}-{place}"))
 }
 
 /// Creates the semaphore of a free place. Returns `None` if there is none.
 fn take_place(section: &SectionName, offset: usize) -> Result<Option<OwnedHandle>> {
     for place in 0..PLACES {
-        let name = Name::of(section, offset, place);
+        let name = name_of(section, offset, place);
         forget_last_error();
         // SAFETY: `name` ends with a zero, and the attributes may be null.
         let raw = unsafe { CreateSemaphoreW(ptr::null(), 0, 1, name.as_ptr()) };
@@ -147,7 +127,7 @@ fn wake_at(section: &SectionName, offset: usize, most: u32) -> usize {
         if woken == most {
             break;
         }
-        let name = Name::of(section, offset, place);
+        let name = name_of(section, offset, place);
         // SAFETY: `name` ends with a zero.
         let raw = unsafe { OpenSemaphoreW(SEMAPHORE_MODIFY_STATE, 0, name.as_ptr()) };
         // SAFETY: `raw` is null or a new handle that nothing else owns.

@@ -11,7 +11,11 @@ mod handle;
 #[cfg(feature = "std")]
 pub(crate) mod inherit;
 mod limits;
+#[cfg(feature = "std")]
+mod object_name;
 mod owner;
+#[cfg(feature = "std")]
+pub(crate) mod presence;
 #[cfg(feature = "std")]
 pub(crate) mod views;
 #[cfg(not(feature = "std"))]
