@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wait = wake::Wait::new().timeout(Duration::from_secs(10)); // the peer may have crashed
     if env::var_os("RUN").is_some() {
         let run = Typed::<Run>::existing_from_env(&mut provider, "RUN")?;
-        while run.0.wait_for(TARGET, &wait)? {
+        while run.0.wait_for(TARGET, wait)? {
             run.1[1].store(run.1[0].load(Relaxed).count_ones(), Relaxed);
             run.0.pass(FUZZER)?;
         }
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for input in 0..256 {
         run.1[0].store(input, Relaxed); // visible to the target with its turn
         run.0.pass(TARGET)?;
-        assert!(run.0.wait_for(FUZZER, &wait)?, "input {input} hangs");
+        assert!(run.0.wait_for(FUZZER, wait)?, "input {input} hangs");
         most = most.max(run.1[1].load(Relaxed));
     }
     target.kill()?; // while it waits, which leaves nothing behind

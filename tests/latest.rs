@@ -194,8 +194,6 @@ fn numbers_have_64_bits() {
     }
 }
 
-/// Elsewhere nobody can sleep.
-#[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn sleeping_threads_are_woken() {
     const VALUES: u64 = 500;

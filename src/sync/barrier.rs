@@ -24,7 +24,7 @@ use crate::memory::layout::{SharedLayout, fingerprint};
 ///
 /// # Platform notes
 ///
-/// As [`wake`](crate::wake): where processes cannot be woken, `wait` fails when it would sleep; let it spin.
+/// As [`wake`](crate::wake): where processes cannot be woken, waiting polls.
 ///
 /// # Examples
 ///
@@ -40,9 +40,9 @@ use crate::memory::layout::{SharedLayout, fingerprint};
 /// let barrier = Typed::<Barrier>::create(&mut StdShMemProvider::new()?, |_| ())?;
 /// let id = barrier.id();
 /// let peer = thread::spawn(move || { // or in another process
-///     Typed::<Barrier>::open(&mut StdShMemProvider::new()?, id)?.wait(2, &wait)
+///     Typed::<Barrier>::open(&mut StdShMemProvider::new()?, id)?.wait(2, wait)
 /// });
-/// let outcomes = [barrier.wait(2, &wait)?, peer.join().unwrap()?];
+/// let outcomes = [barrier.wait(2, wait)?, peer.join().unwrap()?];
 /// assert!(outcomes.contains(&BarrierOutcome::Leader));
 /// assert!(outcomes.contains(&BarrierOutcome::Passed));
 /// # }
@@ -74,10 +74,9 @@ impl Barrier {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on a system where it cannot sleep or wake,
-    /// [`Error::Os`](crate::Error::Os) if the system refuses. A process that cannot sleep has withdrawn; the
+    /// [`Error::Os`](crate::Error::Os) if the system refuses. A process that it does not let sleep has withdrawn; the
     /// last one has opened the barrier nevertheless.
-    pub fn wait(&self, participants: u16, wait: &Wait) -> Result<BarrierOutcome> {
+    pub fn wait(&self, participants: u16, wait: Wait) -> Result<BarrierOutcome> {
         self.0.wait(participants, wait)
     }
 
@@ -85,7 +84,6 @@ impl Barrier {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on a system where it cannot wake,
     /// [`Error::Os`](crate::Error::Os) if the system refuses. The barrier is reset nevertheless.
     pub fn reset(&self) -> Result<()> {
         self.0.reset()
@@ -143,7 +141,7 @@ pub(crate) struct Protocol<W> {
 }
 
 impl<W: Word> Protocol<W> {
-    pub(crate) fn wait(&self, participants: u16, wait: &Wait) -> Result<BarrierOutcome> {
+    pub(crate) fn wait(&self, participants: u16, wait: Wait) -> Result<BarrierOutcome> {
         // The leader acquires what all have released who have arrived before, and releases it to them.
         let arrived = self.change(|state| {
             let arrived = state.arrived.saturating_add(1);

@@ -27,7 +27,7 @@ use crate::memory::layout::{SharedLayout, fingerprint};
 ///
 /// # Platform notes
 ///
-/// As [`wake`](crate::wake): where processes cannot be woken, waiting fails when it would sleep; let it spin.
+/// As [`wake`](crate::wake): where processes cannot be woken, waiting polls.
 ///
 /// # Examples
 ///
@@ -43,7 +43,7 @@ use crate::memory::layout::{SharedLayout, fingerprint};
 /// let stop = Typed::<Event>::create(&mut StdShMemProvider::new()?, |_| ())?;
 /// let id = stop.id();
 /// let peer = thread::spawn(move || { // or in another process
-///     Typed::<Event>::open(&mut StdShMemProvider::new()?, id)?.wait(&wait)
+///     Typed::<Event>::open(&mut StdShMemProvider::new()?, id)?.wait(wait)
 /// });
 /// stop.set()?;
 /// assert!(peer.join().unwrap()?);
@@ -63,7 +63,6 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on a system where it cannot wake,
     /// [`Error::Os`](crate::Error::Os) if the system refuses. The event is set nevertheless.
     pub fn set(&self) -> Result<()> {
         self.0.set()
@@ -86,9 +85,8 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on a system where it cannot sleep,
     /// [`Error::Os`](crate::Error::Os) if the system refuses.
-    pub fn wait(&self, wait: &Wait) -> Result<bool> {
+    pub fn wait(&self, wait: Wait) -> Result<bool> {
         self.0.wait(wait)
     }
 
@@ -113,12 +111,12 @@ impl Event {
     /// let shared = StdShMemProvider::new()?.new_shmem(4096)?.share();
     /// let event = shared.view::<Event>(0)?;
     /// event.set()?;
-    /// assert!(event.take(&Wait::new())?);
-    /// assert!(!event.take(&Wait::new().timeout(Duration::ZERO))?);
+    /// assert!(event.take(Wait::new())?);
+    /// assert!(!event.take(Wait::new().timeout(Duration::ZERO))?);
     /// # }
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
-    pub fn take(&self, wait: &Wait) -> Result<bool> {
+    pub fn take(&self, wait: Wait) -> Result<bool> {
         self.0.take(wait)
     }
 }
@@ -155,12 +153,12 @@ impl<W: Word> Protocol<W> {
         self.state.load(Acquire) != 0
     }
 
-    pub(crate) fn wait(&self, wait: &Wait) -> Result<bool> {
+    pub(crate) fn wait(&self, wait: Wait) -> Result<bool> {
         let is_set = || self.is_set().then_some(());
         Ok(self.waiters.wait_until(wait, is_set)?.is_some())
     }
 
-    pub(crate) fn take(&self, wait: &Wait) -> Result<bool> {
+    pub(crate) fn take(&self, wait: Wait) -> Result<bool> {
         let was_set = || self.reset().then_some(());
         Ok(self.waiters.wait_until(wait, was_set)?.is_some())
     }

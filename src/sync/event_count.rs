@@ -106,7 +106,7 @@ impl<W: Word> EventCount<W> {
     /// `None` once the time is up. A timeout of zero makes no system call.
     pub(crate) fn wait_until<T>(
         &self,
-        wait: &Wait,
+        wait: Wait,
         mut look: impl FnMut() -> Option<T>,
     ) -> Result<Option<T>> {
         let (spins, timeout) = (wait.spin_count(), wait.time_limit());

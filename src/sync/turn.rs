@@ -27,7 +27,7 @@ use crate::memory::layout::{SharedLayout, fingerprint};
 ///
 /// # Platform notes
 ///
-/// As [`wake`](crate::wake): where processes cannot be woken, `wait_for` fails when it would sleep; let it spin.
+/// As [`wake`](crate::wake): where processes cannot be woken, waiting polls.
 ///
 /// # Examples
 ///
@@ -44,11 +44,11 @@ use crate::memory::layout::{SharedLayout, fingerprint};
 /// let id = turn.id();
 /// let peer = thread::spawn(move || { // or in another process
 ///     let turn = Typed::<Turn>::open(&mut StdShMemProvider::new()?, id)?;
-///     assert!(turn.wait_for(1, &wait)?);
+///     assert!(turn.wait_for(1, wait)?);
 ///     turn.pass(0)
 /// });
 /// turn.pass(1)?;
-/// assert!(turn.wait_for(0, &wait)?);
+/// assert!(turn.wait_for(0, wait)?);
 /// peer.join().unwrap()?;
 /// # }
 /// # Ok::<(), shmem_providers::Error>(())
@@ -69,7 +69,6 @@ impl Turn {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on a system where it cannot wake,
     /// [`Error::Os`](crate::Error::Os) if the system refuses. The turn is passed on nevertheless.
     pub fn pass(&self, to: u32) -> Result<()> {
         self.0.pass(to)
@@ -81,9 +80,8 @@ impl Turn {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) on a system where it cannot sleep,
     /// [`Error::Os`](crate::Error::Os) if the system refuses.
-    pub fn wait_for(&self, me: u32, wait: &Wait) -> Result<bool> {
+    pub fn wait_for(&self, me: u32, wait: Wait) -> Result<bool> {
         self.0.wait_for(me, wait)
     }
 
@@ -115,7 +113,7 @@ impl<W: Word> Protocol<W> {
         self.waiters.wake()
     }
 
-    pub(crate) fn wait_for(&self, me: u32, wait: &Wait) -> Result<bool> {
+    pub(crate) fn wait_for(&self, me: u32, wait: Wait) -> Result<bool> {
         let is_mine = || (self.current() == me).then_some(());
         Ok(self.waiters.wait_until(wait, is_mine)?.is_some())
     }

@@ -43,7 +43,7 @@ use crate::traits::{ShMem, ShMemProvider};
 ///
 /// # Platform notes
 ///
-/// Publishing and reading work everywhere. [`LatestReader::next`] can sleep where [`wake`](crate::wake) can.
+/// Sleeping is that of [`wake`](crate::wake).
 ///
 /// # Examples
 ///

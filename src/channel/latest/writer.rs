@@ -106,7 +106,7 @@ impl LatestWriter {
         let claim = protocol.begin().ok_or(too_long)?;
         let result = write(self.latest.value(claim.index, len)?);
         protocol.publish(&claim, word);
-        // The value is published. Where nobody can be woken, nobody sleeps.
+        // The value is published. If the system refuses, readers sleep until the next one or their timeouts.
         let _ = header.waiters.wake();
         Ok((claim.sequence, result))
     }

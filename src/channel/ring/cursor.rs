@@ -6,8 +6,8 @@
 //! suffice. The release store of a position hands over the bytes behind it, and the acquire load on the other
 //! side takes them.
 //!
-//! Checked by the tests in `explored.rs`: with loom and shuttle, that both sides never use the same bytes, and
-//! that no wake-up is lost.
+//! `tests/model/ring.rs` checks it with kills at every step. `explored.rs` checks under the memory model (loom and
+//! shuttle) that both sides never use the same bytes, and that no wake-up is lost.
 
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Release};

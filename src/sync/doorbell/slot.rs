@@ -14,8 +14,7 @@ use crate::error::Result;
 use crate::memory::layout::{SharedLayout, fingerprint};
 use crate::sync::word::Word;
 
-/// The id of a doorbell in shared memory. All zero is none. Structures that have a [`Waiters`] of their own
-/// contain this, and a [`Slot`] adds one.
+/// The id of a doorbell in shared memory. All zero is none. A [`Slot`] adds who listens.
 ///
 /// No lock protects it: words of two ids, and words that a peer has changed, fail the checksum. If they do not,
 /// opening the doorbell compares the inode.

@@ -47,7 +47,7 @@ pub(crate) fn a_turn_is_passed_or_not_and_the_next_pass_wakes() -> Outcome {
         || {
             let shared = StdShMemProvider::new()?.new_shmem(64)?.share();
             let turn = shared.view::<Turn>(0)?;
-            let asleep = Bystander::start(|| turn.wait_for(1, &SLEEP))?;
+            let asleep = Bystander::start(|| turn.wait_for(1, SLEEP))?;
             // The word of the announcements. The others see it before it sleeps, and need not see that.
             let announced = shared.view::<AtomicU32>(4)?;
             until(|| announced.load(Relaxed) != 0);

@@ -36,7 +36,7 @@ fn sleeper(command: &str, words: &Typed<Words>) -> Outcome<Peer> {
 pub(crate) fn an_event_wakes_all_that_wait() -> Outcome {
     let words = created()?;
     let mut peers = [sleeper("wait", &words)?, sleeper("wait", &words)?];
-    assert!(!words.event.wait(&SOON)?);
+    assert!(!words.event.wait(SOON)?);
     words.event.set()?;
     for peer in &mut peers {
         assert_eq!(peer.answer_to("wait")?, "true");
@@ -59,7 +59,7 @@ pub(crate) fn a_killed_taker_keeps_the_event_from_nobody() -> Outcome {
 pub(crate) fn processes_pass_a_barrier_together() -> Outcome {
     let words = created()?;
     let mut peers = [sleeper("arrive", &words)?, sleeper("arrive", &words)?];
-    assert_eq!(words.barrier.wait(3, &WAIT)?, BarrierOutcome::Leader);
+    assert_eq!(words.barrier.wait(3, WAIT)?, BarrierOutcome::Leader);
     for peer in &mut peers {
         assert_eq!(peer.answer_to("arrive")?, "Passed");
     }
@@ -69,15 +69,15 @@ pub(crate) fn processes_pass_a_barrier_together() -> Outcome {
 pub(crate) fn a_killed_participant_is_missed_and_replaced() -> Outcome {
     let words = created()?;
     // Whoever withdraws does not count any more.
-    assert_eq!(words.barrier.wait(2, &SOON)?, BarrierOutcome::TimedOut);
-    assert_eq!(words.barrier.wait(2, &SOON)?, BarrierOutcome::TimedOut);
+    assert_eq!(words.barrier.wait(2, SOON)?, BarrierOutcome::TimedOut);
+    assert_eq!(words.barrier.wait(2, SOON)?, BarrierOutcome::TimedOut);
     // One that is killed while it waits does, until the barrier is reset.
     sleeper("arrive", &words)?.kill();
     let mut other = sleeper("arrive", &words)?;
     words.barrier.reset()?;
     assert_eq!(other.answer_to("arrive")?, "Reset");
     let mut peers = [sleeper("arrive", &words)?, sleeper("arrive", &words)?];
-    assert_eq!(words.barrier.wait(3, &WAIT)?, BarrierOutcome::Leader);
+    assert_eq!(words.barrier.wait(3, WAIT)?, BarrierOutcome::Leader);
     for peer in &mut peers {
         assert_eq!(peer.answer_to("arrive")?, "Passed");
     }
@@ -91,9 +91,9 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
     };
     let words = Typed::<Words>::open(&mut StdShMemProvider::new()?, ShMemId::from_string(id))?;
     match command {
-        "wait" => Ok(words.event.wait(&WAIT)?.to_string()),
-        "take" => Ok(words.event.take(&WAIT)?.to_string()),
-        "arrive" => Ok(format!("{:?}", words.barrier.wait(3, &WAIT)?)),
+        "wait" => Ok(words.event.wait(WAIT)?.to_string()),
+        "take" => Ok(words.event.take(WAIT)?.to_string()),
+        "arrive" => Ok(format!("{:?}", words.barrier.wait(3, WAIT)?)),
         _ => Err(format!("unknown command {command}").into()),
     }
 }

@@ -62,7 +62,7 @@ fn take_turns(players: u32, rounds: u32) -> Outcome {
 
 fn play(game: &Game, me: u32, players: u32, rounds: u32) -> Answer {
     for round in 0..rounds {
-        if !game.turn.wait_for(me, &WAIT)? {
+        if !game.turn.wait_for(me, WAIT)? {
             return Err(format!("it is still the turn of {}", game.turn.current()).into());
         }
         let moves = game.moves.load(Relaxed);
@@ -107,7 +107,7 @@ pub(crate) fn the_turn_of_a_killed_process_is_passed_on() -> Outcome {
     until_it_sleeps(&other)?;
     holder.kill();
     let soon = Wait::new().timeout(Duration::from_millis(20));
-    assert!(!game.turn.wait_for(0, &soon)?);
+    assert!(!game.turn.wait_for(0, soon)?);
     assert_eq!(game.turn.current(), 1);
     game.turn.pass(2)?;
     assert_eq!(other.answer_to("turn wait")?, "true");
@@ -168,7 +168,7 @@ pub(crate) fn a_peer_that_writes_nonsense_prolongs_no_wait() -> Outcome {
         });
         for spins in [0, 100] {
             let wait = Wait::new().spins(spins).timeout(Duration::from_millis(20));
-            assert!(!turn.wait_for(7, &wait).unwrap());
+            assert!(!turn.wait_for(7, wait).unwrap());
             turn.pass(9).unwrap();
         }
         has_ended.store(true, Relaxed);
@@ -192,7 +192,7 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
         ),
         ["wait", id, me] => {
             let game = opened(id)?;
-            Ok(game.turn.wait_for(me.parse()?, &WAIT)?.to_string())
+            Ok(game.turn.wait_for(me.parse()?, WAIT)?.to_string())
         }
         ["pass", to, id] => {
             opened(id)?.turn.pass(to.parse()?)?;

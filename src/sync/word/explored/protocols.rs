@@ -98,7 +98,7 @@ fn passed<T: Tool>() {
             passer.0.pass(1).unwrap();
         }),
         Box::new(move || {
-            assert!(waiter.0.wait_for(1, &WAIT).unwrap());
+            assert!(waiter.0.wait_for(1, WAIT).unwrap());
             assert_eq!(waiter.1.load(Relaxed), 7);
         }),
     ]);
@@ -119,7 +119,7 @@ fn round<T: Tool, const N: usize>() {
                 data.store(1, Relaxed);
                 turn.pass(1).unwrap();
             }
-            assert!(turn.wait_for(found, &WAIT).unwrap());
+            assert!(turn.wait_for(found, WAIT).unwrap());
             assert_eq!(data.load(Relaxed), found);
             data.store(found + 1, Relaxed);
             if me != 0 {
@@ -139,7 +139,7 @@ fn back_and_forth<T: Tool>() {
                 passer.pass(to).unwrap();
             }
         }),
-        Box::new(move || assert!(waiter.wait_for(2, &WAIT).unwrap())),
+        Box::new(move || assert!(waiter.wait_for(2, WAIT).unwrap())),
     ]);
 }
 
@@ -162,12 +162,12 @@ fn faulty(fault: Fault) {
     };
     let wait = move || match fault {
         Fault::DoesNotLookAgain => {
-            while !waiter.wait_for(1, &LOOK).unwrap() {
+            while !waiter.wait_for(1, LOOK).unwrap() {
                 let announced = waiter.waiters.announce();
                 waiter.waiters.sleep_while(announced).unwrap();
             }
         }
-        Fault::WakesBeforeItStores => assert!(waiter.wait_for(1, &WAIT).unwrap()),
+        Fault::WakesBeforeItStores => assert!(waiter.wait_for(1, WAIT).unwrap()),
     };
     Loom::run([Box::new(pass), Box::new(wait)]);
 }
@@ -184,7 +184,7 @@ fn taken<T: Tool, const TAKERS: usize>() {
     for _ in 0..TAKERS {
         let (shared, taken) = (shared.clone(), shared.clone());
         bodies.push(Box::new(move || {
-            assert!(shared.0.take(&WAIT).unwrap());
+            assert!(shared.0.take(WAIT).unwrap());
             assert_eq!(taken.1.load(Relaxed), 7);
             shared.0.set().unwrap();
         }));
@@ -210,7 +210,7 @@ fn announced<T: Tool>() {
                 data.store(7, Relaxed);
                 event.set().unwrap();
             } else {
-                assert!(event.wait(&WAIT).unwrap());
+                assert!(event.wait(WAIT).unwrap());
                 assert_eq!(data.load(Relaxed), 7);
             }
         }) as Box<dyn FnOnce() + Send>
@@ -227,7 +227,7 @@ fn together<T: Tool, const N: usize>(rounds: u32) {
             let (barrier, data, leaders) = &*shared;
             for round in 1..=rounds {
                 data[index].store(round, Relaxed);
-                let outcome = barrier.wait(u16::try_from(N).unwrap(), &WAIT).unwrap();
+                let outcome = barrier.wait(u16::try_from(N).unwrap(), WAIT).unwrap();
                 match outcome {
                     BarrierOutcome::Leader => leaders.store(round, Relaxed),
                     other => assert_eq!(other, BarrierOutcome::Passed),
@@ -246,7 +246,7 @@ fn withdrawn<T: Tool>() {
         let shared = Arc::clone(&shared);
         Box::new(move || {
             let (barrier, passed) = &*shared;
-            if barrier.wait(2, &LOOK).unwrap() != BarrierOutcome::TimedOut {
+            if barrier.wait(2, LOOK).unwrap() != BarrierOutcome::TimedOut {
                 passed[index].store(1, Relaxed);
             }
         }) as Box<dyn FnOnce() + Send>
