@@ -184,7 +184,8 @@ pub(crate) fn waiting_for_several_words_needs_no_system_call() -> Outcome {
         assert_eq!(peer.answered(), None);
         words[0].store(1, Ordering::Release);
         wake::one(&words[0])?;
-        assert_eq!(peer.answer_to("wake")?, "0");
+        let changed = peer.answer_to("wake")?;
+        assert!(["0", "1"].contains(&&*changed), "{changed}");
     }
     Ok(())
 }
