@@ -32,6 +32,9 @@ pub struct LatestWriter {
 
 impl LatestWriter {
     pub(super) fn new(latest: Latest) -> Self {
+        // The writer before may have been killed after it had published, and before it had woken the readers. If the
+        // system refuses, they sleep until the next value or their timeouts.
+        let _ = latest.header.waiters.wake();
         Self { latest }
     }
 

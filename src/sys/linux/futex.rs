@@ -34,10 +34,9 @@ pub(crate) fn sleep_while(
     let time = timespec(deadline);
     // FUTEX_WAIT_BITSET takes an absolute time. The full mask matches every waker.
     match futex::wait_bitset(word, Flags::empty(), value, time.as_ref(), NonZeroU32::MAX) {
-        Ok(()) => Ok(true),
         // EAGAIN: the word had another value already. EINTR: a signal arrived. The kernel has not looked at the
-        // clock then, and a peer that keeps changing the word must not prolong the wait.
-        Err(Errno::AGAIN | Errno::INTR) => Ok(polling::is_before(deadline)),
+        // clock then, nor if a peer woke this process, and one that keeps doing so must not prolong the wait.
+        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(polling::is_before(deadline)),
         Err(Errno::TIMEDOUT) => Ok(false),
         Err(errno) => Err(failed("futex(FUTEX_WAIT_BITSET)", errno, Subject::Nothing)),
     }
@@ -64,8 +63,7 @@ pub(crate) fn sleep_while_all(
     let deadline_of_call = timespec(deadline);
     let flags = WaitvFlags::empty();
     match futex::waitv(waits, flags, deadline_of_call.as_ref(), ClockId::Monotonic) {
-        Ok(_) => Ok(true),
-        Err(Errno::AGAIN | Errno::INTR) => Ok(polling::is_before(deadline)),
+        Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(polling::is_before(deadline)),
         Err(Errno::TIMEDOUT) => Ok(false),
         // ENOSYS: before Linux 5.16, and some emulators. EPERM: a seccomp filter that does not know the call.
         Err(Errno::NOSYS | Errno::PERM) => polling::sleep_while_all(words, deadline),

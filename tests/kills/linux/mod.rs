@@ -44,6 +44,7 @@ pub(crate) fn main() {
         ]
         latest: [
             a_killed_writer_has_published_a_value_or_the_one_before_stays,
+            a_reader_that_sleeps_is_woken_once_another_writer_takes_over,
         ]
         mutex: [
             the_next_owner_learns_whether_a_killed_one_had_the_lock,
