@@ -75,7 +75,7 @@ served: ## Runs the example of the service, in which a client and the host are k
 BENCH_TABLE := cargo run --release --manifest-path benches/peers/Cargo.toml --
 bench-table: ## Measures everything in docs/performance.md and updates the page
 	@$(BENCH_TABLE) --csv=docs/performance.csv --into=docs/performance.md
-	@python3 docs/performance.py docs/performance.csv docs/performance.svg
+	@python3 docs/performance.py docs/performance.csv docs/performance.svg docs/channels.svg
 bench-table-once: ## Runs everything that bench-table measures once
 	@$(BENCH_TABLE) --once
 

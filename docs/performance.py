@@ -1,17 +1,26 @@
-"""Draws docs/performance.csv: the ratio of every row, and its target.
+"""Draws docs/performance.csv as two pictures: the ratio of every row and its target, and the times of messages and
+locks as lines.
 
-    python3 docs/performance.py docs/performance.csv docs/performance.svg
+    python3 docs/performance.py docs/performance.csv docs/performance.svg docs/channels.svg
 
 Needs the standard library of Python only.
 """
 
 import csv
 import math
+import re
 import sys
 from html import escape
 
 LEFT, WIDTH, ROW, TOP = 520, 520, 22, 60
 LOW, HIGH = 0.004, 10.0  # the ends of the axis
+
+
+def svg(width, height):
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>'
+    )
 
 
 def position(ratio):
@@ -20,13 +29,10 @@ def position(ratio):
     return LEFT + WIDTH * math.log(ratio / LOW) / math.log(HIGH / LOW)
 
 
-def draw(rows):
+def ratios(rows):
+    """Draws a bar for every row."""
     height = TOP + ROW * len(rows) + 30
-    yield (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + 90}" height="{height}" '
-        'font-family="sans-serif" font-size="12">'
-    )
-    yield '<rect width="100%" height="100%" fill="white"/>'
+    yield svg(LEFT + WIDTH + 90, height)
     yield (
         f'<text x="{LEFT}" y="20">time as a multiple of the other side\'s (logarithmic; '
         "left is better)</text>"
@@ -61,12 +67,72 @@ def draw(rows):
     yield "</svg>"
 
 
+# What becomes a line: the words before and after the value on the horizontal axis, and the title.
+CHARTS = (
+    (r"a message of (.+) through", "Time of a message, by its size"),
+    (r"lock, increment, unlock, (\d+) process", "Time of lock, increment and unlock, by the number of processes"),
+)
+COLORS = ("#c22", "#333", "#27c", "#2a7", "#a5c", "#c80", "#888")
+
+
+def chart(rows, pattern, title, top):
+    """Draws one line for this crate and one for each of the others, both axes logarithmic or ordinal."""
+    lines, ticks = {}, []
+    for row in rows:
+        found = re.search(pattern, row["work"])
+        if not found:
+            continue
+        if found[1] not in ticks:
+            ticks.append(found[1])
+        lines.setdefault("this crate", {}).setdefault(found[1], float(row["ours_ns"]))
+        lines.setdefault(row["against"], {})[found[1]] = float(row["theirs_ns"])
+    times = [time for line in lines.values() for time in line.values()]
+    if not times:
+        return
+    low = 10 ** math.floor(math.log10(min(times)))
+    high = 10 ** math.ceil(math.log10(max(times)))
+
+    def x(tick):
+        return 90 + 420 * ticks.index(tick) / max(len(ticks) - 1, 1)
+
+    def y(time):
+        return top + 290 - 250 * math.log(time / low) / math.log(high / low)
+
+    yield f'<text x="90" y="{top + 20}" font-weight="bold">{escape(title)}</text>'
+    time = low
+    while time <= high * 1.01:
+        label = f"{time:g} ns" if time < 1e3 else f"{time / 1e3:g} µs" if time < 1e6 else f"{time / 1e6:g} ms"
+        yield f'<line x1="90" y1="{y(time):.0f}" x2="510" y2="{y(time):.0f}" stroke="#ddd"/>'
+        yield f'<text x="82" y="{y(time) + 4:.0f}" text-anchor="end">{label}</text>'
+        time *= 10
+    for tick in ticks:
+        yield f'<text x="{x(tick):.0f}" y="{top + 308}" text-anchor="middle">{escape(tick)}</text>'
+    for index, (name, line) in enumerate(lines.items()):
+        color = COLORS[index % len(COLORS)]
+        points = [(x(tick), y(time)) for tick, time in line.items()]
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
+        width = 3 if index == 0 else 1.5
+        yield f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="{width}"/>'
+        for a, b in points:
+            yield f'<circle cx="{a:.1f}" cy="{b:.1f}" r="{width + 0.5}" fill="{color}"/>'
+        yield f'<rect x="540" y="{top + 40 + 22 * index}" width="14" height="4" fill="{color}"/>'
+        yield f'<text x="562" y="{top + 46 + 22 * index}">{escape(name)}</text>'
+
+
+def charts(rows):
+    yield svg(760, 330 * len(CHARTS))
+    for index, (pattern, title) in enumerate(CHARTS):
+        yield from chart(rows, pattern, title, 330 * index)
+    yield "</svg>"
+
+
 def main():
-    source, target = sys.argv[1:]
+    source, *targets = sys.argv[1:]
     with open(source, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    with open(target, "w", encoding="utf-8") as file:
-        file.write("\n".join(draw(rows)) + "\n")
+    for target, draw in zip(targets, (ratios, charts), strict=True):
+        with open(target, "w", encoding="utf-8") as file:
+            file.write("\n".join(draw(rows)) + "\n")
 
 
 main()

@@ -6,9 +6,11 @@
 //! cargo run --release -- 'from_bytes'          only the rows whose names contain the text
 //! ```
 
+mod channels;
+mod locks;
 mod peers;
 mod raw;
-mod ring;
+mod raw_ring;
 mod rows;
 mod table;
 mod two;

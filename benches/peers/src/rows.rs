@@ -15,7 +15,7 @@ use shmem_providers::{
 
 use crate::table::Table;
 use crate::two::{self, By};
-use crate::{peers, raw, ring};
+use crate::{channels, locks, peers, raw};
 
 const MIB: usize = 1 << 20;
 
@@ -25,7 +25,7 @@ const SHORT: (usize, u32) = (150, 32);
 const LONG: (usize, u32) = (15, 1);
 
 pub(crate) fn all(table: &mut Table) {
-    let parts: [(&str, fn(&mut Table) -> Result); 10] = [
+    let parts: [(&str, fn(&mut Table) -> Result); 12] = [
         ("creation", creation),
         ("peers", peers::rows),
         ("options", options),
@@ -36,6 +36,8 @@ pub(crate) fn all(table: &mut Table) {
         ("snapshots", snapshots),
         ("forks", forks),
         ("two processes", two_processes),
+        ("messages", channels::rows),
+        ("locks", locks::rows),
     ];
     for (name, part) in parts {
         if let Err(error) = part(table) {
@@ -468,41 +470,13 @@ fn two_processes(table: &mut Table) -> Result {
             table.add(work, against, Target::AtMost(1.10), found);
         }
     }
-    for (name, size) in [("64 KiB", SIZE), ("1 MiB", MIB)] {
-        let work = format!("hand over {name} through a ring");
-        if !table.wants(&work) || table.once {
-            continue;
-        }
-        match two::hand_over(size) {
-            Ok([raw, pipe]) => {
-                table.add(&work, "a ring by hand", Target::AtMost(1.05), Ok(raw));
-                let target = if size == MIB {
-                    Target::Faster(5.0)
-                } else {
-                    Target::None
-                };
-                table.add(&work, "a pipe", target, Ok(pipe));
-            }
-            Err(error) => table.add(
-                &work,
-                "a ring by hand",
-                Target::AtMost(1.05),
-                Err(error.to_string()),
-            ),
-        }
-    }
-    for (name, size) in [
-        ("64 B", 64),
-        ("4 KiB", 4096),
-        ("64 KiB", SIZE),
-        ("1 MiB", MIB),
+    for (work, by) in [
+        ("pass a turn and get it back, spinning", By::Spinning),
+        ("pass a turn and get it back, sleeping", By::Sleeping),
     ] {
-        for (is_copied, how) in [(false, "used in place"), (true, "copied")] {
-            let work = format!("message of {name} through `Ring`, {how}");
-            if table.wants(&work) && !table.once {
-                let found = ring::messages(size, is_copied).map_err(|error| error.to_string());
-                table.add(&work, "a ring by hand", Target::AtMost(1.05), found);
-            }
+        if table.wants(work) && !table.once {
+            let found = two::turns(by).map_err(|error| error.to_string());
+            table.add(work, "turns by hand", Target::AtMost(1.10), found);
         }
     }
     Ok(())

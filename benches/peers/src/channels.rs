@@ -1,0 +1,320 @@
+//! Rows about messages: each channel carries the same messages from this process to a forked child.
+
+use std::hint::{black_box, spin_loop};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use bench::pairs::{Pairs, Target};
+use bench::{Result, SIZE};
+use iceoryx2::port::publisher::Publisher;
+use iceoryx2::port::subscriber::Subscriber;
+use iceoryx2::prelude::{BackpressureStrategy, NodeBuilder, ipc};
+use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, bytes_channel};
+use shmem_providers::channel::{Ring, RingReader, RingWriter};
+use shmem_providers::wake::Wait;
+use shmem_providers::{ShMemProvider, StdShMemProvider};
+
+use crate::raw_ring::RawRing;
+use crate::table::Table;
+use crate::two::with_child;
+
+/// The sizes of messages in bytes, and how many a batch has.
+const SIZES: [(&str, usize, u32); 4] = [
+    ("64 B", 64, 20_000),
+    ("4 KiB", 4096, 5000),
+    ("64 KiB", SIZE, 400),
+    ("1 MiB", 1 << 20, 40),
+];
+
+/// How many messages of the size under test a ring holds, at least.
+const DEPTH: usize = 4;
+
+/// A way to send messages, created before the child is forked.
+trait Channel {
+    /// Called in each process before the first message.
+    fn connect(&mut self, _receives: bool) -> Result {
+        Ok(())
+    }
+
+    fn send(&mut self, payload: &[u8]) -> Result;
+
+    /// Receives a message, and reads its first and its last byte, which stands for using it.
+    fn receive(&mut self) -> Result<u8>;
+}
+
+fn ends(message: &[u8]) -> u8 {
+    message.first().copied().unwrap_or(0) ^ message.last().copied().unwrap_or(0)
+}
+
+/// This crate.
+struct Ours {
+    writer: RingWriter,
+    reader: RingReader,
+}
+
+impl Channel for Ours {
+    fn send(&mut self, payload: &[u8]) -> Result {
+        self.writer.send(payload, Wait::new())?;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<u8> {
+        let message = self.reader.peek(Wait::new())?.ok_or("time is up")?;
+        let bytes = message.access();
+        let last = bytes.len() - 1;
+        let found = bytes.range(0, 1)?.as_atomic_u8()[0].load(std::sync::atomic::Ordering::Relaxed)
+            ^ bytes.range(last, 1)?.as_atomic_u8()[0].load(std::sync::atomic::Ordering::Relaxed);
+        message.release()?;
+        Ok(found)
+    }
+}
+
+/// Both rings by hand are the same memory.
+struct ByHand(RawRing);
+
+impl Channel for ByHand {
+    fn send(&mut self, payload: &[u8]) -> Result {
+        self.0.send(payload);
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<u8> {
+        Ok(self.0.receive())
+    }
+}
+
+struct Pipe {
+    reader: OwnedFd,
+    writer: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Channel for Pipe {
+    fn send(&mut self, payload: &[u8]) -> Result {
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let written = rustix::io::write(&self.writer, rest)?;
+            rest = &rest[written..];
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<u8> {
+        let mut at = 0;
+        while at < self.buffer.len() {
+            at += rustix::io::read(&self.reader, &mut self.buffer[at..])?;
+        }
+        Ok(ends(&self.buffer))
+    }
+}
+
+struct Socket {
+    ours: UnixStream,
+    theirs: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Channel for Socket {
+    fn send(&mut self, payload: &[u8]) -> Result {
+        Ok(self.ours.write_all(payload)?)
+    }
+
+    fn receive(&mut self) -> Result<u8> {
+        self.theirs.read_exact(&mut self.buffer)?;
+        Ok(ends(&self.buffer))
+    }
+}
+
+struct Ipc {
+    sender: IpcBytesSender,
+    receiver: IpcBytesReceiver,
+}
+
+impl Channel for Ipc {
+    fn send(&mut self, payload: &[u8]) -> Result {
+        Ok(self.sender.send(payload)?)
+    }
+
+    fn receive(&mut self) -> Result<u8> {
+        let message = self.receiver.recv().map_err(|error| format!("{error:?}"))?;
+        Ok(ends(&message))
+    }
+}
+
+/// A service of `iceoryx2` with one publisher that never drops a message, and one subscriber that polls.
+struct Iceoryx {
+    name: String,
+    size: usize,
+    publisher: Option<Publisher<ipc::Service, [u8], ()>>,
+    subscriber: Option<Subscriber<ipc::Service, [u8], ()>>,
+}
+
+impl Channel for Iceoryx {
+    fn connect(&mut self, receives: bool) -> Result {
+        let node = NodeBuilder::new().create::<ipc::Service>()?;
+        let service = node
+            .service_builder(&self.name.as_str().try_into()?)
+            .publish_subscribe::<[u8]>()
+            .enable_safe_overflow(false)
+            .subscriber_max_buffer_size(DEPTH)
+            .open_or_create()?;
+        if receives {
+            self.subscriber = Some(service.subscriber_builder().buffer_size(DEPTH).create()?);
+        } else {
+            let publisher = service
+                .publisher_builder()
+                .initial_max_slice_len(self.size)
+                .backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
+                .create()?;
+            self.publisher = Some(publisher);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, payload: &[u8]) -> Result {
+        let publisher = self.publisher.as_ref().ok_or("not connected")?;
+        let sample = publisher.loan_slice_uninit(payload.len())?;
+        sample.write_from_slice(payload).send()?;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<u8> {
+        let subscriber = self.subscriber.as_ref().ok_or("not connected")?;
+        loop {
+            if let Some(sample) = subscriber.receive()? {
+                return Ok(ends(sample.payload()));
+            }
+            spin_loop();
+        }
+    }
+}
+
+/// Creates all channels for messages of this size, with their names; ours is the first.
+fn channels(size: usize) -> Result<Vec<(&'static str, Box<dyn Channel>)>> {
+    let capacity = (DEPTH * (size + 64)).next_power_of_two();
+    let mut provider = StdShMemProvider::new()?;
+    let ring = Ring::create(&mut provider, capacity)?;
+    let (reader, writer) = rustix::pipe::pipe()?;
+    let (ours, theirs) = UnixStream::pair()?;
+    let (sender, receiver) = bytes_channel()?;
+    let buffer = vec![0; size];
+    Ok(vec![
+        (
+            "this crate",
+            Box::new(Ours {
+                writer: ring.writer()?,
+                reader: ring.reader()?,
+            }),
+        ),
+        ("a ring by hand", Box::new(ByHand(RawRing::new(capacity)?))),
+        (
+            "a pipe",
+            Box::new(Pipe {
+                reader,
+                writer,
+                buffer: buffer.clone(),
+            }),
+        ),
+        (
+            "a Unix socket",
+            Box::new(Socket {
+                ours,
+                theirs,
+                buffer,
+            }),
+        ),
+        ("ipc-channel", Box::new(Ipc { sender, receiver })),
+        (
+            "iceoryx2, polling",
+            Box::new(Iceoryx {
+                name: format!("bench-table-{}-{size}", std::process::id()),
+                size,
+                publisher: None,
+                subscriber: None,
+            }),
+        ),
+    ])
+}
+
+/// Sends batches of messages through all channels in turn. Returns the seconds per message of every batch, for each
+/// channel.
+fn measure(size: usize, count: u32, batches: u32) -> Result<Vec<(&'static str, Vec<f64>)>> {
+    let mut channels = channels(size)?;
+    // The child has the same channels, as far as they exist before the fork.
+    let channels = std::cell::RefCell::new(&mut channels);
+    let (mut done, mut report) = UnixStream::pair()?;
+    with_child(
+        || {
+            let mut channels = channels.borrow_mut();
+            for (_, channel) in channels.iter_mut() {
+                channel.connect(true)?;
+            }
+            report.write_all(&[1])?;
+            for _ in 0..batches {
+                for (_, channel) in channels.iter_mut() {
+                    for _ in 0..count {
+                        black_box(channel.receive()?);
+                    }
+                    report.write_all(&[1])?;
+                }
+            }
+            Ok(())
+        },
+        || {
+            let mut channels = channels.borrow_mut();
+            let mut answer = [0];
+            done.read_exact(&mut answer)?;
+            for (_, channel) in channels.iter_mut() {
+                channel.connect(false)?;
+            }
+            let payload = vec![7; size];
+            let mut times: Vec<_> = channels
+                .iter()
+                .map(|(name, _)| (*name, Vec::new()))
+                .collect();
+            for batch in 0..batches {
+                for ((_, channel), (_, times)) in channels.iter_mut().zip(&mut times) {
+                    let start = Instant::now();
+                    for _ in 0..count {
+                        channel.send(&payload)?;
+                    }
+                    done.read_exact(&mut answer)?;
+                    // The first batch touches all pages.
+                    if batch > 0 {
+                        times.push(start.elapsed().as_secs_f64() / f64::from(count));
+                    }
+                }
+            }
+            Ok(times)
+        },
+    )
+}
+
+pub(crate) fn rows(table: &mut Table) -> Result {
+    for (name, size, count) in SIZES {
+        let work = format!("a message of {name} through `channel::Ring`");
+        if !table.wants(&work) {
+            continue;
+        }
+        let (count, batches) = if table.once { (8, 2) } else { (count, 21) };
+        let times = measure(size, count, batches)?;
+        let Some(((_, ours), others)) = times.split_first() else {
+            continue;
+        };
+        for (against, theirs) in others {
+            let target = if *against == "a ring by hand" {
+                Target::AtMost(1.05)
+            } else {
+                Target::None
+            };
+            let mut pairs = Pairs::default();
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                pairs.push(*ours, *theirs);
+            }
+            table.add(&work, against, target, Ok(pairs));
+        }
+    }
+    Ok(())
+}
