@@ -339,14 +339,16 @@ pub(crate) fn deaths_in_other_pid_namespaces_are_noticed() -> Outcome {
     let mut inner = Peer::start_by(wrapper);
     let id = inner.ask("mutex create")?;
     inner.execute(format!("mutex join {id}"))?;
-    let outer = Participant::join(&id)?;
+    let layout: Typed<Layout> =
+        Typed::open(&mut MemfdShMemProvider::new()?, ShMemId::from_string(&id))?;
+    let presence = join(&layout)?;
     inner.execute("mutex hold")?;
     assert!(matches!(
-        outer.layout.pair.try_lock(outer.presence),
+        layout.pair.try_lock(&presence),
         Err(LockError::TimedOut)
     ));
     inner.kill();
-    let locked = outer.lock();
+    let locked = layout.pair.lock(&presence, long());
     assert!(matches!(locked, Err(LockError::Abandoned(_))), "{locked:?}");
     Ok(())
 }
