@@ -77,6 +77,8 @@ impl Condvar {
         wait: Wait,
     ) -> Result<(MutexGuard<'a, T>, bool), LockError<MutexGuard<'a, T>>> {
         let (mutex, presence) = guard.parts();
+        // A forked child cannot lock again.
+        presence.check()?;
         let sequence = self.sequence.load(Acquire);
         drop(guard);
         let (mut spins, deadline) = wait.limits::<AtomicU32>();

@@ -24,8 +24,11 @@ const MIB: usize = 1 << 20;
 const SHORT: (usize, u32) = (150, 32);
 const LONG: (usize, u32) = (15, 1);
 
+/// A part of the table.
+type Part = (&'static str, fn(&mut Table) -> Result);
+
 pub(crate) fn all(table: &mut Table) {
-    let parts: [(&str, fn(&mut Table) -> Result); 12] = [
+    let parts: [Part; 12] = [
         ("creation", creation),
         ("peers", peers::rows),
         ("options", options),

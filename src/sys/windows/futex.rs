@@ -97,8 +97,7 @@ pub(crate) fn sleep_while(
     fence(SeqCst);
     while word.load(Relaxed) == value {
         let Some(time) = polling::left(deadline, LONGEST) else {
-            // Released at the last moment counts as woken.
-            return wait(&semaphore, Duration::ZERO);
+            break;
         };
         if wait(&semaphore, time)? {
             return Ok(true);
