@@ -1,6 +1,6 @@
 //! Rows about messages: each channel carries the same messages from this process to a forked child.
 
-use std::hint::{black_box, spin_loop};
+use std::hint::black_box;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -8,9 +8,6 @@ use std::time::Instant;
 
 use bench::pairs::{Pairs, Target};
 use bench::{Result, SIZE};
-use iceoryx2::port::publisher::Publisher;
-use iceoryx2::port::subscriber::Subscriber;
-use iceoryx2::prelude::{BackpressureStrategy, NodeBuilder, ipc};
 use ipc_channel::ipc::{IpcBytesReceiver, IpcBytesSender, bytes_channel};
 use shmem_providers::channel::{Ring, RingReader, RingWriter};
 use shmem_providers::wake::Wait;
@@ -33,11 +30,6 @@ const DEPTH: usize = 4;
 
 /// A way to send messages, created before the child is forked.
 trait Channel {
-    /// Called in each process before the first message.
-    fn connect(&mut self, _receives: bool) -> Result {
-        Ok(())
-    }
-
     fn send(&mut self, payload: &[u8]) -> Result;
 
     /// Receives a message, and reads its first and its last byte, which stands for using it.
@@ -143,57 +135,9 @@ impl Channel for Ipc {
     }
 }
 
-/// A service of `iceoryx2` with one publisher that never drops a message, and one subscriber that polls.
-struct Iceoryx {
-    name: String,
-    size: usize,
-    publisher: Option<Publisher<ipc::Service, [u8], ()>>,
-    subscriber: Option<Subscriber<ipc::Service, [u8], ()>>,
-}
-
-impl Channel for Iceoryx {
-    fn connect(&mut self, receives: bool) -> Result {
-        let node = NodeBuilder::new().create::<ipc::Service>()?;
-        let service = node
-            .service_builder(&self.name.as_str().try_into()?)
-            .publish_subscribe::<[u8]>()
-            .enable_safe_overflow(false)
-            .subscriber_max_buffer_size(DEPTH)
-            .open_or_create()?;
-        if receives {
-            self.subscriber = Some(service.subscriber_builder().buffer_size(DEPTH).create()?);
-        } else {
-            let publisher = service
-                .publisher_builder()
-                .initial_max_slice_len(self.size)
-                .backpressure_strategy(BackpressureStrategy::RetryUntilDelivered)
-                .create()?;
-            self.publisher = Some(publisher);
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, payload: &[u8]) -> Result {
-        let publisher = self.publisher.as_ref().ok_or("not connected")?;
-        let sample = publisher.loan_slice_uninit(payload.len())?;
-        sample.write_from_slice(payload).send()?;
-        Ok(())
-    }
-
-    fn receive(&mut self) -> Result<u8> {
-        let subscriber = self.subscriber.as_ref().ok_or("not connected")?;
-        loop {
-            if let Some(sample) = subscriber.receive()? {
-                return Ok(ends(sample.payload()));
-            }
-            spin_loop();
-        }
-    }
-}
-
 /// Creates all channels for messages of this size, with their names; ours is the first.
 fn channels(size: usize) -> Result<Vec<(&'static str, Box<dyn Channel>)>> {
-    let capacity = (DEPTH * (size + 64)).next_power_of_two();
+    let capacity = (DEPTH * (size + 64)).max(1 << 16).next_power_of_two();
     let mut provider = StdShMemProvider::new()?;
     let ring = Ring::create(&mut provider, capacity)?;
     let (reader, writer) = rustix::pipe::pipe()?;
@@ -226,15 +170,6 @@ fn channels(size: usize) -> Result<Vec<(&'static str, Box<dyn Channel>)>> {
             }),
         ),
         ("ipc-channel", Box::new(Ipc { sender, receiver })),
-        (
-            "iceoryx2, polling",
-            Box::new(Iceoryx {
-                name: format!("bench-table-{}-{size}", std::process::id()),
-                size,
-                publisher: None,
-                subscriber: None,
-            }),
-        ),
     ])
 }
 
@@ -248,10 +183,6 @@ fn measure(size: usize, count: u32, batches: u32) -> Result<Vec<(&'static str, V
     with_child(
         || {
             let mut channels = channels.borrow_mut();
-            for (_, channel) in channels.iter_mut() {
-                channel.connect(true)?;
-            }
-            report.write_all(&[1])?;
             for _ in 0..batches {
                 for (_, channel) in channels.iter_mut() {
                     for _ in 0..count {
@@ -265,10 +196,6 @@ fn measure(size: usize, count: u32, batches: u32) -> Result<Vec<(&'static str, V
         || {
             let mut channels = channels.borrow_mut();
             let mut answer = [0];
-            done.read_exact(&mut answer)?;
-            for (_, channel) in channels.iter_mut() {
-                channel.connect(false)?;
-            }
             let payload = vec![7; size];
             let mut times: Vec<_> = channels
                 .iter()
