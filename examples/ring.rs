@@ -1,4 +1,4 @@
-//! A ring: one process writes messages, another one reads them. Sleeping while it is full or empty needs Linux.
+//! A ring: one process writes messages, another one reads them.
 #![forbid(unsafe_code)]
 
 use shmem_providers::{ShMemProvider, StdShMemProvider, channel::Ring, wake::Wait};

@@ -25,7 +25,6 @@ impl From<Error> for libafl_core::Error {
             | ErrorKind::Corrupt
             | ErrorKind::NameBusy
             | ErrorKind::NameDirectory
-            | ErrorKind::Corrupt
             | ErrorKind::Lapped => Self::illegal_state(text),
             ErrorKind::Gone | ErrorKind::NotFound | ErrorKind::NotServed => {
                 Self::key_not_found(text)
@@ -74,6 +73,10 @@ fn text(error: &Error) -> &'static str {
         Error::OutOfBounds { .. } => "the access reaches beyond the end of the segment",
         Error::Misaligned { .. } => "the memory does not have the alignment that the type needs",
         Error::WrongType { .. } => "the segment does not contain a value of this type",
+        Error::Corrupt { what } => what,
+        Error::Lapped { .. } => "values were published faster than one could be copied",
+        Error::RingTooLarge { .. } => "no ring can have this capacity",
+        Error::MessageTooLong { .. } => "the message does not fit",
         #[cfg(feature = "zerocopy")]
         Error::InvalidValue => "the bytes in the segment are not a valid value of the type",
     }

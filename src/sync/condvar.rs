@@ -1,4 +1,4 @@
-//! [`Condvar`]: waiting, with a [`Mutex`], for a condition.
+//! [`Condvar`]: waiting, with a `Mutex`, for a condition.
 
 use core::fmt;
 use core::sync::atomic::AtomicU32;

@@ -159,7 +159,7 @@ impl Default for Wait {
 
 /// Waits while all these words have the values next to them, and returns the index of the first one that has
 /// another value, or `None` if the time is up. Load that word, with
-/// [`Acquire`](core::sync::atomic::Ordering::Acquire), to learn its value.
+/// [`Acquire`], to learn its value.
 ///
 /// As [`while_equal`](Wait::while_equal), this can miss a word that has changed back. With no words, it
 /// returns `None` when the time is up.
