@@ -40,7 +40,7 @@ fn slots_are_a_power_of_two_and_values_are_aligned() {
     let created = Latest::create(&mut NopShMemProvider, 65).unwrap();
     assert_eq!((created.slots(), created.max_len()), (Latest::SLOTS, 65));
     assert_eq!(created.description().size, 128 + 4 * (64 + 128));
-    for max_len in [u32::MAX as usize + 1, usize::MAX] {
+    for max_len in [(u32::MAX as usize).saturating_add(1), usize::MAX] {
         assert_eq!(Latest::size(max_len, 2), usize::MAX);
         let error = Latest::create(&mut NopShMemProvider, max_len).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidSize);

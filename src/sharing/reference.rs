@@ -101,7 +101,7 @@ impl<T: ?Sized> SharedRef<T> {
     }
 
     /// Returns references to values that are a part of this one.
-    #[cfg(feature = "std")]
+    #[cfg(all(any(unix, windows), feature = "std"))]
     pub(crate) fn map_to_slice<U: SharedLayout>(
         self,
         part: impl FnOnce(&T) -> &[U],
