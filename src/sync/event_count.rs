@@ -33,7 +33,7 @@ const COUNT: u32 = 4;
 pub(crate) struct EventCount<W>(W);
 
 impl<W: Word> EventCount<W> {
-    #[cfg(test)]
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     pub(crate) fn new(word: W) -> Self {
         Self(word)
     }
@@ -46,7 +46,7 @@ impl<W: Word> EventCount<W> {
         announced
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     pub(crate) fn sleep_while(&self, announced: u32) -> Result<bool> {
         self.0.sleep_while(announced, None)
     }

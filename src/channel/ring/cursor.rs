@@ -37,7 +37,7 @@ pub(super) struct End<W> {
 }
 
 impl<W: Word> End<W> {
-    #[cfg(test)]
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     pub(super) fn new(word: impl Fn(u32) -> W, position: u32) -> Self {
         Self {
             position: word(position),

@@ -35,13 +35,13 @@ pub(crate) enum Outcome {
 pub(crate) struct Protocol<W>(W);
 
 impl<W: Word> Protocol<W> {
-    #[cfg(test)]
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     pub(crate) fn new(word: W) -> Self {
         Self(word)
     }
 
     /// Wakes all sleepers, who then ask whether the owner is alive.
-    #[cfg(test)]
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     pub(crate) fn wake_to_ask(&self) -> Result<()> {
         self.0.wake(i32::MAX.unsigned_abs())
     }

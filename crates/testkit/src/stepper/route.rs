@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use libc::{PTRACE_CONT, PTRACE_SINGLESTEP, PTRACE_SYSCALL};
 
 use super::At;
-use super::tracee::{Stop, Tracee};
+use super::tracee::{Request, Stop, Tracee};
 use crate::Outcome;
 
 /// What it costs to arrive at a breakpoint, in single steps.
@@ -87,7 +87,7 @@ impl Route {
 }
 
 /// Resumes a child so many times. Returns `false` if the operation ends before.
-fn lead_by(request: libc::c_uint, child: &Tracee, times: usize) -> Outcome<bool> {
+fn lead_by(request: Request, child: &Tracee, times: usize) -> Outcome<bool> {
     for _ in 0..times {
         if child.resume(request)? == Stop::Marker {
             return Ok(false);

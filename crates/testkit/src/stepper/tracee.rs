@@ -5,10 +5,16 @@ use std::io;
 use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use libc::{c_uint, pid_t};
+use libc::pid_t;
 
 use super::Doomed;
 use crate::{Outcome, skip};
+
+/// What the C library takes as a request of `ptrace(2)`.
+#[cfg(target_env = "musl")]
+pub(super) type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+pub(super) type Request = libc::c_uint;
 
 /// The exit code of a child that may not be traced.
 const NOT_TRACED: i32 = 77;
@@ -59,7 +65,7 @@ impl Tracee {
 
     /// Continues until the next stop of the kind that is requested: `PTRACE_SINGLESTEP`, `PTRACE_SYSCALL` or
     /// `PTRACE_CONT`.
-    pub(super) fn resume(&self, request: c_uint) -> Outcome<Stop> {
+    pub(super) fn resume(&self, request: Request) -> Outcome<Stop> {
         self.request(request, 0, 0)?;
         let ended = "the child has ended before the end of the operation";
         self.stop()?.ok_or_else(|| ended.into())
@@ -93,7 +99,7 @@ impl Tracee {
         self.request(libc::PTRACE_POKETEXT, address, word)
     }
 
-    fn request(&self, request: c_uint, address: u64, data: u64) -> Outcome {
+    fn request(&self, request: Request, address: u64, data: u64) -> Outcome {
         // SAFETY: the requests of this file read and write the memory of the child, which is stopped and whose
         // memory is its own; the kernel checks its addresses.
         let result = unsafe { libc::ptrace(request, self.0, address, data) };
@@ -161,7 +167,7 @@ fn be_traced(operation: impl FnOnce(&Doomed) -> Outcome) -> ! {
 }
 
 /// Reads a word of the child.
-fn peek(request: c_uint, pid: pid_t, address: u64) -> Outcome<u64> {
+fn peek(request: Request, pid: pid_t, address: u64) -> Outcome<u64> {
     let mut word: u64 = 0;
     // The wrapper of the C library returns the word, in which an error cannot be told from a value; the system call
     // writes it.
