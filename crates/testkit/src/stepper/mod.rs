@@ -131,6 +131,9 @@ pub fn sweep<S>(
     mut recover: impl FnMut(S) -> Outcome<&'static str>,
 ) -> Outcome<Report> {
     natively("which has no single steps")?;
+    if std::env::var_os("ASAN_OPTIONS").is_some() {
+        return skip("AddressSanitizer makes an operation many times as long");
+    }
     // Executes a part of the operation, and returns what that leaves.
     let mut kill_after = |lead: &mut dyn FnMut(&Tracee) -> Outcome| {
         let mut state = prepare()?;
