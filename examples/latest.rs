@@ -3,11 +3,14 @@
 
 use shmem_providers::channel::{Latest, LatestReader, LatestWriter};
 use shmem_providers::{ShMemProvider, StdShMemProvider, wake::Wait};
-use std::{env, error::Error, process::Command, time::Duration};
+use std::{env, error::Error, process::Command, thread, time::Duration};
 
 fn write(mut writer: LatestWriter) -> Result<(), Box<dyn Error>> {
-    let mut bytes = (0..=255).cycle().take(1_000_000);
-    Ok(bytes.try_for_each(|byte| writer.write(100_000, |value| value.fill(byte)))?)
+    for byte in (0..=255).cycle().take(1_000_000) {
+        writer.write(100_000, |value| value.fill(byte))?;
+        thread::sleep(Duration::from_micros(200)); // a reader needs time for a copy
+    }
+    Ok(())
 }
 
 fn read(mut reader: LatestReader) -> Result<(), Box<dyn Error>> {

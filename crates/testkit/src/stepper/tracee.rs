@@ -175,7 +175,7 @@ fn peek(request: Request, pid: pid_t, address: u64) -> Outcome<u64> {
     let result = unsafe {
         libc::syscall(
             libc::SYS_ptrace,
-            u64::from(request),
+            i64::from(request),
             pid,
             address,
             &raw mut word,
