@@ -18,7 +18,7 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32};
 use crate::error::Error;
 use crate::memory::copy;
 use crate::memory::layout::SharedLayout;
-use crate::memory::read_access::ReadAccess;
+use crate::memory::read_access::{ReadAccess, misaligned};
 
 /// A view of the bytes of a segment that stays sound while other processes write them.
 ///
@@ -61,6 +61,7 @@ pub struct Access<'a> {
 impl<'a> Deref for Access<'a> {
     type Target = ReadAccess<'a>;
 
+    #[inline]
     fn deref(&self) -> &ReadAccess<'a> {
         &self.read
     }
@@ -84,6 +85,7 @@ impl<'a> Access<'a> {
     /// # Errors
     ///
     /// [`Error::OutOfBounds`] if they reach beyond the end.
+    #[inline]
     pub fn range(&self, offset: usize, len: usize) -> Result<Access<'a>, Error> {
         Ok(Access {
             read: self.read.range(offset, len)?,
@@ -95,6 +97,7 @@ impl<'a> Access<'a> {
     /// # Errors
     ///
     /// [`Error::OutOfBounds`] if it does not fit; then nothing is written.
+    #[inline]
     pub fn write_at(&self, offset: usize, from: &[u8]) -> Result<(), Error> {
         copy::store(self.range(offset, from.len())?.bytes(), from);
         Ok(())
@@ -124,6 +127,7 @@ impl<'a> Access<'a> {
     /// # Errors
     ///
     /// [`Error::Misaligned`], which only a [`range`](Self::range) at an odd offset can cause.
+    #[inline]
     pub fn as_atomic_u16(&self) -> Result<&'a [AtomicU16], Error> {
         // SAFETY: an `AtomicU16` is an atomic integer.
         unsafe { self.atomics() }
@@ -135,6 +139,7 @@ impl<'a> Access<'a> {
     ///
     /// [`Error::Misaligned`], which only a [`range`](Self::range) at an offset that is not a multiple of
     /// 4 can cause.
+    #[inline]
     pub fn as_atomic_u32(&self) -> Result<&'a [AtomicU32], Error> {
         // SAFETY: an `AtomicU32` is an atomic integer.
         unsafe { self.atomics() }
@@ -147,6 +152,7 @@ impl<'a> Access<'a> {
     /// [`Error::Misaligned`], which only a [`range`](Self::range) at an offset that is not a multiple of
     /// 8 can cause.
     #[cfg(target_has_atomic = "64")]
+    #[inline]
     pub fn as_atomic_u64(&self) -> Result<&'a [AtomicU64], Error> {
         // SAFETY: an `AtomicU64` is an atomic integer.
         unsafe { self.atomics() }
@@ -176,6 +182,7 @@ impl<'a> Access<'a> {
     /// buckets[99].store(1, Ordering::Relaxed);
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
+    #[inline]
     pub fn view<T: SharedLayout>(&self, offset: usize) -> Result<&'a T, Error> {
         let bytes = self.range(offset, size_of::<T>())?.bytes();
         let value = aligned::<T>(bytes)?;
@@ -189,6 +196,7 @@ impl<'a> Access<'a> {
     /// # Errors
     ///
     /// As [`view`](Self::view).
+    #[inline]
     pub fn view_slice<T: SharedLayout>(
         &self,
         offset: usize,
@@ -209,6 +217,7 @@ impl<'a> Access<'a> {
     ///
     /// [`Error::OutOfBounds`] if it does not fit; then nothing is written.
     #[cfg(feature = "zerocopy")]
+    #[inline]
     pub fn write<T>(&self, offset: usize, value: &T) -> Result<(), Error>
     where
         T: zerocopy::IntoBytes + zerocopy::Immutable + ?Sized,
@@ -221,6 +230,7 @@ impl<'a> Access<'a> {
     /// # Safety
     ///
     /// `T` is an atomic integer.
+    #[inline]
     unsafe fn atomics<T>(&self) -> Result<&'a [T], Error> {
         // SAFETY: the caller ensures that `T` is an atomic integer: any bytes are valid, and it is
         // only accessed atomically.
@@ -228,22 +238,19 @@ impl<'a> Access<'a> {
         if head.is_empty() {
             Ok(values)
         } else {
-            Err(Error::Misaligned {
-                align: align_of::<T>(),
-            })?
+            Err(misaligned::<T>())
         }
     }
 }
 
 /// Returns the address of the bytes as that of values of `T`, if it is aligned for them.
+#[inline]
 fn aligned<T>(bytes: &[AtomicU8]) -> Result<*const T, Error> {
     let start = bytes.as_ptr().cast::<T>();
     if start.is_aligned() {
         Ok(start)
     } else {
-        Err(Error::Misaligned {
-            align: align_of::<T>(),
-        })
+        Err(misaligned::<T>())
     }
 }
 

@@ -85,7 +85,7 @@ mod strings {
     /// How many vectors a round of the loop copies.
     const ROUND: usize = 4 * VECTOR;
     /// From this many bytes, the target is aligned first.
-    const ALIGNED: usize = 512;
+    const LONG: usize = 512;
     /// Between these lengths, string instructions are at least as fast as vectors. Below, their start costs more than
     /// the copy; above, they write past the caches that the other process reads from.
     const STRINGS: RangeInclusive<usize> = 4096..=1 << 18;
@@ -143,30 +143,53 @@ mod strings {
     /// `len` bytes may be read from `source` and written to `target`, also twice, in the way of relaxed atomics.
     #[inline]
     unsafe fn copy(source: *const u8, target: *mut u8, len: usize) {
+        if len >= LONG {
+            // SAFETY: as the caller ensures, and the length is checked.
+            return unsafe { copy_long(source, target, len) };
+        }
+        // SAFETY: as the caller ensures.
+        unsafe { copy_vectors(source, target, len) };
+    }
+
+    /// # Safety
+    ///
+    /// As [`copy`], for at least [`LONG`] bytes.
+    unsafe fn copy_long(source: *const u8, target: *mut u8, len: usize) {
         if STRINGS.contains(&len) {
             // SAFETY: as the caller ensures.
             return unsafe { copy_string(source, target, len) };
         }
+        // SAFETY: there are at least as many bytes.
+        unsafe { copy_vector(source, target) };
+        let first = VECTOR - target.addr() % VECTOR;
+        let (source, target) = (source.wrapping_add(first), target.wrapping_add(first));
+        let rounds = (len - first) / ROUND;
+        // SAFETY: these are the bytes after the first ones, and the target is aligned now. There is at least one round.
+        unsafe { copy_rounds(source, target, rounds) };
+        let done = rounds * ROUND;
+        let (source, target) = (source.wrapping_add(done), target.wrapping_add(done));
+        // SAFETY: these are the bytes that are left, with the ones before them.
+        unsafe { copy_vectors(source, target, len - first - done) };
+    }
+
+    /// Copies 16 bytes at a time, and then the last 16 of all.
+    ///
+    /// # Safety
+    ///
+    /// As [`copy`], also if there are fewer bytes than in a vector, but as many before them.
+    #[inline]
+    unsafe fn copy_vectors(source: *const u8, target: *mut u8, len: usize) {
         let mut done = 0;
-        if len >= ALIGNED {
-            // SAFETY: there are at least as many bytes.
-            unsafe { copy_vector(source, target) };
-            done = VECTOR - target.addr() % VECTOR;
-            let rounds = (len - done) / ROUND;
-            let (source, target) = (source.wrapping_add(done), target.wrapping_add(done));
-            // SAFETY: these are the bytes from `done`, and the target is aligned now. There is at least one round.
-            unsafe { copy_rounds(source, target, rounds) };
-            done += rounds * ROUND;
-        }
         while len - done >= VECTOR {
             // SAFETY: there are as many bytes from `done`.
             unsafe { copy_vector(source.wrapping_add(done), target.wrapping_add(done)) };
             done += VECTOR;
         }
         if done < len {
-            let last = len - VECTOR;
+            let source = source.wrapping_add(len).wrapping_sub(VECTOR);
+            let target = target.wrapping_add(len).wrapping_sub(VECTOR);
             // SAFETY: these are the last bytes, of which some are copied a second time.
-            unsafe { copy_vector(source.wrapping_add(last), target.wrapping_add(last)) };
+            unsafe { copy_vector(source, target) };
         }
     }
 

@@ -67,12 +67,14 @@ impl<'a> ReadAccess<'a> {
 
     /// Returns the number of bytes.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Returns `true` if there are no bytes.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -82,13 +84,10 @@ impl<'a> ReadAccess<'a> {
     /// # Errors
     ///
     /// [`Error::OutOfBounds`] if they reach beyond the end.
+    #[inline]
     pub fn range(&self, offset: usize, len: usize) -> Result<ReadAccess<'a>, Error> {
         let bytes = self.bytes.get(offset..).and_then(|rest| rest.get(..len));
-        let bytes = bytes.ok_or(Error::OutOfBounds {
-            offset,
-            len,
-            size: self.len(),
-        })?;
+        let bytes = bytes.ok_or_else(|| out_of_bounds(offset, len, self.len()))?;
         Ok(ReadAccess::new(bytes))
     }
 
@@ -97,6 +96,7 @@ impl<'a> ReadAccess<'a> {
     /// # Errors
     ///
     /// [`Error::OutOfBounds`] if they reach beyond the end; then `into` is unchanged.
+    #[inline]
     pub fn read_at(&self, offset: usize, into: &mut [u8]) -> Result<(), Error> {
         copy::load(self.range(offset, into.len())?.bytes, into);
         Ok(())
@@ -110,6 +110,7 @@ impl<'a> ReadAccess<'a> {
     /// # Errors
     ///
     /// [`Error::OutOfBounds`] if there is no such byte.
+    #[inline]
     pub fn load_u8(&self, offset: usize, ordering: Ordering) -> Result<u8, Error> {
         // SAFETY: an `AtomicU8` is an atomic integer of at most a word.
         let byte = unsafe { self.atomic::<AtomicU8>(offset) }?;
@@ -123,6 +124,7 @@ impl<'a> ReadAccess<'a> {
     ///
     /// [`Error::OutOfBounds`] if they reach beyond the end, [`Error::Misaligned`] if their address is
     /// not a multiple of 2.
+    #[inline]
     pub fn load_u16(&self, offset: usize, ordering: Ordering) -> Result<u16, Error> {
         // SAFETY: an `AtomicU16` is an atomic integer of at most a word.
         let value = unsafe { self.atomic::<AtomicU16>(offset) }?;
@@ -136,6 +138,7 @@ impl<'a> ReadAccess<'a> {
     ///
     /// [`Error::OutOfBounds`] if they reach beyond the end, [`Error::Misaligned`] if their address is
     /// not a multiple of 4.
+    #[inline]
     pub fn load_u32(&self, offset: usize, ordering: Ordering) -> Result<u32, Error> {
         // SAFETY: an `AtomicU32` is an atomic integer of at most a word.
         let value = unsafe { self.atomic::<AtomicU32>(offset) }?;
@@ -155,6 +158,7 @@ impl<'a> ReadAccess<'a> {
     /// Machines of 64 bits. Others load 64 bits by an instruction that also writes them, which raises
     /// SIGSEGV in memory that is mapped for reading.
     #[cfg(target_pointer_width = "64")]
+    #[inline]
     pub fn load_u64(&self, offset: usize, ordering: Ordering) -> Result<u64, Error> {
         // SAFETY: an `AtomicU64` is an atomic integer, and a word has 64 bits here.
         let value = unsafe { self.atomic::<AtomicU64>(offset) }?;
@@ -178,6 +182,7 @@ impl<'a> ReadAccess<'a> {
     /// # Ok::<(), shmem_providers::Error>(())
     /// ```
     #[cfg(feature = "zerocopy")]
+    #[inline]
     pub fn read<T: zerocopy::FromBytes>(&self, offset: usize) -> Result<T, Error> {
         let mut copy = MaybeUninit::uninit();
         self.fetch(offset, &mut copy)?;
@@ -193,6 +198,7 @@ impl<'a> ReadAccess<'a> {
     /// [`Error::OutOfBounds`] if it reaches beyond the end, [`Error::InvalidValue`] if the bytes
     /// are not a valid value of the type.
     #[cfg(feature = "zerocopy")]
+    #[inline]
     pub fn try_read<T: zerocopy::TryFromBytes>(&self, offset: usize) -> Result<T, Error> {
         let mut copy = MaybeUninit::<T>::uninit();
         let bytes = &*self.fetch(offset, &mut copy)?;
@@ -201,6 +207,7 @@ impl<'a> ReadAccess<'a> {
 
     /// Copies the bytes at `offset` into `copy`, and returns them.
     #[cfg(feature = "zerocopy")]
+    #[inline]
     fn fetch<'b, T>(
         &self,
         offset: usize,
@@ -221,18 +228,33 @@ impl<'a> ReadAccess<'a> {
     /// # Safety
     ///
     /// `T` is an atomic integer of at most a word.
+    #[inline]
     unsafe fn atomic<T>(&self, offset: usize) -> Result<&'a T, Error> {
         let bytes = self.range(offset, size_of::<T>())?.bytes;
         // SAFETY: the caller ensures that `T` is an atomic integer: any bytes are valid, and it is
         // only accessed atomically.
         let (_, values, _) = unsafe { bytes.align_to::<T>() };
-        values.first().ok_or(Error::Misaligned {
-            align: align_of::<T>(),
-        })
+        values.first().ok_or_else(misaligned::<T>)
+    }
+}
+
+/// The error of a range that reaches beyond the end. It is created where it is needed: to drop one takes more time than
+/// an access.
+#[cold]
+fn out_of_bounds(offset: usize, len: usize, size: usize) -> Error {
+    Error::OutOfBounds { offset, len, size }
+}
+
+/// The error of an address that is not aligned for a `T`.
+#[cold]
+pub(crate) fn misaligned<T>() -> Error {
+    Error::Misaligned {
+        align: align_of::<T>(),
     }
 }
 
 /// Calls a function that loads a value with relaxed ordering, and adds the fences that give it this one.
+#[inline]
 fn fenced<T>(ordering: Ordering, load: impl FnOnce() -> T) -> T {
     if ordering == SeqCst {
         fence(SeqCst);

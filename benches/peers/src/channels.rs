@@ -4,6 +4,7 @@ use std::hint::black_box;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bench::pairs::{Pairs, Target};
@@ -56,8 +57,8 @@ impl Channel for Ours {
         let message = self.reader.peek(Wait::new())?.ok_or("time is up")?;
         let bytes = message.access();
         let last = bytes.len() - 1;
-        let found = bytes.range(0, 1)?.as_atomic_u8()[0].load(std::sync::atomic::Ordering::Relaxed)
-            ^ bytes.range(last, 1)?.as_atomic_u8()[0].load(std::sync::atomic::Ordering::Relaxed);
+        let found =
+            bytes.load_u8(0, Ordering::Relaxed)? ^ bytes.load_u8(last, Ordering::Relaxed)?;
         message.release()?;
         Ok(found)
     }
