@@ -12,7 +12,8 @@ use crate::two::futex;
 const HEADER: usize = 4096;
 
 /// Messages of any size, each behind its length, with one writer and one reader. Each side keeps the
-/// other's position until it has to wait, and wakes the other only if that sleeps.
+/// other's position until it has to wait, and wakes the other only if that sleeps. Only the side that sleeps takes that
+/// back: if the other one did, a wake-up could be lost.
 pub(crate) struct RawRing {
     pages: Pages,
     capacity: u32,
@@ -52,6 +53,7 @@ impl RawRing {
             fence(Ordering::SeqCst);
             let found = self.word(index).load(Ordering::Acquire);
             if found != value {
+                self.word(index + 16).store(0, Ordering::Relaxed);
                 return found;
             }
             futex(self.word(index), libc::FUTEX_WAIT, value);
@@ -62,7 +64,6 @@ impl RawRing {
         self.word(index).store(position, Ordering::Release);
         fence(Ordering::SeqCst);
         if self.word(index + 16).load(Ordering::Relaxed) != 0 {
-            self.word(index + 16).store(0, Ordering::Relaxed);
             futex(self.word(index), libc::FUTEX_WAKE, 1);
         }
     }

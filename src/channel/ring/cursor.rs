@@ -28,12 +28,14 @@ pub(super) struct Cursors<W> {
     pub(super) read: End<W>,
 }
 
-/// A position and who waits for it. It takes two cache lines, because processors fetch them in pairs.
+/// A position and who waits for it, each in a cache line of its own: the side that stores the position looks for waiters
+/// each time, and meanwhile the other side has fetched the line of the position.
 #[repr(C)]
 pub(super) struct End<W> {
     position: W,
+    padding: [AtomicU32; 15],
     waiters: EventCount<W>,
-    padding: [AtomicU32; 30],
+    padding_behind: [AtomicU32; 15],
 }
 
 impl<W: Word> End<W> {
@@ -41,8 +43,9 @@ impl<W: Word> End<W> {
     pub(super) fn new(word: impl Fn(u32) -> W, position: u32) -> Self {
         Self {
             position: word(position),
+            padding: [const { AtomicU32::new(0) }; 15],
             waiters: EventCount::new(word(0)),
-            padding: [const { AtomicU32::new(0) }; 30],
+            padding_behind: [const { AtomicU32::new(0) }; 15],
         }
     }
 }
