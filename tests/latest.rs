@@ -34,12 +34,12 @@ fn slots_are_a_power_of_two_and_values_are_aligned() {
     for (asked, slots) in [(0, 2), (2, 2), (3, 4), (4, 4), (65_537, 65_536)] {
         let created = Latest::create_with_slots(&mut NopShMemProvider, 1, asked).unwrap();
         assert_eq!(created.slots(), slots);
-        assert_eq!(created.description().size, 128 + slots * 128);
+        assert_eq!(created.description().size, 192 + slots * 128);
         assert_eq!(created.description().size, Latest::size(1, asked));
     }
     let created = Latest::create(&mut NopShMemProvider, 65).unwrap();
     assert_eq!((created.slots(), created.max_len()), (Latest::SLOTS, 65));
-    assert_eq!(created.description().size, 128 + 4 * (64 + 128));
+    assert_eq!(created.description().size, 192 + 4 * (64 + 128));
     for max_len in [(u32::MAX as usize).saturating_add(1), usize::MAX] {
         assert_eq!(Latest::size(max_len, 2), usize::MAX);
         let error = Latest::create(&mut NopShMemProvider, max_len).unwrap_err();

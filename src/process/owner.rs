@@ -32,12 +32,14 @@ impl Owner {
     pub(crate) const BITS: u32 = usize::BITS - 2;
 
     /// Returns the current process.
+    #[inline]
     pub(crate) fn current() -> Self {
         let number = generation() & (usize::MAX >> (usize::BITS - Self::BITS));
         Self(NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN))
     }
 
     /// Returns `true` if this is the current process, and `false` in a child that it forked.
+    #[inline]
     pub(crate) fn is_current(self) -> bool {
         self == Self::current()
     }

@@ -138,6 +138,7 @@ impl Presence {
     ///
     /// A slot gives out the same id again after two million participants.
     #[must_use]
+    #[inline]
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -177,6 +178,7 @@ impl Presence {
     }
 
     /// Returns an error in a forked child.
+    #[inline]
     pub(crate) fn check(&self) -> Result<()> {
         if self.token.is_of_this_process() {
             Ok(())

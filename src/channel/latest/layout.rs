@@ -22,7 +22,8 @@ const LINE: usize = 64;
 const MIN_SLOTS: usize = 2;
 const MAX_SLOTS: usize = 1 << 16;
 
-/// The first two lines. Only the second one changes once it is initialised.
+/// The first three lines. The first one does not change once it is initialised. The writer looks for waiters each time it
+/// has published, when readers have fetched the line of the number.
 #[repr(C)]
 pub(super) struct Header {
     /// Written last.
@@ -33,8 +34,9 @@ pub(super) struct Header {
     reserved: [AtomicU32; 12],
     /// The low word of the number of the newest value. Readers sleep on it.
     pub(super) newest: AtomicU32,
+    behind_newest: [AtomicU32; 15],
     pub(super) waiters: EventCount<AtomicU32>,
-    reserved_too: [AtomicU32; 14],
+    behind_waiters: [AtomicU32; 15],
 }
 
 // SAFETY: the structure is `repr(C)`, and all of its fields are atomic integers: `EventCount` is one, and

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 use core::hint;
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, Ordering::Acquire};
 
 use super::Latest;
 use super::protocol::{Lost, split};
@@ -183,8 +183,11 @@ impl LatestReader {
     /// Waits for a value that this reader has not got yet, and returns `false` if the time is up.
     fn wait(&self, wait: Wait) -> Result<bool> {
         let header = &self.latest.header;
-        let (spins, deadline) = wait.limits::<AtomicU32>();
         let (_, low) = split(self.last);
+        if header.newest.load(Acquire) != low {
+            return Ok(true);
+        }
+        let (spins, deadline) = wait.limits::<AtomicU32>();
         let changed = header
             .waiters
             .wait_while(&header.newest, low, spins, deadline.as_ref())?;

@@ -94,17 +94,28 @@ impl<T: SharedLayout> Mutex<T> {
     /// [`LockError::Abandoned`] with the guard if the owner before has died, [`LockError::TimedOut`] if a
     /// living owner had the lock until the timeout, [`LockError::Failed`] in a forked child that uses the
     /// presence of its parent, or if the system refuses.
+    #[inline]
     pub fn lock<'a>(
         &'a self,
         presence: &'a Presence,
         wait: Wait,
     ) -> Result<MutexGuard<'a, T>, LockError<MutexGuard<'a, T>>> {
         presence.check()?;
-        let (spins, deadline) = wait.limits::<AtomicU32>();
-        let outcome = self
-            .lock
-            .lock(presence.id(), presence, spins, deadline.as_ref())?;
+        // Without looking at the clock.
+        let outcome = if self.lock.lock_at_once(presence.id()) {
+            Outcome::Locked
+        } else {
+            self.contend(presence, wait)?
+        };
         self.guard(presence, outcome)
+    }
+
+    /// Locks, and waits if another participant has the lock.
+    #[cold]
+    fn contend(&self, presence: &Presence, wait: Wait) -> Result<Outcome, Error> {
+        let (spins, deadline) = wait.limits::<AtomicU32>();
+        self.lock
+            .lock(presence.id(), presence, spins, deadline.as_ref())
     }
 
     /// Locks unless a living participant has the lock. Does not wait.
@@ -121,6 +132,7 @@ impl<T: SharedLayout> Mutex<T> {
         self.guard(presence, outcome)
     }
 
+    #[inline]
     fn guard<'a>(
         &'a self,
         presence: &'a Presence,
@@ -169,12 +181,14 @@ impl<'a, T> MutexGuard<'a, T> {
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.mutex.value
     }
 }
 
 impl<T> Drop for MutexGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         if self.presence.check().is_ok() {
             // A waiter that is not woken looks by itself after some milliseconds.

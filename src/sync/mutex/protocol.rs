@@ -66,6 +66,12 @@ impl<W: Word> Protocol<W> {
         Ok(taken.map_or_else(Outcome::Held, |_| Outcome::Abandoned))
     }
 
+    /// Locks if nobody has the lock, and returns `false` otherwise.
+    #[inline]
+    pub(crate) fn lock_at_once(&self, me: u32) -> bool {
+        self.0.compare_exchange(0, me, Acquire, Relaxed).is_ok()
+    }
+
     /// Locks, and waits until the deadline while a living participant has the lock.
     pub(crate) fn lock(
         &self,
@@ -74,7 +80,7 @@ impl<W: Word> Protocol<W> {
         spins: u32,
         deadline: Option<&W::Deadline>,
     ) -> Result<Outcome> {
-        if self.0.compare_exchange(0, me, Acquire, Relaxed).is_ok() {
+        if self.lock_at_once(me) {
             return Ok(Outcome::Locked);
         }
         for _ in 0..spins {
@@ -110,11 +116,17 @@ impl<W: Word> Protocol<W> {
     }
 
     /// Unlocks, and wakes one sleeper if there may be one. Does nothing if the lock is not this participant's.
+    #[inline]
     pub(crate) fn unlock(&self, me: u32) -> Result<()> {
+        match self.0.compare_exchange(me, 0, Release, Relaxed) {
+            Ok(_) => Ok(()),
+            Err(found) => self.unlock_and_wake(me, found),
+        }
+    }
+
+    #[cold]
+    fn unlock_and_wake(&self, me: u32, found: u32) -> Result<()> {
         let waited_for = me | WAITED_FOR;
-        let Err(found) = self.0.compare_exchange(me, 0, Release, Relaxed) else {
-            return Ok(());
-        };
         if found == waited_for && self.0.compare_exchange(found, 0, Release, Relaxed).is_ok() {
             self.0.wake(1)?;
         }

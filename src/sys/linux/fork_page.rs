@@ -20,6 +20,7 @@ unsafe impl Wipeable for Page {}
 ///
 /// A process gets the same kind of answer each time, and so do its children: numbers with and
 /// without a page must not be compared.
+#[inline]
 pub(in crate::sys) fn generation_in_page(next: fn() -> usize) -> Option<usize> {
     static PAGE: WipedOnFork<Page> = WipedOnFork::new();
 

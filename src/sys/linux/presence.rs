@@ -153,6 +153,7 @@ impl Token {
     }
 
     /// Returns `false` in a child that this process has forked.
+    #[inline]
     pub(crate) fn is_of_this_process(&self) -> bool {
         self.owner.is_current()
     }

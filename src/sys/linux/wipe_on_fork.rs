@@ -41,20 +41,11 @@ impl<T: Wipeable> WipedOnFork<T> {
 
     /// Returns the value, or `None` if the kernel cannot wipe it on fork. The first answer holds
     /// for the rest of the process, and for its children.
+    #[inline]
     pub(super) fn get(&self) -> Option<&'static T> {
         let mut page = self.page.load(Acquire);
         if page.is_null() {
-            let new = map::<T>();
-            page = new.map_or(Self::UNAVAILABLE, NonNull::as_ptr);
-            let stored = self
-                .page
-                .compare_exchange(ptr::null_mut(), page, AcqRel, Acquire);
-            if let Err(other) = stored {
-                if let Some(new) = new {
-                    unmap(new);
-                }
-                page = other;
-            }
+            page = self.create();
         }
         if page == Self::UNAVAILABLE {
             return None;
@@ -63,6 +54,25 @@ impl<T: Wipeable> WipedOnFork<T> {
         // aligned for every type and holds either zeros or a value of `T`, and `Wipeable` promises
         // that zeros are a value and that it changes by atomic operations only.
         Some(unsafe { &*page })
+    }
+
+    /// Maps the page, unless another thread has done so, and returns what is stored then.
+    #[cold]
+    fn create(&self) -> *mut T {
+        let new = map::<T>();
+        let page = new.map_or(Self::UNAVAILABLE, NonNull::as_ptr);
+        let stored = self
+            .page
+            .compare_exchange(ptr::null_mut(), page, AcqRel, Acquire);
+        match stored {
+            Ok(_) => page,
+            Err(other) => {
+                if let Some(new) = new {
+                    unmap(new);
+                }
+                other
+            }
+        }
     }
 }
 

@@ -27,6 +27,7 @@ const PID_BITS: u32 = if usize::BITS >= 64 { 32 } else { 22 };
 static LAST: AtomicUsize = AtomicUsize::new(1);
 
 /// Returns the generation of this process. It differs from the generations of all its ancestors.
+#[inline]
 pub(crate) fn generation() -> usize {
     generation_in_page(|| LAST.fetch_add(1, Relaxed) + 1).unwrap_or_else(counted)
 }
