@@ -163,7 +163,7 @@ fn an_overwritten_word_is_an_error() {
     let mut reader = latest.reader();
     let mut value = Vec::new();
     // The newest number; state and length in the slot of number 1.
-    for (word, found) in [(16, 3), (16, u32::MAX), (48, 3), (50, 9), (50, u32::MAX)] {
+    for (word, found) in [(16, 3), (16, u32::MAX), (64, 3), (66, 9), (66, u32::MAX)] {
         let before = words(&shared)[word].swap(found, Relaxed);
         let error = reader.read(&mut value).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "word {word}");
@@ -178,7 +178,7 @@ fn numbers_have_64_bits() {
     let (latest, shared) = latest(8, 2);
     // As after 2^32 - 2 values.
     let low = u32::MAX - 1;
-    for (word, value) in [(16, low), (32, low), (48, low - 1)] {
+    for (word, value) in [(16, low), (48, low), (64, low - 1)] {
         words(&shared)[word].store(value, Relaxed);
     }
     let mut reader = latest.reader();
