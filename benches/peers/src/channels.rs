@@ -14,6 +14,7 @@ use shmem_providers::channel::{Ring, RingReader, RingWriter};
 use shmem_providers::wake::Wait;
 use shmem_providers::{ShMemProvider, StdShMemProvider};
 
+use crate::iox::Iox;
 use crate::raw_ring::RawRing;
 use crate::table::Table;
 use crate::two::with_child;
@@ -30,14 +31,24 @@ const SIZES: [(&str, usize, u32); 4] = [
 const DEPTH: usize = 4;
 
 /// A way to send messages, created before the child is forked.
-trait Channel {
+pub(crate) trait Channel {
+    /// Prepares for the next batch. Not measured.
+    fn begin(&mut self) -> Result {
+        Ok(())
+    }
+
     fn send(&mut self, payload: &[u8]) -> Result;
 
     /// Receives a message, and reads its first and its last byte, which stands for using it.
     fn receive(&mut self) -> Result<u8>;
+
+    /// Waits until a receiver that is not the forked child has the batch.
+    fn end(&mut self) -> Result {
+        Ok(())
+    }
 }
 
-fn ends(message: &[u8]) -> u8 {
+pub(crate) fn ends(message: &[u8]) -> u8 {
     message.first().copied().unwrap_or(0) ^ message.last().copied().unwrap_or(0)
 }
 
@@ -137,7 +148,7 @@ impl Channel for Ipc {
 }
 
 /// Creates all channels for messages of this size, with their names; ours is the first.
-fn channels(size: usize) -> Result<Vec<(&'static str, Box<dyn Channel>)>> {
+fn channels(size: usize, count: u32) -> Result<Vec<(&'static str, Box<dyn Channel>)>> {
     let capacity = (DEPTH * (size + 64)).max(1 << 16).next_power_of_two();
     let mut provider = StdShMemProvider::new()?;
     let ring = Ring::create(&mut provider, capacity)?;
@@ -171,13 +182,17 @@ fn channels(size: usize) -> Result<Vec<(&'static str, Box<dyn Channel>)>> {
             }),
         ),
         ("ipc-channel", Box::new(Ipc { sender, receiver })),
+        (
+            "iceoryx2, polling",
+            Box::new(Iox::new(size, capacity / (size + 64), count)),
+        ),
     ])
 }
 
 /// Sends batches of messages through all channels in turn. Returns the seconds per message of every batch, for each
 /// channel.
 fn measure(size: usize, count: u32, batches: u32) -> Result<Vec<(&'static str, Vec<f64>)>> {
-    let mut channels = channels(size)?;
+    let mut channels = channels(size, count)?;
     // The child has the same channels, as far as they exist before the fork.
     let channels = std::cell::RefCell::new(&mut channels);
     let (mut done, mut report) = UnixStream::pair()?;
@@ -204,10 +219,12 @@ fn measure(size: usize, count: u32, batches: u32) -> Result<Vec<(&'static str, V
                 .collect();
             for batch in 0..batches {
                 for ((_, channel), (_, times)) in channels.iter_mut().zip(&mut times) {
+                    channel.begin()?;
                     let start = Instant::now();
                     for _ in 0..count {
                         channel.send(&payload)?;
                     }
+                    channel.end()?;
                     done.read_exact(&mut answer)?;
                     // The first batch touches all pages.
                     if batch > 0 {

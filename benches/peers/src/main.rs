@@ -7,6 +7,7 @@
 //! ```
 
 mod channels;
+mod iox;
 mod locks;
 mod peers;
 mod raw;
@@ -28,6 +29,9 @@ fn main() -> Result {
     }
     if let ["--live", count] = *words.as_slice() {
         return rows::live(count.parse()?);
+    }
+    if let [iox::RECEIVER, name, depth, count] = *words.as_slice() {
+        return iox::receive(name, depth.parse()?, count.parse()?);
     }
     let mut table = Table::default();
     table.once = words.contains(&"--once");
