@@ -1,6 +1,7 @@
 //! [`Shared`]: a segment that several owners in this process use at the same time.
 #![allow(unsafe_code)]
 
+pub(crate) mod format;
 mod reference;
 mod typed;
 

@@ -4,8 +4,9 @@
 use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::Relaxed;
 
+use super::format::{Format, Prefix};
 use super::{Shared, SharedRef};
 use crate::error::{Error, Result, TypeMismatch};
 use crate::id::ShMemId;
@@ -56,9 +57,7 @@ pub struct Typed<T> {
 /// because not all systems have atomics of that size.
 #[repr(C)]
 struct Header {
-    /// Written last.
-    magic: AtomicU32,
-    version: AtomicU32,
+    prefix: Prefix,
     size: [AtomicU32; 2],
     alignment: [AtomicU32; 2],
     fingerprint: [AtomicU32; 2],
@@ -67,8 +66,7 @@ struct Header {
 // SAFETY: the structure is `repr(C)`, and all of its fields are atomic integers.
 unsafe impl SharedLayout for Header {}
 
-const MAGIC: u32 = u32::from_ne_bytes(*b"sTyp");
-const VERSION: u32 = 1;
+const FORMAT: Format = Format::new(*b"sTyp", 1);
 /// Where the value starts in bytes, unless it needs a larger alignment: behind the header, in a cache
 /// line of its own.
 const OFFSET: usize = 64;
@@ -190,26 +188,18 @@ fn write<T: SharedLayout>(access: Access<'_>, initialise: impl FnOnce(&T)) -> Re
     let value = access.view::<T>(Typed::<T>::START)?;
     let header = access.view::<Header>(0)?;
     initialise(value);
-    header.version.store(VERSION, Relaxed);
     store(&header.size, size_of::<T>() as u64);
     store(&header.alignment, align_of::<T>() as u64);
     store(&header.fingerprint, T::FINGERPRINT);
-    header.magic.store(MAGIC, Release);
-    Ok(())
+    FORMAT.state(access)
 }
 
 /// Compares the header with the type.
 fn check<T: SharedLayout, S: ShMem>(shared: &Shared<S>) -> Result<(), TypeMismatch> {
     let access = shared.access();
+    FORMAT.check(access)?;
     let header = access.view::<Header>(0);
     let header = header.map_err(|_| TypeMismatch::NotTyped)?;
-    if header.magic.load(Acquire) != MAGIC {
-        return Err(TypeMismatch::NotTyped);
-    }
-    let found = header.version.load(Relaxed);
-    if found != VERSION {
-        return Err(TypeMismatch::Version { found });
-    }
     let (found, expected) = (load(&header.size), size_of::<T>() as u64);
     if found != expected {
         return Err(TypeMismatch::Size { found, expected });

@@ -4,16 +4,16 @@
 
 use core::borrow::Borrow;
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::Relaxed;
 
 use super::protocol::Slot;
 use crate::error::{Result, TypeMismatch};
 use crate::memory::access::Access;
 use crate::memory::layout::SharedLayout;
+use crate::sharing::format::{Format, Prefix};
 use crate::sync::event_count::EventCount;
 
-const MAGIC: u32 = u32::from_ne_bytes(*b"sLat");
-const VERSION: u32 = 1;
+const FORMAT: Format = Format::new(*b"sLat", 1);
 
 /// A cache line, and the alignment of each value, in bytes.
 const LINE: usize = 64;
@@ -26,9 +26,7 @@ const MAX_SLOTS: usize = 1 << 16;
 /// has published, when readers have fetched the line of the number.
 #[repr(C)]
 pub(super) struct Header {
-    /// Written last.
-    magic: AtomicU32,
-    version: AtomicU32,
+    prefix: Prefix,
     max_len: AtomicU32,
     slots: AtomicU32,
     reserved: [AtomicU32; 12],
@@ -107,26 +105,18 @@ impl Geometry {
         // All of it has to be there.
         access.range(0, self.size())?;
         access.range(0, self.values())?.fill(0);
-        header.version.store(VERSION, Relaxed);
         // Both fit: the size has been checked.
         let word = |number| u32::try_from(number).unwrap_or(u32::MAX);
         header.max_len.store(word(self.max_len), Relaxed);
         header.slots.store(word(self.slots), Relaxed);
-        header.magic.store(MAGIC, Release);
-        Ok(())
+        FORMAT.state(access)
     }
 
     /// Reads the header. Returns `None` if it does not describe the segment.
     pub(super) fn read(access: Access<'_>) -> Result<Option<Self>, TypeMismatch> {
+        FORMAT.check(access)?;
         let header = access.view::<Header>(0);
         let header = header.map_err(|_| TypeMismatch::NotTyped)?;
-        if header.magic.load(Acquire) != MAGIC {
-            return Err(TypeMismatch::NotTyped);
-        }
-        let found = header.version.load(Relaxed);
-        if found != VERSION {
-            return Err(TypeMismatch::Version { found });
-        }
         let number = |word: &AtomicU32| usize::try_from(word.load(Relaxed)).unwrap_or(usize::MAX);
         let (slots, max_len) = (number(&header.slots), number(&header.max_len));
         let geometry = Self::new(max_len, slots);

@@ -9,18 +9,19 @@ mod record;
 mod writer;
 
 use core::fmt;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicU8, AtomicU32};
 
 use self::cursor::Cursors;
 pub use self::reader::{Message, Messages, RingReader};
 use self::record::{Data, Record, index};
 pub use self::writer::{Batch, Grant, RingWriter};
-use crate::error::{Error, Result, TypeMismatch};
+use crate::error::{Error, Result};
 use crate::id::ShMemId;
 use crate::id::description::ShMemDescription;
 use crate::memory::access::Access;
 use crate::memory::layout::SharedLayout;
+use crate::sharing::format::{Format, Prefix};
 use crate::sharing::{Shared, SharedRef};
 use crate::traits::{ShMem, ShMemProvider};
 
@@ -83,9 +84,7 @@ pub struct Ring {
 /// What the segment starts with. The data follow.
 #[repr(C)]
 struct Header {
-    /// Written last.
-    magic: AtomicU32,
-    version: AtomicU32,
+    prefix: Prefix,
     capacity: AtomicU32,
     padding: [AtomicU32; 29],
     cursors: Cursors<AtomicU32>,
@@ -94,8 +93,7 @@ struct Header {
 // SAFETY: the structures are `repr(C)`, and all of their fields are atomic integers.
 unsafe impl SharedLayout for Header {}
 
-const MAGIC: u32 = u32::from_ne_bytes(*b"sRng");
-const VERSION: u32 = 1;
+const FORMAT: Format = Format::new(*b"sRng", 1);
 /// Where the data start in bytes.
 const DATA: usize = size_of::<Header>();
 const MIN_CAPACITY: usize = 64;
@@ -191,26 +189,20 @@ impl Ring {
     /// [`Error::WrongType`] if the segment does not contain a ring, [`Error::Corrupt`] if its capacity was
     /// overwritten.
     pub fn in_segment<S: ShMem + Send + Sync + 'static>(shared: &Shared<S>) -> Result<Self> {
-        let wrong = |mismatch| Error::WrongType {
-            id: shared.id(),
-            mismatch,
-        };
-        let header = shared.view::<Header>(0);
-        let header = header.map_err(|_| wrong(TypeMismatch::NotTyped))?;
-        if header.magic.load(Acquire) != MAGIC {
-            return Err(wrong(TypeMismatch::NotTyped));
-        }
-        let found = header.version.load(Relaxed);
-        if found != VERSION {
-            return Err(wrong(TypeMismatch::Version { found }));
-        }
+        FORMAT
+            .check(shared.access())
+            .map_err(|mismatch| Error::WrongType {
+                id: shared.id(),
+                mismatch,
+            })?;
+        let outside = |_| cursor::corrupt("its capacity exceeds the segment");
+        let header = shared.view::<Header>(0).map_err(outside)?;
         let capacity = header.capacity.load(Relaxed);
         if rounded(index(capacity)) != Ok(capacity) {
             return Err(cursor::corrupt(
                 "its capacity is not a power of two in bounds",
             ));
         }
-        let outside = |_| cursor::corrupt("its capacity exceeds the segment");
         let words = shared.view_slice(DATA, index(capacity / 4));
         let bytes = shared.view_slice(DATA, index(capacity));
         Ok(Self {
@@ -331,8 +323,6 @@ fn write(access: Access<'_>, capacity: usize) -> Result<()> {
     access.range(DATA, index(capacity))?;
     access.range(0, DATA)?.fill(0);
     let header = access.view::<Header>(0)?;
-    header.version.store(VERSION, Relaxed);
     header.capacity.store(capacity, Relaxed);
-    header.magic.store(MAGIC, Release);
-    Ok(())
+    FORMAT.state(access)
 }
