@@ -282,3 +282,89 @@ mod strings {
         false
     }
 }
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use core::sync::atomic::AtomicU8;
+    use core::sync::atomic::Ordering::Relaxed;
+
+    use super::{fill, load, store};
+
+    /// What is around the bytes that are copied.
+    const AROUND: u8 = 0;
+    const MARGIN: usize = 32;
+
+    /// Lengths on both sides of every change of method.
+    fn lengths() -> impl Iterator<Item = usize> {
+        let larger = [511, 512, 513, 600, 1000, 4095, 4096, 4097, 10_000];
+        let largest = [(1 << 18) - 1, 1 << 18, (1 << 18) + 1, (1 << 18) + 79];
+        (0..200).chain(larger).chain(largest)
+    }
+
+    fn pattern(len: usize) -> Vec<u8> {
+        (1..=251).cycle().take(len).collect()
+    }
+
+    fn atomics(len: usize, value: u8) -> Vec<AtomicU8> {
+        (0..len).map(|_| AtomicU8::new(value)).collect()
+    }
+
+    fn part(bytes: &[AtomicU8], start: usize, len: usize) -> &[AtomicU8] {
+        bytes.split_at(start).1.split_at(len).0
+    }
+
+    fn values(bytes: &[AtomicU8]) -> Vec<u8> {
+        bytes.iter().map(|byte| byte.load(Relaxed)).collect()
+    }
+
+    /// Calls `check` with a length, and places for the first byte with all remainders of 16.
+    fn each(mut check: impl FnMut(usize, usize, usize)) {
+        for len in lengths() {
+            for start in MARGIN..MARGIN + 16 {
+                check(len, start, len + 2 * MARGIN + 16);
+            }
+        }
+    }
+
+    #[test]
+    fn all_bytes_are_stored_and_no_others() {
+        each(|len, start, all| {
+            let (to, from) = (atomics(all, AROUND), pattern(len));
+            store(part(&to, start, len), &from);
+            let found = values(&to);
+            let (before, rest) = found.split_at(start);
+            let (stored, behind) = rest.split_at(len);
+            assert!(stored == from, "{len} bytes at {start}");
+            assert!(before.iter().chain(behind).all(|byte| *byte == AROUND));
+        });
+    }
+
+    #[test]
+    fn all_bytes_are_loaded_and_no_others() {
+        each(|len, start, all| {
+            let expected = pattern(len);
+            let from: Vec<_> = expected.iter().map(|byte| AtomicU8::new(*byte)).collect();
+            let mut into = vec![AROUND; all];
+            let (_, rest) = into.split_at_mut(start);
+            load(&from, rest.split_at_mut(len).0);
+            let (before, rest) = into.split_at(start);
+            let (loaded, behind) = rest.split_at(len);
+            assert!(loaded == expected, "{len} bytes at {start}");
+            assert!(before.iter().chain(behind).all(|byte| *byte == AROUND));
+        });
+    }
+
+    #[test]
+    fn all_bytes_are_filled_and_no_others() {
+        for len in lengths() {
+            let bytes = atomics(len + 2 * MARGIN, AROUND);
+            fill(part(&bytes, MARGIN, len), 7);
+            let is_filled = |at: usize| (MARGIN..MARGIN + len).contains(&at);
+            for (at, byte) in values(&bytes).into_iter().enumerate() {
+                assert_eq!(byte, if is_filled(at) { 7 } else { AROUND });
+            }
+        }
+    }
+}
