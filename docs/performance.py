@@ -71,6 +71,7 @@ def ratios(rows):
 CHARTS = (
     (r"a message of (.+) through", "Time of a message, by its size"),
     (r"lock, increment, unlock, (\d+) process", "Time of lock, increment and unlock, by the number of processes"),
+    (r"pass a turn around (\d+) process", "Time to pass a turn on, by the number of processes"),
 )
 COLORS = ("#c22", "#333", "#27c", "#2a7", "#a5c", "#c80", "#888")
 

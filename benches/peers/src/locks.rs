@@ -1,4 +1,4 @@
-//! Rows about locks: uncontended, and between 2, 4 and 8 processes.
+//! Rows about locks and turns between 2, 4 and 8 processes, and about a lock that nobody else wants.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -8,9 +8,11 @@ use std::time::Instant;
 use bench::Result;
 use bench::pairs::{Pairs, Target};
 use bench::raw::Pages;
-use shmem_providers::sync::{Mutex, Presence, Slots};
+use shmem_providers::sync::{Mutex, Presence, Slots, Turn};
 use shmem_providers::wake::Wait;
-use shmem_providers::{MemfdShMemProvider, ShMem, ShMemProvider, SharedRef};
+use shmem_providers::{
+    MemfdShMemProvider, ShMem, ShMemProvider, SharedRef, StdShMemProvider, Typed,
+};
 
 use crate::raw;
 use crate::table::Table;
@@ -74,14 +76,15 @@ impl Ours {
     }
 }
 
-/// Lets this many processes do `work` at the same time, and returns the seconds until all have finished.
-fn together(processes: u32, work: &mut dyn FnMut() -> Result) -> Result<f64> {
+/// Lets this many processes do `work` at the same time, each with a number of its own, and returns the seconds until all
+/// have finished.
+fn together(processes: u32, work: &mut dyn FnMut(u32) -> Result) -> Result<f64> {
     let start = Instant::now();
     let children: Vec<_> = (0..processes)
         // SAFETY: this program has one thread.
-        .map(|_| match unsafe { libc::fork() } {
+        .map(|number| match unsafe { libc::fork() } {
             0 => {
-                let code = i32::from(work().is_err());
+                let code = i32::from(work(number).is_err());
                 // SAFETY: the function has no preconditions.
                 unsafe { libc::_exit(code) }
             }
@@ -130,14 +133,14 @@ pub(crate) fn rows(table: &mut Table) -> Result {
         let measured = pairs.measure(
             samples,
             || {
-                let seconds = together(processes, &mut || {
+                let seconds = together(processes, &mut |_| {
                     let presence = Presence::join(&ours.slots)?;
                     (0..times).try_for_each(|_| ours.increment(&presence))
                 })?;
                 Ok(per(seconds))
             },
             || {
-                let seconds = together(processes, &mut || {
+                let seconds = together(processes, &mut |_| {
                     (0..times).for_each(|_| robust.increment());
                     Ok(())
                 })?;
@@ -146,6 +149,38 @@ pub(crate) fn rows(table: &mut Table) -> Result {
         );
         let found = measured.map(|()| pairs).map_err(|error| error.to_string());
         table.add(&work, AGAINST, Target::None, found);
+    }
+    turns(table)
+}
+
+/// Measures how long it takes to pass a turn on, where all processes wait for theirs.
+fn turns(table: &mut Table) -> Result {
+    let turn = Typed::<Turn>::create(&mut StdShMemProvider::new()?, |_| {})?;
+    for processes in [2, 4, 8] {
+        let work = format!("pass a turn around {processes} processes");
+        if !table.wants(&work) {
+            continue;
+        }
+        let (samples, rounds) = if table.once { (1, 2) } else { (5, 100) };
+        let around = |wait: Wait| {
+            let seconds = together(processes, &mut |me| {
+                for _ in 0..rounds {
+                    turn.wait_for(me, wait)?;
+                    turn.pass((me + 1) % processes)?;
+                }
+                Ok(())
+            })?;
+            Ok(seconds / f64::from(processes * rounds))
+        };
+        for (against, wait) in [
+            ("spinning only", Wait::new().spins(u32::MAX)),
+            ("sleeping at once", Wait::new().spins(0)),
+        ] {
+            let mut pairs = Pairs::default();
+            let measured = pairs.measure(samples, || around(Wait::new()), || around(wait));
+            let found = measured.map(|()| pairs).map_err(|error| error.to_string());
+            table.add(&work, against, Target::None, found);
+        }
     }
     Ok(())
 }
