@@ -110,7 +110,7 @@ impl Presence {
             what: "the table of participants has to lie in the segment",
         })?;
         let descriptor = holder.lock_descriptor().map(|descriptor| descriptor.0);
-        let mut token = Token::open(descriptor, table)?;
+        let mut token = Token::open(descriptor, &holder.description().id, table)?;
         for (slot, word) in slots.iter().enumerate() {
             if token.try_lock(byte_of(start, slot))? {
                 let generation = generation(word.load(Acquire).wrapping_add(1)).max(1);
