@@ -95,11 +95,11 @@ fn trials() -> Vec<Trial> {
             waiters_for_a_condition_notice_the_death_of_its_owner,
         ]
         presence: [
-            many_processes_that_join_at_once_get_different_slots,
+            processes_that_join_at_once_get_different_slots,
             segments_of_a_namespace_do_not_disturb_each_other,
             the_default_provider_will_do_in_a_process_that_is_not_dumpable,
             without_proc_the_error_tells_what_to_do,
-            foreign_locks_delay_but_do_not_block,
+            foreign_locks_end_with_timeouts,
             a_signal_handler_may_fork,
         ]
         ring: [

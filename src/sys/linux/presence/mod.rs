@@ -70,11 +70,9 @@ impl Token {
 
     /// Locks a byte, which may lie beyond the end, until the token is dropped or the process ends. Returns
     /// `false` if another token has locked it.
-    ///
-    /// The byte behind it may get locked as well.
     pub(crate) fn try_lock(&mut self, byte: usize) -> Result<bool> {
         let file = self.file();
-        match &mut self.namespace {
+        match &self.namespace {
             Some(namespace) => namespace.try_lock(file, byte),
             None => file.try_lock(Kind::Write, offset(byte)),
         }

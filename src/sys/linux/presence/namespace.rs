@@ -1,16 +1,16 @@
 //! Slots of System V segments, which have no descriptor: they are locked in the file of the IPC namespace, which is
 //! also the scope of the segment's number.
 //!
-//! The file permits reading only, and so does its lock, which several tokens can have at the same time. A slot is
-//! taken in two steps, each with a byte of its own:
+//! The file permits reading only, and so does its lock, which several tokens can have at the same time. So a token
+//! locks the byte of a slot that nobody has locked, and asks then whether another one has locked it too. If so, it
+//! unlocks the byte, and tries the same slot again after a random time.
 //!
-//! 1. *Claim.* A token locks the first byte, and asks then whether another one has locked it too. If so, it
-//!    unlocks it and tries again after a random time.
-//! 2. *Hold.* Otherwise it locks the second byte as well, and keeps both.
+//! Only one token gets a slot: it keeps the byte locked from before its question until it is closed, and the kernel
+//! executes the calls one after the other, so that of two tokens that lock, the later one is told of the other.
 //!
-//! Only one token holds a slot: it keeps its claim locked from before its question until it is closed, and the kernel
-//! executes the calls one after the other, so that of two tokens that claim, the later one finds the claim of the
-//! other. And only a held slot counts as taken: a claim may be given up.
+//! A token that finds a byte locked goes on to the next slot, although the lock may be one that is given up. It
+//! misses no free slot: of those that give it up, the last one finds the byte unlocked and takes it.
+//! `tests/model/presence.rs` checks both.
 
 use core::time::Duration;
 use std::thread;
@@ -24,9 +24,9 @@ use crate::error::{Error, Result, Subject};
 use crate::sys::procfs::object::file_system;
 use crate::sys::{above_stdio_quietly, failed, random_u64};
 
-/// How often a token waits for the claims of others, all slots together: this takes about a second. A process
-/// that is stopped between two calls, or one that claims on purpose, delays others no longer.
-const PAUSES: u32 = 1500;
+/// How often a token tries a slot again. Each attempt fails only if another token starts in the same microseconds, so
+/// this many fail only if a process locks and unlocks the byte all the time.
+const ATTEMPTS: u32 = 100;
 
 /// The type of the file system of namespaces (`NSFS_MAGIC`).
 const NSFS: u32 = 0x6e73_6673;
@@ -35,15 +35,12 @@ const NSFS: u32 = 0x6e73_6673;
 #[derive(Debug)]
 pub(super) struct Namespace {
     shmid: u32,
-    /// How many pauses are left.
-    pauses: u32,
 }
 
 impl Namespace {
     pub(super) fn of(shmid: i32) -> Self {
         Self {
             shmid: shmid.unsigned_abs(),
-            pauses: PAUSES,
         }
     }
 
@@ -64,44 +61,32 @@ impl Namespace {
         }
     }
 
-    /// Takes the slot with this first byte. Returns `false` if another token holds it.
-    pub(super) fn try_lock(&mut self, file: Ofd, byte: usize) -> Result<bool> {
-        let [claim, hold] = self.bytes(byte)?;
-        let mut attempts = 0;
-        loop {
-            if file.is_locked(hold)? {
+    /// Locks a byte of the segment. Returns `false` if another token has locked it.
+    pub(super) fn try_lock(&self, file: Ofd, byte: usize) -> Result<bool> {
+        let byte = self.place_of(byte)?;
+        for attempt in 0..ATTEMPTS {
+            if file.is_locked(byte)? || !file.try_lock(Kind::Read, byte)? {
                 return Ok(false);
             }
-            if !file.is_locked(claim)? && file.try_lock(Kind::Read, claim)? {
-                if !file.is_locked(claim)? && file.try_lock(Kind::Read, hold)? {
-                    return Ok(true);
-                }
-                file.unlock(claim)?;
+            if !file.is_locked(byte)? {
+                return Ok(true);
             }
-            let Some(left) = self.pauses.checked_sub(1) else {
-                return Ok(false);
-            };
-            self.pauses = left;
-            pause(attempts);
-            attempts += 1;
+            file.unlock(byte)?;
+            pause(attempt);
         }
+        Ok(false)
     }
 
-    /// Returns `true` if another token holds the slot.
+    /// Returns `true` if another token has locked the byte.
     pub(super) fn is_locked(&self, file: Ofd, byte: usize) -> Result<bool> {
-        let [_, hold] = self.bytes(byte)?;
-        file.is_locked(hold)
+        file.is_locked(self.place_of(byte)?)
     }
 
-    /// Returns where the two bytes of a slot are in the file: each segment has 4 GiB.
-    fn bytes(&self, byte: usize) -> Result<[i64; 2]> {
-        let of_segment = i64::from(self.shmid) << 32;
+    /// Returns where a byte of the segment is in the file: each segment has 4 GiB.
+    fn place_of(&self, byte: usize) -> Result<i64> {
         match u32::try_from(byte) {
-            Ok(byte) if byte < u32::MAX => {
-                let claim = of_segment | i64::from(byte);
-                Ok([claim, claim + 1])
-            }
-            _ => Err(Error::Unsupported {
+            Ok(byte) => Ok(i64::from(self.shmid) << 32 | i64::from(byte)),
+            Err(_) => Err(Error::Unsupported {
                 what: "the table of participants has to lie in the first 4 GiB of a System V segment",
             }),
         }
@@ -115,9 +100,9 @@ const MISSING: Error = Error::Unsupported {
            POSIX or file segments",
 };
 
-/// Waits for a random time, which is longer after more attempts and less than a millisecond on average.
-fn pause(attempts: u32) {
-    let most = 1 << attempts.min(10);
+/// Waits for a random time, which is longer after more attempts and less than a millisecond.
+fn pause(attempt: u32) {
+    let most = 1 << attempt.min(10);
     thread::yield_now();
     thread::sleep(Duration::from_micros(random_u64().unwrap_or(0) % most));
 }
