@@ -28,16 +28,16 @@ fn add(pair: &[AtomicU32; 2]) {
 }
 
 pub(crate) fn the_next_owner_learns_whether_a_killed_one_had_the_lock() -> Outcome {
-    killed_owners(MemfdShMemProvider::new()?)
+    killed_owners(&MemfdShMemProvider::new()?)
 }
 
 pub(crate) fn so_does_the_next_owner_in_a_system_v_segment() -> Outcome {
     let mut provider = UnixShMemProvider::new()?;
     provider.new_shmem(1).map(drop).or_else(if_lacking)?;
-    killed_owners(provider)
+    killed_owners(&provider)
 }
 
-fn killed_owners<P>(provider: P) -> Outcome
+fn killed_owners<P>(provider: &P) -> Outcome
 where
     P: ShMemProvider<ShMem: Send + Sync + 'static>,
 {

@@ -38,6 +38,7 @@ pub(crate) fn main() {
     conclusion.exit();
 }
 
+#[allow(clippy::too_many_lines, reason = "a list")]
 fn trials() -> Vec<Trial> {
     macro_rules! watched_trials {
         ($($module:ident: [$($test:ident),* $(,)?])*) => {
@@ -97,6 +98,7 @@ fn trials() -> Vec<Trial> {
         presence: [
             processes_that_join_at_once_get_different_slots,
             segments_of_a_namespace_do_not_disturb_each_other,
+            segments_with_the_same_number_in_other_namespaces_are_others,
             the_default_provider_will_do_in_a_process_that_is_not_dumpable,
             without_proc_the_error_tells_what_to_do,
             foreign_locks_end_with_timeouts,

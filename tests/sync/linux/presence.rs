@@ -79,8 +79,9 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
             shared.id().to_string()
         }
         ["sysv"] => {
-            check(&UnixShMemProvider::new()?.new_shmem(4096)?.share())?;
-            String::new()
+            let shared = UnixShMemProvider::new()?.new_shmem(4096)?.share();
+            check(&shared)?;
+            shared.id().to_string()
         }
         ["fork-in-a-handler"] => fork_in_a_handler()?.to_string(),
         _ => return Err(format!("unknown command {words:?}").into()),
@@ -161,6 +162,22 @@ pub(crate) fn segments_of_a_namespace_do_not_disturb_each_other() -> Outcome {
     Ok(())
 }
 
+pub(crate) fn segments_with_the_same_number_in_other_namespaces_are_others() -> Outcome {
+    let segment = system_v()?;
+    let slots = segment.view::<Slots<2>>(0)?;
+    let presences = [Presence::join(&slots)?, Presence::join(&slots)?];
+    let shell = format!(
+        "echo {} > /proc/sys/kernel/shm_next_id && exec \"$@\"",
+        segment.id()
+    );
+    let wrapper = ["unshare", "--ipc", "sh", "-c", &shell, "sh"];
+    can_start_by(&wrapper)?;
+    let id: ShMemId = Peer::start_by(&wrapper).ask_for("presence sysv")?;
+    assert_eq!(id, segment.id());
+    assert!(presences[0].is_alive(presences[1].id())?);
+    Ok(())
+}
+
 pub(crate) fn the_default_provider_will_do_in_a_process_that_is_not_dumpable() -> Outcome {
     let mut peer = if rustix::process::geteuid().is_root() {
         can_start_by(AS_OTHER)?;
@@ -196,14 +213,6 @@ pub(crate) fn without_proc_the_error_tells_what_to_do() -> Outcome {
         }
     }
     Ok(())
-}
-
-/// Returns where the segment starts in the file of the IPC namespace.
-fn first_byte(segment: &Shared<UnixShMem>) -> Outcome<i64> {
-    match segment.id().kind() {
-        IdKind::SystemV { shmid } => Ok(i64::from(shmid) << 32),
-        _ => skip("these segments are not of System V"),
-    }
 }
 
 /// Locks a byte of the IPC namespace, as any process in it can.
