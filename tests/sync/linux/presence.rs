@@ -215,17 +215,33 @@ pub(crate) fn without_proc_the_error_tells_what_to_do() -> Outcome {
     Ok(())
 }
 
-/// Locks a byte of the IPC namespace, as any process in it can.
-fn lock_in_namespace(file: &File, byte: i64) {
-    // SAFETY: all bytes zero are a valid value of this type.
-    let mut lock: libc::flock64 = unsafe { mem::zeroed() };
-    #[allow(clippy::cast_possible_truncation, reason = "the constant is small")]
-    let kind = libc::F_RDLCK as libc::c_short;
-    lock.l_type = kind;
-    lock.l_start = byte;
-    lock.l_len = 1;
+/// The call that takes offsets of 64 bits.
+#[cfg(target_pointer_width = "32")]
+const FCNTL: libc::c_long = libc::SYS_fcntl64;
+#[cfg(not(target_pointer_width = "32"))]
+const FCNTL: libc::c_long = libc::SYS_fcntl;
+
+/// Locks a byte of the IPC namespace for reading, as any process in it can.
+fn lock_in_namespace(file: &File, start: i64) {
+    /// `struct flock64` of the kernel.
+    #[repr(C)]
+    struct Lock {
+        kind: i16,
+        whence: i16,
+        start: i64,
+        len: i64,
+        pid: i32,
+    }
+    let mut lock = Lock {
+        kind: i16::try_from(libc::F_RDLCK).expect("it is small"),
+        whence: 0,
+        start,
+        len: 1,
+        pid: 0,
+    };
     // SAFETY: the pointer is to a local variable of the type that the call reads.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    let result =
+        unsafe { libc::syscall(FCNTL, file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) };
     assert_eq!(result, 0);
 }
 
