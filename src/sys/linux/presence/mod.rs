@@ -4,7 +4,6 @@
 //! Each token has an open file description of its own. A forked child inherits it, which would keep the lock after the
 //! parent's death. Therefore a handler of `pthread_atfork` closes all tokens in the child. A child of a bare
 //! `clone` system call runs no handlers.
-#![allow(unsafe_code)]
 
 mod namespace;
 mod ofd;

@@ -1,4 +1,5 @@
 //! Locks of an open file description: `F_OFD_SETLK` and `F_OFD_GETLK` of `fcntl(2)`.
+#![allow(unsafe_code)]
 
 use core::ffi::c_int;
 

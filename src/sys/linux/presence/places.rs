@@ -1,4 +1,5 @@
 //! The descriptors of tokens, which forked children close.
+#![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
