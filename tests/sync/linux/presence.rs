@@ -299,9 +299,9 @@ fn fork_in_a_handler() -> Result<u32, Error> {
             it_value: NEVER,
         };
         timer.it_value.tv_usec = 1 + round % 25;
+        let before = FORKS.load(Acquire);
         // SAFETY: the pointer is to a local variable, and the other one may be null.
         unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) };
-        let before = FORKS.load(Acquire);
         while FORKS.load(Acquire) == before {
             drop(Presence::join(&slots)?);
         }
