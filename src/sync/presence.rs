@@ -53,10 +53,15 @@ impl<const N: usize> fmt::Debug for Slots<N> {
 ///
 /// # Platform notes
 ///
-/// - Linux and Android: a lock of an open file description (`F_OFD_SETLK`) on the bytes of the slot. The
-///   segment needs a descriptor, and `/proc` has to be mounted. [`join`](Self::join) returns
-///   [`Error::Unsupported`] for System V segments. Children that are created by a bare `clone` system call,
+/// - Linux and Android: a lock of an open file description (`F_OFD_SETLK`) on the bytes of the slot, and
+///   `/proc` has to be mounted. Children that are created by a bare `clone` system call,
 ///   without the C library, keep their parent present until they end or execute a program.
+/// - System V segments on Linux have no descriptor. Their slots are locked in the file of the IPC namespace,
+///   `/proc/thread-self/ns/ipc` (Linux 3.19). Every process in the namespace, also one of another user, can
+///   lock bytes of that file. A dead participant then appears to be alive, and its slot taken: a wait
+///   for it ends with its timeout. A living participant never appears to be dead. A thread that has entered
+///   another IPC namespace since the segment was attached must not join, because it would not notice the other
+///   participants, nor they it.
 /// - Windows: an event in the namespace of the section, whose name is that of the section and the place of the
 ///   slot. A process that asks whether another one is alive has its event open for that moment, so a
 ///   dead participant may count as alive, and its slot as taken, until such calls have returned. A
@@ -95,7 +100,8 @@ impl Presence {
     /// Takes a free slot of the table.
     ///
     /// The threads of a process can share a `Presence`, or join several times. A process that also locks the
-    /// segment by `fcntl(2)` must not lock the bytes of the table.
+    /// segment by `fcntl(2)` must not lock the bytes of the table. Participants that join at the same time get
+    /// different slots, and each gets one while there are free slots.
     ///
     /// # Errors
     ///
@@ -110,7 +116,7 @@ impl Presence {
             what: "the table of participants has to lie in the segment",
         })?;
         let descriptor = holder.lock_descriptor().map(|descriptor| descriptor.0);
-        let mut token = Token::open(descriptor, table)?;
+        let mut token = Token::open(descriptor, &holder.description().id, table)?;
         for (slot, word) in slots.iter().enumerate() {
             if token.try_lock(byte_of(start, slot))? {
                 let generation = generation(word.load(Acquire).wrapping_add(1)).max(1);

@@ -13,6 +13,7 @@ mod latest;
 mod mutex;
 mod named;
 mod pool;
+mod presence;
 mod ring;
 mod turn;
 

@@ -35,8 +35,7 @@ use crate::sync::wake::Wait;
 ///
 /// # Platform notes
 ///
-/// A mutex works where processes can [join](crate::sync::Presence#platform-notes): on Linux and Android, except for
-/// System V segments, and on Windows.
+/// A mutex works where processes can [join](crate::sync::Presence#platform-notes): on Linux, Android and Windows.
 ///
 /// # Examples
 ///

@@ -20,6 +20,7 @@ use super::object_name::ObjectName;
 use super::views::{self, SectionName};
 use super::{OwnedHandle, failed, forget_last_error, last_error};
 use crate::error::{Error, Result, Subject};
+use crate::id::ShMemId;
 use crate::process::Owner;
 use crate::sys::BorrowedFd;
 
@@ -33,7 +34,11 @@ pub(crate) struct Token {
 
 impl Token {
     /// Returns one for the section that contains the table.
-    pub(crate) fn open(_descriptor: Option<BorrowedFd<'_>>, table: *const u8) -> Result<Self> {
+    pub(crate) fn open(
+        _descriptor: Option<BorrowedFd<'_>>,
+        _id: &ShMemId,
+        table: *const u8,
+    ) -> Result<Self> {
         let (section, _) = views::find(table).ok_or(Error::Unsupported {
             what: "participants need a segment of `Win32ShMemProvider` or `StdShMemProvider`",
         })?;

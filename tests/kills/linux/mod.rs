@@ -48,6 +48,7 @@ pub(crate) fn main() {
         ]
         mutex: [
             the_next_owner_learns_whether_a_killed_one_had_the_lock,
+            so_does_the_next_owner_in_a_system_v_segment,
         ]
         sync: [
             a_changed_word_wakes_with_the_next_wake_up,

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use shmem_providers::sync::{LockError, Mutex, Presence, Slots};
 use shmem_providers::wake::Wait;
-use shmem_providers::{MemfdShMemProvider, ShMem, ShMemProvider, Shared};
-use testkit::Outcome;
+use shmem_providers::{MemfdShMemProvider, ShMem, ShMemProvider, Shared, UnixShMemProvider};
 use testkit::stepper::{At, sweep};
+use testkit::{Outcome, if_lacking};
 
 use super::LONG;
 
@@ -28,9 +28,22 @@ fn add(pair: &[AtomicU32; 2]) {
 }
 
 pub(crate) fn the_next_owner_learns_whether_a_killed_one_had_the_lock() -> Outcome {
+    killed_owners(&MemfdShMemProvider::new()?)
+}
+
+pub(crate) fn so_does_the_next_owner_in_a_system_v_segment() -> Outcome {
+    let mut provider = UnixShMemProvider::new()?;
+    provider.new_shmem(1).map(drop).or_else(if_lacking)?;
+    killed_owners(&provider)
+}
+
+fn killed_owners<P>(provider: &P) -> Outcome
+where
+    P: ShMemProvider<ShMem: Send + Sync + 'static>,
+{
     let report = sweep(
         At::Instructions,
-        || Ok(MemfdShMemProvider::default().new_shmem(4096)?.share()),
+        || Ok(provider.clone().new_shmem(4096)?.share()),
         |shared, doomed| {
             let presence = join(shared)?;
             let mutex = shared.view::<Pair>(AT)?;

@@ -6,7 +6,9 @@ mod event;
 mod latest;
 mod mutex;
 mod peer;
+mod presence;
 mod ring;
+mod sysv;
 mod turn;
 mod wake;
 
@@ -36,6 +38,7 @@ pub(crate) fn main() {
     conclusion.exit();
 }
 
+#[allow(clippy::too_many_lines, reason = "a list")]
 fn trials() -> Vec<Trial> {
     macro_rules! watched_trials {
         ($($module:ident: [$($test:ident),* $(,)?])*) => {
@@ -86,11 +89,20 @@ fn trials() -> Vec<Trial> {
             a_child_does_not_unlock_for_its_parent,
             deaths_in_other_pid_namespaces_are_noticed,
             a_full_table_is_an_error,
-            every_descriptor_will_do,
+            every_segment_will_do,
             threads_of_a_participant_exclude_each_other,
             garbled_words_cause_no_hang,
             waiters_for_a_condition_are_notified,
             waiters_for_a_condition_notice_the_death_of_its_owner,
+        ]
+        presence: [
+            processes_that_join_at_once_get_different_slots,
+            segments_of_a_namespace_do_not_disturb_each_other,
+            segments_with_the_same_number_in_other_namespaces_are_others,
+            the_default_provider_will_do_in_a_process_that_is_not_dumpable,
+            without_proc_the_error_tells_what_to_do,
+            foreign_locks_end_with_timeouts,
+            a_signal_handler_may_fork,
         ]
         ring: [
             messages_arrive_whole_and_in_order,
@@ -100,6 +112,16 @@ fn trials() -> Vec<Trial> {
             full_and_empty_rings_end_waits_in_time,
             there_are_no_system_calls_unless_the_other_side_sleeps,
             started_programs_find_it_in_their_environment,
+        ]
+        sysv: [
+            processes_exclude_each_other,
+            the_death_of_an_owner_is_noticed_once,
+            owners_killed_at_any_time_harm_nobody,
+            the_next_process_in_a_slot_is_not_the_dead_one,
+            a_child_of_the_owner_does_not_keep_it_alive,
+            a_child_does_not_unlock_for_its_parent,
+            deaths_in_other_pid_namespaces_are_noticed,
+            waiters_for_a_condition_are_notified,
         ]
         turn: [
             two_processes_take_turns,

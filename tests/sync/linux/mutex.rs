@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 use std::{mem, thread};
 
@@ -11,13 +11,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use shmem_providers::sync::{Condvar, LockError, Mutex, MutexGuard, Presence, Slots};
 use shmem_providers::wake::Wait;
 use shmem_providers::{
-    Error, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem,
+    Error, IdKind, MemfdBackend, MemfdShMemProvider, MmapShMemProvider, ServedShMemProvider, ShMem,
     ShMemId, ShMemProvider, SharedLayout, Typed, UnixShMemProvider,
 };
 
 use super::peer::{Answer, Peer};
 use testkit::peer::can_start_by;
-use testkit::{Outcome, if_lacking, skip};
+use testkit::{Outcome, if_lacking};
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(50);
@@ -42,7 +42,7 @@ type Guard = MutexGuard<'static, [AtomicU64; 2]>;
 
 impl Participant {
     fn join(id: &str) -> Result<Self, Error> {
-        let layout = Typed::open(&mut MemfdShMemProvider::new()?, ShMemId::from_string(id))?;
+        let layout = open(ShMemId::from_string(id))?;
         Ok(Self {
             presence: Box::leak(Box::new(join(&layout)?)),
             layout: Box::leak(Box::new(layout)),
@@ -58,8 +58,36 @@ fn long() -> Wait {
     Wait::new().timeout(LONG)
 }
 
+/// `true` while [`over_system_v`] runs a test.
+static IS_OVER_SYSTEM_V: AtomicBool = AtomicBool::new(false);
+
+/// Runs a test of this file with System V segments in the place of memfds.
+pub(super) fn over_system_v(test: fn() -> Outcome) -> Outcome {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            IS_OVER_SYSTEM_V.store(false, Relaxed);
+        }
+    }
+    let _reset = Reset;
+    IS_OVER_SYSTEM_V.store(true, Relaxed);
+    layout().map(drop).or_else(if_lacking)?;
+    test()
+}
+
 fn layout() -> Result<Typed<Layout>, Error> {
-    Typed::create(&mut MemfdShMemProvider::new()?, |_| {})
+    if IS_OVER_SYSTEM_V.load(Relaxed) {
+        Typed::create(&mut UnixShMemProvider::new()?, |_| {})
+    } else {
+        Typed::create(&mut MemfdShMemProvider::new()?, |_| {})
+    }
+}
+
+fn open(id: ShMemId) -> Result<Typed<Layout>, Error> {
+    match id.kind() {
+        IdKind::SystemV { .. } => Typed::open(&mut UnixShMemProvider::new()?, id),
+        _ => Typed::open(&mut MemfdShMemProvider::new()?, id),
+    }
 }
 
 fn join(layout: &Typed<Layout>) -> Result<Presence, Error> {
@@ -85,7 +113,8 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
         Ok::<_, &str>(())
     };
     Ok(match *words {
-        ["create"] => {
+        ["create", kind] => {
+            IS_OVER_SYSTEM_V.store(kind == "sysv", Relaxed);
             let layout = Box::leak(Box::new(layout()?));
             layout.id().to_string()
         }
@@ -162,7 +191,7 @@ fn count(participant: Participant, times: u64) -> Result<u64, Box<dyn std::error
 }
 
 /// Forks, and returns the number of the child, which ends after `work`.
-fn fork(work: impl FnOnce()) -> libc::pid_t {
+pub(super) fn fork(work: impl FnOnce()) -> libc::pid_t {
     // SAFETY: this process has a single thread.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -337,9 +366,14 @@ pub(crate) fn deaths_in_other_pid_namespaces_are_noticed() -> Outcome {
     };
     can_start_by(wrapper)?;
     let mut inner = Peer::start_by(wrapper);
-    let id = inner.ask("mutex create")?;
+    let kind = if IS_OVER_SYSTEM_V.load(Relaxed) {
+        "sysv"
+    } else {
+        "memfd"
+    };
+    let id = inner.ask(format!("mutex create {kind}"))?;
     inner.execute(format!("mutex join {id}"))?;
-    let layout = Typed::<Layout>::open(&mut MemfdShMemProvider::new()?, ShMemId::from_string(&id))?;
+    let layout = open(ShMemId::from_string(&id))?;
     let presence = join(&layout)?;
     inner.execute("mutex hold")?;
     let locked = layout.pair.try_lock(&presence);
@@ -368,7 +402,7 @@ pub(crate) fn a_full_table_is_an_error() -> Outcome {
     Ok(())
 }
 
-pub(crate) fn every_descriptor_will_do() -> Outcome {
+pub(crate) fn every_segment_will_do() -> Outcome {
     fn check(
         provider: Result<impl ShMemProvider<ShMem: Send + Sync + 'static>, Error>,
     ) -> Result<(), Error> {
@@ -386,11 +420,7 @@ pub(crate) fn every_descriptor_will_do() -> Outcome {
     check(MemfdShMemProvider::new())?;
     check(MmapShMemProvider::new())?;
     check(ServedShMemProvider::<MemfdBackend>::new())?;
-    match check(UnixShMemProvider::new()) {
-        Err(Error::Unsupported { .. }) => Ok(()),
-        Err(error) => if_lacking(error),
-        Ok(()) => skip("System V segments have descriptors here"),
-    }
+    check(UnixShMemProvider::new()).or_else(if_lacking)
 }
 
 pub(crate) fn threads_of_a_participant_exclude_each_other() -> Outcome {

@@ -100,7 +100,7 @@ const HUGETLBFS: u32 = 0x9584_58f6;
     clippy::unnecessary_cast,
     reason = "a magic number of 32 bits, whatever the type"
 )]
-fn file_system(system: &fs::StatFs) -> u32 {
+pub(in crate::sys) fn file_system(system: &fs::StatFs) -> u32 {
     system.f_type as u32
 }
 
