@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::memory::layout::{SharedLayout, fingerprint};
 use crate::sharing::SharedRef;
 use crate::sync::mutex::Liveness;
+use crate::sys::open_presence;
 use crate::sys::presence::Token;
 
 /// How many bits of an id are the slot. The other ones, except for the highest bit, are the generation.
@@ -109,8 +110,7 @@ impl Presence {
         let start = holder.offset_of(table).ok_or(Error::Unsupported {
             what: "the table of participants has to lie in the segment",
         })?;
-        let descriptor = holder.lock_descriptor().map(|descriptor| descriptor.0);
-        let mut token = Token::open(descriptor, table)?;
+        let mut token = open_presence(holder.lock_descriptor(), table)?;
         for (slot, word) in slots.iter().enumerate() {
             if token.try_lock(byte_of(start, slot))? {
                 let generation = generation(word.load(Acquire).wrapping_add(1)).max(1);

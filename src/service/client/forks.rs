@@ -59,6 +59,7 @@ impl State {
             monitor.forget_in_child();
         }
         self.forget_unfinished();
+        self.members.clear();
         self.service = None;
         self.lost_host = false;
         self.owner = None;

@@ -2,11 +2,13 @@
 //!
 //! A client has one connection, which is created when it is needed, replaced when the host dies, and created
 //! again in a forked child. `state` is what it knows, `election` connects or becomes the host, `forks`
-//! carries it into a child, `monitor` notices when the host dies.
+//! carries it into a child, `monitor` notices when the host dies. `locks` are participants with a lock, each with
+//! a connection of its own.
 
 mod connection;
 mod election;
 mod forks;
+mod locks;
 mod monitor;
 mod state;
 
@@ -87,8 +89,22 @@ impl Client {
         self.shared.ensure_connected(&mut state, deadline)
     }
 
-    /// Registers a segment under a new id.
+    /// Registers a segment that this process has just created under a new id.
+    pub(crate) fn create(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<ServedHandle> {
+        self.register_as(size, fd, |id, size| Command::Create { id, size })
+    }
+
+    /// Registers a segment under a new id. Its memory may have other ids as well, so its bytes cannot be locked.
     pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<ServedHandle> {
+        self.register_as(size, fd, |id, size| Command::Register { id, size })
+    }
+
+    fn register_as(
+        self: &Arc<Self>,
+        size: usize,
+        fd: OwnedFd,
+        command: impl Fn(ShMemId, NonZeroU64) -> Command,
+    ) -> Result<ServedHandle> {
         let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
         let size = size.ok_or(Error::InvalidSize { size: 0 })?;
         let start = Instant::now();
@@ -97,8 +113,8 @@ impl Client {
         let mut tries = 4;
         loop {
             let id = random_text(b's')?;
-            let command = Command::Register { id, size };
             let passed = Some(fd.as_fd());
+            let command = command(id, size);
             let (reply, _) = self.shared.request(&mut state, command, passed, deadline)?;
             tries -= 1;
             match reply.status {
@@ -328,6 +344,7 @@ impl Shared {
             },
             Status::Full => self.error(ServiceError::TooManySegments),
             Status::BadDescriptor => self.error(ServiceError::RejectedDescriptor),
+            Status::Unsettled => self.error(ServiceError::UnknownLocks),
             Status::Done | Status::Taken | Status::Busy => self.error(ServiceError::InvalidReply),
         }
     }

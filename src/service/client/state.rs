@@ -1,7 +1,7 @@
 //! [`State`]: what a client knows, under its lock.
 
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 use std::thread;
@@ -11,6 +11,7 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use super::RETRY_INTERVAL;
 use super::connection::{Connection, REPLY_TIMEOUT, RequestError};
+use super::locks::Member;
 use super::monitor::HostMonitor;
 use crate::id::ShMemId;
 use crate::process::Owner;
@@ -50,6 +51,10 @@ pub(super) struct State {
     pub(super) last_failure: Option<Instant>,
     /// The token of a fork that was announced and is about to happen, or has just happened.
     pub(super) token: Option<Token>,
+    /// The participants of this process.
+    pub(super) members: Vec<Weak<Member>>,
+    /// `true` from the time when there was another connection until all participants have moved to its host.
+    pub(super) has_new_host: bool,
 }
 
 impl State {

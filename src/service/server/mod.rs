@@ -71,6 +71,8 @@ pub(super) struct Server {
     turn: u64,
     start: Instant,
     reaper: Reaper,
+    /// The ends of a pipe, for reading and for writing: see [`Life`](crate::service::protocol::Command::Life). Created when it is needed.
+    life: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Server {
@@ -115,6 +117,7 @@ impl Server {
             turn: 0,
             start: Instant::now(),
             reaper: Reaper::new(capacity.foreign),
+            life: None,
         })
     }
 

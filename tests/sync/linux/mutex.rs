@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 use std::{mem, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
+#[cfg(not(any(shmem_apple_rules, shmem_freebsd_rules)))]
+use shmem_providers::MemfdShMemProvider as Provider;
+#[cfg(any(shmem_apple_rules, shmem_freebsd_rules))]
+use shmem_providers::StdServedShMemProvider as Provider;
 use shmem_providers::sync::{Condvar, LockError, Mutex, MutexGuard, Presence, Slots};
 use shmem_providers::wake::Wait;
 use shmem_providers::{
@@ -42,7 +46,7 @@ type Guard = MutexGuard<'static, [AtomicU64; 2]>;
 
 impl Participant {
     fn join(id: &str) -> Result<Self, Error> {
-        let layout = Typed::open(&mut MemfdShMemProvider::new()?, ShMemId::from_string(id))?;
+        let layout = Typed::open(&mut Provider::new()?, ShMemId::from_string(id))?;
         Ok(Self {
             presence: Box::leak(Box::new(join(&layout)?)),
             layout: Box::leak(Box::new(layout)),
@@ -59,7 +63,7 @@ fn long() -> Wait {
 }
 
 fn layout() -> Result<Typed<Layout>, Error> {
-    Typed::create(&mut MemfdShMemProvider::new()?, |_| {})
+    Typed::create(&mut Provider::new()?, |_| {})
 }
 
 fn join(layout: &Typed<Layout>) -> Result<Presence, Error> {
@@ -339,7 +343,7 @@ pub(crate) fn deaths_in_other_pid_namespaces_are_noticed() -> Outcome {
     let mut inner = Peer::start_by(wrapper);
     let id = inner.ask("mutex create")?;
     inner.execute(format!("mutex join {id}"))?;
-    let layout = Typed::<Layout>::open(&mut MemfdShMemProvider::new()?, ShMemId::from_string(&id))?;
+    let layout = Typed::<Layout>::open(&mut Provider::new()?, ShMemId::from_string(&id))?;
     let presence = join(&layout)?;
     inner.execute("mutex hold")?;
     let locked = layout.pair.try_lock(&presence);
@@ -351,7 +355,7 @@ pub(crate) fn deaths_in_other_pid_namespaces_are_noticed() -> Outcome {
 }
 
 pub(crate) fn a_full_table_is_an_error() -> Outcome {
-    let shared = MemfdShMemProvider::new()?.new_shmem(4096)?.share();
+    let shared = Provider::new()?.new_shmem(4096)?.share();
     let slots = shared.view::<Slots<2>>(64)?;
     let first = Presence::join(&slots)?;
     let second = Presence::join(&slots)?;
@@ -417,7 +421,7 @@ pub(crate) fn threads_of_a_participant_exclude_each_other() -> Outcome {
 }
 
 pub(crate) fn garbled_words_cause_no_hang() -> Outcome {
-    let shared = MemfdShMemProvider::new()?.new_shmem(4096)?.share();
+    let shared = Provider::new()?.new_shmem(4096)?.share();
     let presence = Presence::join(&shared.view::<Slots<4>>(64)?)?;
     let mutex = shared.view::<Mutex<AtomicU64>>(0)?;
     let words = shared.access().as_atomic_u32()?;
@@ -473,9 +477,7 @@ pub(crate) fn waiters_for_a_condition_notice_the_death_of_its_owner() -> Outcome
     let layout = layout()?;
     let mut waiter = joined(&layout)?;
     waiter.send("mutex wait");
-    let segment = MemfdShMemProvider::new()?
-        .shmem_from_id(layout.id())?
-        .share();
+    let segment = Provider::new()?.shmem_from_id(layout.id())?.share();
     let words = segment.access().as_atomic_u32()?;
     // The second word of the condition variable, behind the header of the segment.
     let waiters = &words[(64 + mem::offset_of!(Layout, changed)) / 4 + 1];
