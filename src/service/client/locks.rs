@@ -33,7 +33,7 @@ use crate::sys::locks::{Locks, Participant};
 use crate::sys::{self, socket};
 
 /// How long a question waits until the service knows all locks.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a participant that leaves waits until the service knows that.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);

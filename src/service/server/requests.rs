@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-use super::Server;
 use super::clients::Connection;
+use super::{LifePipe, Server};
 use crate::id::ShMemId;
 use crate::service::protocol::{Command, Opcode, PipeEnd, Reply, Request, Status};
 use crate::service::reaper::Kind;
@@ -243,14 +243,20 @@ impl Server {
             return self.reply(client, number, OPCODE, Status::Unsettled);
         }
         if self.life.is_none() {
-            self.life = sys::pipe().ok();
+            let pipe =
+                self.without_children(sys::pipe, |pipe| [pipe.0.as_fd(), pipe.1.as_fd()].into());
+            self.life = pipe.ok().map(|((reader, writer), in_children)| LifePipe {
+                _in_children: in_children,
+                reader,
+                writer,
+            });
         }
-        let Some((reader, writer)) = &self.life else {
+        let Some(life) = &self.life else {
             return self.reply(client, number, OPCODE, Status::Busy);
         };
         let passed = match end {
-            PipeEnd::Read => reader,
-            PipeEnd::Write => writer,
+            PipeEnd::Read => &life.reader,
+            PipeEnd::Write => &life.writer,
         };
         let reply = Reply {
             number,

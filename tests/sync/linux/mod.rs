@@ -6,6 +6,7 @@ mod event;
 mod latest;
 mod mutex;
 mod peer;
+mod presence;
 mod ring;
 mod turn;
 mod wake;
@@ -91,6 +92,15 @@ fn trials() -> Vec<Trial> {
             garbled_words_cause_no_hang,
             waiters_for_a_condition_are_notified,
             waiters_for_a_condition_notice_the_death_of_its_owner,
+        ]
+        presence: [
+            locks_survive_their_host,
+            a_host_that_has_the_lock_is_noticed_when_it_dies,
+            a_stopped_participant_is_never_taken_for_dead,
+            a_child_does_not_keep_its_parent_present,
+            hosts_killed_at_any_time_harm_nobody,
+            a_segment_with_two_ids_has_no_locks_of_its_second_one,
+            segments_without_a_service_name_the_way_that_works,
         ]
         ring: [
             messages_arrive_whole_and_in_order,

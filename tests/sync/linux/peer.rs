@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use super::{doorbell, event, latest, mutex, ring, turn, wake};
+use super::{doorbell, event, latest, mutex, presence, ring, turn, wake};
 pub(crate) use testkit::peer::Peer;
 
 /// The result of a command in the peer.
@@ -18,6 +18,7 @@ pub(crate) fn serve() {
         ["forbid", ref words @ ..] => testkit::seccomp::forbid(words),
         ["latest", ref words @ ..] => latest::execute(words),
         ["mutex", ref words @ ..] => mutex::execute(words),
+        ["presence", ref words @ ..] => presence::execute(words),
         ["ring", ref words @ ..] => ring::execute(words),
         ["turn", ref words @ ..] => turn::execute(words),
         ["wake", ref words @ ..] => wake::execute(words),
