@@ -97,6 +97,7 @@ fn trials() -> Vec<Trial> {
             locks_survive_their_host,
             a_host_that_has_the_lock_is_noticed_when_it_dies,
             a_stopped_participant_is_never_taken_for_dead,
+            a_participant_that_dies_while_it_is_stopped_is_dead,
             a_child_does_not_keep_its_parent_present,
             hosts_killed_at_any_time_harm_nobody,
             a_segment_with_two_ids_has_no_locks_of_its_second_one,

@@ -85,7 +85,14 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
             Err(LockError::TimedOut) => "timed out".into(),
             Err(LockError::Failed(error)) => return Err(error.into()),
         },
-        ["fork"] => fork(|| thread::sleep(LONG)).to_string(),
+        ["fork"] => fork(|| thread::sleep(3 * LONG)).to_string(),
+        ["value"] => participant()?
+            .layout
+            .pair
+            .try_lock(participant()?.presence)
+            .or_else(LockError::recover)?[0]
+            .load(Relaxed)
+            .to_string(),
         ["count"] => participant()?.count()?,
         _ => return Err(format!("unknown command {words:?}").into()),
     })
@@ -210,39 +217,55 @@ pub(crate) fn a_host_that_has_the_lock_is_noticed_when_it_dies() -> Outcome {
 
 /// A participant that does not return to the next host could be alive, until it is dead.
 pub(crate) fn a_stopped_participant_is_never_taken_for_dead() -> Outcome {
-    for dies in [false, true] {
-        let mut scene = Scene::new()?;
-        let ((mut owner, alive), (mut other, _)) = (scene.joined()?, scene.joined()?);
-        owner.execute("presence hold")?;
-        kill_process(owner.process(), Signal::STOP)?;
-        scene.kill_host();
-        let command = format!("presence alive {alive}");
-        let is_known = |answer: Result<String, String>| match answer {
-            Ok(answer) => assert_eq!(answer, "true"),
-            Err(error) => assert!(IS_SERVED && error.contains("all locks"), "{error}"),
-        };
-        is_known(other.ask(&command));
-        is_known(other.ask(&command));
-        match (other.ask("presence lock"), scene.joined()) {
-            (Ok(answer), Ok((_, next))) if !IS_SERVED => {
-                assert_eq!(answer, "timed out");
-                assert_ne!(next, alive);
-            }
-            // It could get the slot of the one that is stopped.
-            (Err(_), Err(error)) if IS_SERVED => assert!(error.contains("all locks"), "{error}"),
-            _ => return Err("the lock is known".into()),
+    stopped(false)
+}
+
+pub(crate) fn a_participant_that_dies_while_it_is_stopped_is_dead() -> Outcome {
+    stopped(true)
+}
+
+fn stopped(dies: bool) -> Outcome {
+    let mut scene = Scene::new()?;
+    let ((mut owner, alive), (mut other, _)) = (scene.joined()?, scene.joined()?);
+    owner.execute("presence hold")?;
+    kill_process(owner.process(), Signal::STOP)?;
+    scene.kill_host();
+    let command = format!("presence alive {alive}");
+    let is_known = |answer: Result<String, String>| match answer {
+        Ok(answer) => assert_eq!(answer, "true"),
+        Err(error) => assert!(IS_SERVED && error.contains("all locks"), "{error}"),
+    };
+    is_known(other.ask(&command));
+    is_known(other.ask(&command));
+    match (other.ask("presence lock"), scene.joined()) {
+        (Ok(answer), Ok((_, next))) if !IS_SERVED => {
+            assert_eq!(answer, "timed out");
+            assert_ne!(next, alive);
         }
-        if dies {
-            owner.kill();
-            assert_eq!(ask(&mut other, "presence lock"), "abandoned");
-        } else {
-            kill_process(owner.process(), Signal::CONT)?;
-            assert_eq!(ask(&mut other, &command), "true");
-            assert_eq!(ask(&mut other, "presence lock"), "timed out");
-        }
-        ask(&mut Peer::start(), &scene.join_command());
+        // It could get the slot of the one that is stopped.
+        (Err(_), Err(error)) if IS_SERVED => assert!(error.contains("all locks"), "{error}"),
+        _ => return Err("the lock is known".into()),
     }
+    if dies {
+        owner.kill();
+        assert_eq!(ask(&mut other, "presence lock"), "abandoned");
+    } else {
+        kill_process(owner.process(), Signal::CONT)?;
+        assert_eq!(ask(&mut other, &command), "true");
+        assert_eq!(ask(&mut other, "presence lock"), "timed out");
+    }
+    ask(&mut Peer::start(), &scene.join_command());
     Ok(())
+}
+
+/// A child of a peer, which sleeps until it is killed.
+struct Child(Pid);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let killed = kill_process(self.0, Signal::KILL);
+        assert!(killed.is_ok() || thread::panicking(), "it has ended");
+    }
 }
 
 /// Its host may be one of its participants, too, whose children have the sockets of the service.
@@ -259,18 +282,18 @@ pub(crate) fn a_child_does_not_keep_its_parent_present() -> Outcome {
         owner.execute("presence hold")?;
         let child = owner.ask_for::<i32>("presence fork")?;
         owner.kill();
-        let answer = ask(&mut other, "presence lock");
+        let child = Child(Pid::from_raw(child).ok_or("no child")?);
+        assert_eq!(ask(&mut other, "presence lock"), "abandoned", "{is_host}");
         let alive = ask(&mut other, &format!("presence alive {dead}"));
-        // It is still running.
-        kill_process(Pid::from_raw(child).ok_or("no child")?, Signal::KILL)?;
-        assert_eq!((&*answer, &*alive), ("abandoned", "false"), "{is_host}");
+        assert_eq!(alive, "false", "{is_host}");
+        drop(child);
     }
     Ok(())
 }
 
 /// Participants that count are killed in turn, each of which may be the host.
 pub(crate) fn hosts_killed_at_any_time_harm_nobody() -> Outcome {
-    const KILLS: u64 = 12;
+    const KILLS: u64 = 30;
     let mut scene = Scene::new()?;
     let counting = |scene: &Scene| -> Result<Peer, String> {
         let mut peer = Peer::start();
@@ -295,6 +318,10 @@ pub(crate) fn hosts_killed_at_any_time_harm_nobody() -> Outcome {
     for peer in peers {
         peer.kill();
     }
+    // Not all of them have waited all the time.
+    let mut last = Peer::start();
+    ask(&mut last, &scene.join_command());
+    assert!(ask(&mut last, "presence value").parse::<u64>()? > KILLS);
     Ok(())
 }
 
