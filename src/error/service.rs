@@ -265,6 +265,7 @@ impl ServiceError {
 
     /// Prints the reason. If the service does not work as it should, it is a verb whose subject is the
     /// service.
+    #[allow(clippy::too_many_lines, reason = "a list")]
     fn write(&self, f: &mut fmt::Formatter<'_>, errno: Option<i32>) -> fmt::Result {
         let text = match self {
             Self::EmptyPath => "the path is empty",

@@ -216,7 +216,7 @@ impl ShMemService {
     /// leaves a fifth of the segments. The last eighth of each is for processes that have less than a twelfth
     /// of it. Processes in other pid namespaces count as one. When there are too many clients, the service
     /// disconnects the one that holds nothing and has been silent longest. It connects again with its next
-    /// request.
+    /// request. Each participant (`sync::Presence`) is a client on systems where the service has its lock.
     ///
     /// The service starts within three seconds, or returns an error.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self> {

@@ -94,16 +94,16 @@ pub enum Command {
         /// Counted from the start of the segment.
         byte: u64,
     },
-    /// Returns one end of the pipe of this service. A client keeps both ends while it has a lock, until the next
-    /// service knows of the lock. So all writing ends are closed when the next service knows all locks whose
-    /// holders are alive.
+    /// Returns one end of the pipe of this service. A client that has a lock keeps the end for writing until the
+    /// next service knows of the lock. So all of these are closed once that knows all locks whose owners are alive.
     Life {
-        /// The segment, which the client holds.
+        /// The segment, which the client holds. For the end for writing, it has to be settled, or the client
+        /// has a lock in it.
         id: ShMemId,
         /// Which end.
         end: PipeEnd,
     },
-    /// Declares that this service knows all locks in this segment. The client has one of them.
+    /// Declares that this service knows all locks in this segment, which the client holds.
     Settle(ShMemId),
 }
 

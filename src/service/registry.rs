@@ -6,7 +6,7 @@
 //! last announced fork has connected or expired.
 //!
 //! A client that holds a segment can lock one of its bytes. A segment is settled if all locks in it are known:
-//! one that a client has just created, or one of which a client that has a lock knows that all clients of
+//! one that a client has just created, or one of which a holder knows that all clients of
 //! earlier services have either locked their bytes again or ended. In others, a byte that is not locked may
 //! belong to a client that has not returned yet.
 //!
@@ -332,13 +332,13 @@ impl<S: PartialEq> Registry<S> {
         }
     }
 
-    /// Settles a segment in which the client has a lock. Returns `false` if it has none.
+    /// Settles a segment that the client holds. Returns `false` if it does not.
     pub fn settle(&mut self, client: Client, id: ShMemId) -> bool {
-        let is_known = self.lock_of(client) == Some(id);
-        if let (true, Some(entry)) = (is_known, self.segments.get_mut(&id)) {
+        let is_held = self.holds(client, id);
+        if let (true, Some(entry)) = (is_held, self.segments.get_mut(&id)) {
             entry.is_settled = true;
         }
-        is_known
+        is_held
     }
 
     /// Returns `true` if the client has a lock in this segment, or may lock a byte of it.
@@ -589,7 +589,9 @@ impl<S: PartialEq> Registry<S> {
         client.flat_map(|client| client.held.ids.iter().copied())
     }
 
-    fn holds(&self, client: Client, id: ShMemId) -> bool {
+    /// Returns `true` if the client holds this segment.
+    #[must_use]
+    pub fn holds(&self, client: Client, id: ShMemId) -> bool {
         let client = self.clients.get(&client);
         client.is_some_and(|client| client.held.ids.contains(&id))
     }

@@ -93,7 +93,16 @@ pub(crate) fn open_presence(
     presence::Token::open(segment.map(|segment| segment.0), table)
 }
 
+/// `true` if the service of a segment keeps the locks of its bytes.
+#[cfg(feature = "std")]
+pub(crate) const SERVICE_KEEPS_LOCKS: bool = cfg!(any(
+    not(any(target_os = "android", target_os = "linux", windows)),
+    shmem_apple_rules,
+    shmem_freebsd_rules
+));
+
 /// Creates a participant in a segment, in which it locks a byte.
+#[allow(clippy::needless_pass_by_value, reason = "as on other systems")]
 #[cfg(all(
     feature = "std",
     any(

@@ -73,6 +73,7 @@ impl Shared {
                     state.connection = Some(Arc::new(connection));
                     state.lost_host = false;
                     state.has_new_host = true;
+                    state.doubt_locks();
                     if !is_bound {
                         state.unregistered = state.held.keys().copied().collect();
                     }
@@ -125,7 +126,7 @@ impl Shared {
         state.is_reconnecting = false;
         let have_moved = state.held.is_empty() || has_failed || {
             let deadline = Instant::now() + RECONNECT_TIMEOUT;
-            self.move_members(&mut state, deadline)
+            self.move_members(&mut state, deadline) & state.settle_held(deadline)
         };
         state.send_releases(None);
         let is_unfinished = has_failed || !have_moved || !state.unsent_releases.is_empty();

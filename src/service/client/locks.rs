@@ -6,11 +6,12 @@
 //! When the host dies, the participants lock their bytes again at the next one ([`Member::rejoin`]). That does not
 //! know which bytes those will lock that have not returned yet. Therefore each participant also has the ends of
 //! a pipe, which its host has created. It closes the end for writing when the next host knows its lock. Once the pipe
-//! has reached its end, all participants of the dead host have either returned or died, and one of them settles the
-//! segment ([`Member::settle`]). Until then, questions about other bytes are errors.
+//! has reached its end, all participants of the dead host have either returned or died, and one of them, or the
+//! creator of the segment, settles it ([`Member::settle`], [`State::settle_held`]). Until then, questions about other
+//! bytes are errors.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -21,7 +22,7 @@ use std::time::Instant;
 use rustix::fd::OwnedFd;
 
 use super::connection::{ConnectError, Connection, RequestError};
-use super::state::State;
+use super::state::{HeldSegment, KnownLocks, State};
 use super::{Client, RETRY_INTERVAL, ServedHandle, Shared, TIMEOUT};
 use crate::error::{Error, Result, ServiceError, Subject};
 use crate::id::ShMemId;
@@ -245,7 +246,7 @@ impl Shared {
     /// Lets the participants lock their bytes again if the host has changed, and settle their segments. Returns
     /// `false` if that has to be repeated.
     pub(super) fn move_members(&self, state: &mut State, deadline: Instant) -> bool {
-        let members: Vec<_> = state.members.iter().filter_map(|it| it.upgrade()).collect();
+        let members: Vec<_> = state.members.iter().filter_map(Weak::upgrade).collect();
         let mut has_moved = true;
         let mut is_settled = true;
         for member in members {
@@ -276,6 +277,63 @@ impl Shared {
             status => self.status_error(id, status),
         }
     }
+}
+
+impl State {
+    /// Settles the segments that this client has created and holds, as participants do. There may be none.
+    /// Returns `false` if that has to be repeated.
+    pub(super) fn settle_held(&mut self, deadline: Instant) -> bool {
+        if !sys::SERVICE_KEEPS_LOCKS {
+            return true;
+        }
+        let has_settled = self.try_settle_held(deadline);
+        if has_settled.is_err() {
+            // A late reply must not be read as the reply to the next request.
+            self.lose_connection();
+        }
+        has_settled.unwrap_or(false)
+    }
+
+    fn try_settle_held(&mut self, deadline: Instant) -> Result<bool, RequestError> {
+        let Some(connection) = self.connection.clone() else {
+            return Ok(false);
+        };
+        let is_known = |it: &HeldSegment| !matches!(it.locks, KnownLocks::Nothing);
+        let known = self.held.iter().filter(|(_, segment)| is_known(segment));
+        let ids: Vec<ShMemId> = known.map(|(&id, _)| id).collect();
+        let mut is_done = true;
+        if let (None, Some(&id), Ok(forks)) = (&self.witness, ids.first(), Forks::until_now()) {
+            let end = PipeEnd::Read;
+            let command = Command::Life { id, end };
+            let number = self.next_number();
+            let (_, fd) = connection.call(Request { number, command }, None, deadline)?;
+            self.witness = fd.and_then(|fd| ForkClosed::owned(fd, forks)).map(Arc::new);
+            is_done = self.witness.is_some();
+        }
+        for id in ids {
+            let number = self.next_number();
+            let segment = self.held.get_mut(&id);
+            let Some(KnownLocks::After(pipes)) = segment.map(|segment| &mut segment.locks) else {
+                continue;
+            };
+            pipes.retain(|pipe| !has_ended(pipe));
+            let is_settled = pipes.is_empty() && {
+                let command = Command::Settle(id);
+                let (reply, _) = connection.call(Request { number, command }, None, deadline)?;
+                reply.status == Status::Done
+            };
+            match self.held.get_mut(&id) {
+                Some(segment) if is_settled => segment.locks = KnownLocks::All,
+                _ => is_done = false,
+            }
+        }
+        Ok(is_done)
+    }
+}
+
+/// Returns `true` if no process has the other end of the pipe.
+fn has_ended(pipe: &ForkClosed) -> bool {
+    pipe.as_fd().is_some_and(socket::is_hung_up)
 }
 
 impl Member {
@@ -318,8 +376,7 @@ impl Member {
         if inner.is_settled || inner.byte.is_none() {
             return inner.retired.is_empty();
         }
-        let has_ended = |end: &ForkClosed| end.as_fd().is_some_and(socket::is_hung_up);
-        inner.witnesses.retain(|end| !has_ended(end));
+        inner.witnesses.retain(|pipe| !has_ended(pipe));
         if inner.witnesses.is_empty() && inner.retired.is_empty() {
             let settled = inner.link.ask(Command::Settle(self.id), deadline);
             inner.is_settled = matches!(settled, Ok((Status::Done, _)));

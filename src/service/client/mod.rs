@@ -22,7 +22,7 @@ use std::time::Instant;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use self::connection::RequestError;
-use self::state::{HeldSegment, State};
+use self::state::{HeldSegment, KnownLocks, State};
 use crate::error::{Error, Result, ServiceError, Subject};
 use crate::id::ShMemId;
 use crate::process::fork_lock::{ForkLock, Guard};
@@ -91,19 +91,19 @@ impl Client {
 
     /// Registers a segment that this process has just created under a new id.
     pub(crate) fn create(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<ServedHandle> {
-        self.register_as(size, fd, |id, size| Command::Create { id, size })
+        self.register_as(size, fd, true)
     }
 
     /// Registers a segment under a new id. Its memory may have other ids as well, so its bytes cannot be locked.
     pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<ServedHandle> {
-        self.register_as(size, fd, |id, size| Command::Register { id, size })
+        self.register_as(size, fd, false)
     }
 
     fn register_as(
         self: &Arc<Self>,
         size: usize,
         fd: OwnedFd,
-        command: impl Fn(ShMemId, NonZeroU64) -> Command,
+        is_new: bool,
     ) -> Result<ServedHandle> {
         let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
         let size = size.ok_or(Error::InvalidSize { size: 0 })?;
@@ -114,11 +114,24 @@ impl Client {
         loop {
             let id = random_text(b's')?;
             let passed = Some(fd.as_fd());
-            let command = command(id, size);
+            let command = if is_new {
+                Command::Create { id, size }
+            } else {
+                Command::Register { id, size }
+            };
             let (reply, _) = self.shared.request(&mut state, command, passed, deadline)?;
             tries -= 1;
             match reply.status {
-                Status::Done => return Ok(self.retain(&mut state, id, size, fd)),
+                Status::Done => {
+                    let handle = self.retain(&mut state, id, size, fd);
+                    if let (true, Some(segment)) = (is_new, state.held.get_mut(&id)) {
+                        segment.locks = KnownLocks::All;
+                    }
+                    if is_new && state.witness.is_none() {
+                        state.settle_held(deadline);
+                    }
+                    return Ok(handle);
+                }
                 Status::Taken if tries > 0 => {}
                 status => return Err(self.shared.status_error(id, status)),
             }
@@ -201,6 +214,7 @@ impl Client {
             size,
             fd: Arc::clone(&fd),
             handles: 0,
+            locks: KnownLocks::Nothing,
         });
         segment.handles += 1;
         ServedHandle {

@@ -111,7 +111,7 @@ impl Server {
         poller.add(current, LISTENER).map_err(failed("epoll_ctl"))?;
         poller.add(&stop, STOP).map_err(failed("epoll_ctl"))?;
         let capacity = Capacity::of(limits::open_files());
-        Ok(Self {
+        let mut server = Self {
             listeners,
             stop,
             spare: Some(spare),
@@ -131,7 +131,11 @@ impl Server {
             reaper: Reaper::new(capacity.foreign),
             life: None,
             shares_descriptors,
-        })
+        };
+        if sys::SERVICE_KEEPS_LOCKS {
+            server.create_life();
+        }
+        Ok(server)
     }
 
     /// Serves until the service is stopped or has to end.

@@ -172,9 +172,10 @@ impl Server {
             Command::Relock { id, byte } => status_of(self.registry.lock(client, id, byte, true)),
             Command::Unlock(id) => {
                 let has_lock = self.registry.lock_of(client) == Some(id);
-                match has_lock && self.registry.unlock(client) {
-                    true => Status::Done,
-                    false => Status::Unknown,
+                if has_lock && self.registry.unlock(client) {
+                    Status::Done
+                } else {
+                    Status::Unknown
                 }
             }
             Command::Query { id, byte } => match self.registry.is_locked(client, id, byte) {
@@ -185,9 +186,10 @@ impl Server {
             Command::Life { id, end } => return self.send_life(client, request.number, id, end),
             // Where no client finds this service, they may have locked their bytes again at another one.
             Command::Settle(id) => {
-                match self.listeners.are_found() && self.registry.settle(client, id) {
-                    true => Status::Done,
-                    false => Status::Unknown,
+                if self.listeners.are_found() && self.registry.settle(client, id) {
+                    Status::Done
+                } else {
+                    Status::Unknown
                 }
             }
         };
@@ -236,20 +238,28 @@ impl Server {
         }
     }
 
-    /// Sends an end of the pipe of this service to a client that has a lock or can get one.
+    /// Creates the pipe of this service, if it can.
+    pub(super) fn create_life(&mut self) {
+        let pipe = self.without_children(sys::pipe, |pipe| [pipe.0.as_fd(), pipe.1.as_fd()].into());
+        self.life = pipe.ok().map(|((reader, writer), in_children)| LifePipe {
+            _in_children: in_children,
+            reader,
+            writer,
+        });
+    }
+
+    /// Sends an end of the pipe of this service to a holder of a segment: that for writing only if it has a lock
+    /// or can get one.
     fn send_life(&mut self, client: Client, number: u32, id: ShMemId, end: PipeEnd) {
         const OPCODE: Opcode = Opcode::Life;
-        if !self.registry.may_lock(client, id) {
+        if !self.registry.holds(client, id) {
+            return self.reply(client, number, OPCODE, Status::Unknown);
+        }
+        if end == PipeEnd::Write && !self.registry.may_lock(client, id) {
             return self.reply(client, number, OPCODE, Status::Unsettled);
         }
         if self.life.is_none() {
-            let pipe =
-                self.without_children(sys::pipe, |pipe| [pipe.0.as_fd(), pipe.1.as_fd()].into());
-            self.life = pipe.ok().map(|((reader, writer), in_children)| LifePipe {
-                _in_children: in_children,
-                reader,
-                writer,
-            });
+            self.create_life();
         }
         let Some(life) = &self.life else {
             return self.reply(client, number, OPCODE, Status::Busy);

@@ -159,11 +159,11 @@ proptest! {
                     prop_assert_eq!(registry.unlock(client), expected);
                 }
                 Event::Settle => {
-                    let has_lock = model.locks.get(&client).is_some_and(|lock| lock.0 == number);
-                    if has_lock {
+                    let is_held = model.holds.contains(&(client, number));
+                    if is_held {
                         model.settled.insert(number);
                     }
-                    prop_assert_eq!(registry.settle(client, segment), has_lock);
+                    prop_assert_eq!(registry.settle(client, segment), is_held);
                 }
             }
             model.forget();
@@ -197,7 +197,8 @@ fn a_byte_is_not_free_until_its_owner_may_be_dead() {
     }
     assert_eq!(registry.lock(3, id(1), 0, false), Err(Refusal::Unsettled));
     assert_eq!(registry.is_locked(3, id(1), 0), Err(Refusal::Unsettled));
-    assert!(!registry.settle(3, id(1)), "it has no lock");
+    registry.connect(4, Process::Unknown);
+    assert!(!registry.settle(4, id(1)), "it does not hold the segment");
     assert_eq!(registry.lock(1, id(1), 0, true), Ok(()));
     assert_eq!(registry.is_locked(3, id(1), 0), Ok(true));
     assert_eq!(registry.is_locked(3, id(1), 1), Err(Refusal::Unsettled));

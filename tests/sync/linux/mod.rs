@@ -95,6 +95,7 @@ fn trials() -> Vec<Trial> {
         ]
         presence: [
             locks_survive_their_host,
+            the_first_can_join_after_the_host_has_died,
             a_host_that_has_the_lock_is_noticed_when_it_dies,
             a_stopped_participant_is_never_taken_for_dead,
             a_participant_that_dies_while_it_is_stopped_is_dead,

@@ -201,6 +201,16 @@ pub(crate) fn locks_survive_their_host() -> Outcome {
     Ok(())
 }
 
+/// Its creator knows that nobody has a lock.
+pub(crate) fn the_first_can_join_after_the_host_has_died() -> Outcome {
+    let mut scene = Scene::new()?;
+    scene.kill_host();
+    let mut first = Peer::start();
+    ask(&mut first, &scene.join_command());
+    assert_eq!(first.ask("presence lock")?, "locked");
+    Ok(())
+}
+
 pub(crate) fn a_host_that_has_the_lock_is_noticed_when_it_dies() -> Outcome {
     let mut scene = Scene::new()?;
     let join = scene.join_command();

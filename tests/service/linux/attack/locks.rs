@@ -35,7 +35,8 @@ pub(crate) fn bytes_of_segments_that_are_not_held_cannot_be_locked() -> Outcome 
         }
         assert_eq!(ask(&client, raw::UNLOCK, 0, id)?, Some(raw::UNKNOWN));
         assert_eq!(ask(&client, raw::SETTLE, 0, id)?, Some(raw::UNKNOWN));
-        assert_eq!(ask(&client, raw::LIFE, 1, id)?, Some(raw::UNSETTLED));
+        assert_eq!(ask(&client, raw::LIFE, 1, id)?, Some(raw::UNKNOWN));
+        assert_eq!(ask(&client, raw::LIFE, 2, id)?, Some(raw::UNKNOWN));
     }
     // Nor can bytes that do not exist.
     for byte in [100, 1 << 32, u64::MAX] {
@@ -70,7 +71,6 @@ pub(crate) fn locks_of_others_cannot_be_released() -> Outcome {
     assert_eq!(ask(&other, raw::QUERY, 7, &scene.id)?, Some(raw::TAKEN));
     // Nothing was locked when an earlier service died.
     assert_eq!(ask(&other, raw::RELOCK, 9, &scene.id)?, Some(raw::TAKEN));
-    assert_eq!(ask(&other, raw::SETTLE, 0, &scene.id)?, Some(raw::UNKNOWN));
     assert_eq!(ask(&owner, raw::UNLOCK, 0, &scene.id)?, Some(raw::DONE));
     assert_eq!(ask(&owner, raw::UNLOCK, 0, &scene.id)?, Some(raw::UNKNOWN));
     assert_eq!(ask(&other, raw::LOCK, 7, &scene.id)?, Some(raw::DONE));
@@ -106,19 +106,22 @@ pub(crate) fn segments_of_an_earlier_service_are_not_free() -> Outcome {
     for client in [&client, &other] {
         assert_eq!(ask(client, raw::LOCK, 0, &id)?, Some(raw::UNSETTLED));
         assert_eq!(ask(client, raw::QUERY, 0, &id)?, Some(raw::UNSETTLED));
-        assert_eq!(ask(client, raw::LIFE, 1, &id)?, Some(raw::UNSETTLED));
-        assert_eq!(ask(client, raw::SETTLE, 0, &id)?, Some(raw::UNKNOWN));
+        assert_eq!(ask(client, raw::LIFE, 1, &id)?, Some(raw::DONE));
+        assert_eq!(ask(client, raw::LIFE, 2, &id)?, Some(raw::UNSETTLED));
     }
     assert_eq!(ask(&client, raw::RELOCK, 0, &id)?, Some(raw::DONE));
     assert_eq!(ask(&other, raw::QUERY, 0, &id)?, Some(raw::TAKEN));
     assert_eq!(ask(&other, raw::QUERY, 1, &id)?, Some(raw::UNSETTLED));
-    assert_eq!(ask(&client, raw::LIFE, 1, &id)?, Some(raw::DONE));
     assert_eq!(ask(&client, raw::LIFE, 2, &id)?, Some(raw::DONE));
+    assert_eq!(ask(&client, raw::SETTLE, 0, &id)?, Some(raw::DONE));
+    assert_eq!(ask(&other, raw::QUERY, 1, &id)?, Some(raw::DONE));
     // There are two ends.
     assert_eq!(ask(&client, raw::LIFE, 3, &id)?, None);
     drop((client, other));
     // The pipe stays until the service ends.
-    scene.files += 2;
+    if !cfg!(any(shmem_apple_rules, shmem_freebsd_rules)) {
+        scene.files += 2;
+    }
     scene.assert_unharmed();
     Ok(())
 }
