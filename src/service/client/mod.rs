@@ -123,13 +123,15 @@ impl Client {
             tries -= 1;
             match reply.status {
                 Status::Done => {
-                    let handle = self.retain(&mut state, id, size, fd);
+                    let handle = self.hold(&mut state, id, size, fd);
                     if let (true, Some(segment)) = (is_new, state.held.get_mut(&id)) {
                         segment.locks = KnownLocks::All;
                     }
                     if is_new && state.witness.is_none() {
                         state.settle_held(deadline);
                     }
+                    // It needs the lock as soon as it runs.
+                    self.shared.start_monitor(&mut state);
                     return Ok(handle);
                 }
                 Status::Taken if tries > 0 => {}
