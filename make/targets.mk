@@ -93,10 +93,12 @@ link-%: $(ZIG_FOR_LINKS)/zig
 .PHONY: apple-rules android-rules freebsd-rules
 apple-rules android-rules freebsd-rules: export CARGO_TARGET_DIR := $(OUT)/rules
 apple-rules: export RUSTFLAGS := --cfg shmem_apple_rules
-apple-rules: ## Runs the tests of contract and service with Apple's rules, and those of waiting, which polls
+apple-rules: ## Runs the tests of contract and service with Apple's rules, of waiting, which polls, and of served locks
 	cargo clippy --lib --features full -- -D warnings
 	cargo test --no-fail-fast --test contract --test service
-	cargo test --no-fail-fast --test sync -- wake::
+	for subject in wake served mutex; do \
+		cargo test --no-fail-fast --test sync -- $$subject:: || exit; \
+	done
 android-rules: export RUSTFLAGS := --cfg shmem_android_rules
 android-rules: ## Runs the tests of the contract with Android's rules, with and without its library
 	cargo clippy --lib --features full -- -D warnings

@@ -94,6 +94,14 @@ pub trait Backend: Lifecycle + Clone + fmt::Debug + Default {
         None
     }
 
+    /// Returns the locks that the service of the segment keeps, if it has a service.
+    #[cfg(feature = "std")]
+    #[doc(hidden)]
+    fn locks<'a>(&self, handle: &'a Self::Handle) -> Option<&'a dyn crate::sys::locks::Locks> {
+        let _ = handle;
+        None
+    }
+
     /// Converts a descriptor that came from another process, and may refer to anything, to a handle.
     /// As after [`open`](Self::open), nothing is trusted until [`map`](Self::map) has checked it; what
     /// `map` does not check is checked here.

@@ -217,7 +217,9 @@ unsafe impl<B: Backend> ShMem for Segment<B> {
 
     #[cfg(feature = "std")]
     fn lock_descriptor(&self) -> Option<crate::sys::Descriptor<'_>> {
-        self.descriptor().map(crate::sys::Descriptor)
+        let handle = self.handle.as_ref()?;
+        let fd = self.backend.descriptor(handle)?;
+        Some(crate::sys::Descriptor(fd, self.backend.locks(handle)))
     }
 }
 

@@ -26,6 +26,7 @@ use crate::options::OptionReport;
 use crate::provider::Provider;
 use crate::segment::Segment;
 use crate::service::client::{Client, ServedHandle};
+use crate::sys::locks::Locks;
 use crate::sys::{FileInfo, growth};
 
 /// Creates segments of another backend, and shares them through a [service](crate::ShMemService)
@@ -132,7 +133,7 @@ impl<B: Backend<Handle = OwnedFd>> ServedBackend<B> {
         }
         let handle = self
             .client
-            .register(created.mapping.mapped(), created.handle)?;
+            .create(created.mapping.mapped(), created.handle)?;
         Ok(Created {
             id: handle.id(),
             handle,
@@ -193,6 +194,10 @@ impl<B: Backend<Handle = OwnedFd>> Backend for ServedBackend<B> {
 
     fn descriptor<'a>(&self, handle: &'a ServedHandle) -> Option<BorrowedFd<'a>> {
         Some(handle.as_fd())
+    }
+
+    fn locks<'a>(&self, handle: &'a ServedHandle) -> Option<&'a dyn Locks> {
+        Some(handle)
     }
 
     fn adopt(&self, fd: OwnedFd, known: Option<ShMemId>) -> Result<(ServedHandle, ShMemId)> {
@@ -257,7 +262,7 @@ impl<B: Snapshots<Handle = OwnedFd>> Snapshots for ServedBackend<B> {
         ranges: impl Iterator<Item = Range<usize>>,
     ) -> Result<(ServedHandle, ShMemId)> {
         let (snapshot, _) = self.memory.create_snapshot(bytes, ranges)?;
-        let handle = self.client.register(bytes.len(), snapshot)?;
+        let handle = self.client.create(bytes.len(), snapshot)?;
         let id = handle.id();
         Ok((handle, id))
     }

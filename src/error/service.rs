@@ -138,6 +138,11 @@ pub enum ServiceError {
     RejectedDescriptor,
     /// Services have sent several descriptors that are still being closed.
     UnclosedDescriptors,
+    /// The service has replaced another one, and does not know yet which locks in a segment still exist; or the
+    /// segment was registered from a descriptor, so that it may have locks under another id.
+    UnknownLocks,
+    /// The service has no longer a lock that this participant had.
+    LostLock,
 }
 
 /// The owner of a file or directory.
@@ -253,11 +258,14 @@ impl ServiceError {
                 | Self::SlowRegistration
                 | Self::RejectedDescriptor
                 | Self::UnclosedDescriptors
+                | Self::UnknownLocks
+                | Self::LostLock
         )
     }
 
     /// Prints the reason. If the service does not work as it should, it is a verb whose subject is the
     /// service.
+    #[allow(clippy::too_many_lines, reason = "a list")]
     fn write(&self, f: &mut fmt::Formatter<'_>, errno: Option<i32>) -> fmt::Result {
         let text = match self {
             Self::EmptyPath => "the path is empty",
@@ -353,6 +361,14 @@ impl ServiceError {
                 "rejected the descriptor: not shared memory of the stated size"
             }
             Self::UnclosedDescriptors => "sent descriptors that take too long to close",
+            Self::UnknownLocks => {
+                "does not know all locks in the segment: it has replaced a service that has died, and a process \
+                 that may have a lock has neither returned nor ended; or the segment was opened by a descriptor, so \
+                 that it may have another id. Open it by its id, or create another one"
+            }
+            Self::LostLock => {
+                "has given the slot of this participant to another one: call `Presence::join` again"
+            }
         };
         f.write_str(text)
     }

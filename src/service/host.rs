@@ -105,8 +105,8 @@ static LATE: ForkLock<Vec<Receiver<Started>>> = ForkLock::new(Vec::new());
 ///
 /// On Linux the thread of the service has its own descriptor table, so a forked child inherits none of its
 /// descriptors. On other systems, and before Linux 5.9, a child that is forked and does not call `exec` keeps
-/// the sockets of its parent open. Its clients then notice that the service has died because it does not
-/// answer.
+/// the sockets of its parent open at which clients connect. New clients then notice that the service has died because
+/// it does not answer.
 ///
 /// To get its own table, the thread closes copies of the program's descriptors, and file systems are notified
 /// of that. So it shares the program's table if the program has a message queue open, whose `mq_notify`
@@ -216,7 +216,7 @@ impl ShMemService {
     /// leaves a fifth of the segments. The last eighth of each is for processes that have less than a twelfth
     /// of it. Processes in other pid namespaces count as one. When there are too many clients, the service
     /// disconnects the one that holds nothing and has been silent longest. It connects again with its next
-    /// request.
+    /// request. Each participant (`sync::Presence`) is a client on systems where the service has its lock.
     ///
     /// The service starts within three seconds, or returns an error.
     pub fn start_at(path: impl AsRef<Path>) -> Result<Self> {
@@ -271,10 +271,12 @@ impl ShMemService {
                 // Access to the directories may block, so it happens here and not in the caller.
                 let (server, outcome) = match lookup.locate() {
                     Ok(location) if state.load(Acquire) == ABANDONED => (None, Ok(location)),
-                    Ok(location) => match Server::new(&location, lookup, stopping) {
-                        Ok(server) => (Some(server), Ok(location)),
-                        Err(error) => (None, Err(error)),
-                    },
+                    Ok(location) => {
+                        match Server::new(&location, lookup, stopping, shared.is_none()) {
+                            Ok(server) => (Some(server), Ok(location)),
+                            Err(error) => (None, Err(error)),
+                        }
+                    }
                     Err(error) => (None, Err(StartError::Failed(error))),
                 };
                 let is_awaited = state

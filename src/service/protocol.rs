@@ -8,7 +8,7 @@
 //! | 2 | 0 | the [`Status`] |
 //! | 3 | 0 | 0 |
 //! | 4–8 | number of the request | the same |
-//! | 8–16 | size in bytes, in `Register` only | size of the segment, in `Open` only |
+//! | 8–16 | size in bytes, in `Register` and `Create`; the byte, in requests about locks; the end, in `Life` | size of the segment, in `Open` only |
 //! | 16–36 | id or token | 0 |
 //! | 36–40 | 0 | 0 |
 //!
@@ -62,6 +62,59 @@ pub enum Command {
     Release(ShMemId),
     /// Announces a fork: the child that presents this token will hold what this client holds now.
     Fork(Token),
+    /// As `Register`, for a segment that this client has just created: its bytes cannot be locked by clients of
+    /// an earlier service.
+    Create {
+        /// Chosen by the client.
+        id: ShMemId,
+        /// In bytes.
+        size: NonZeroU64,
+    },
+    /// Locks a byte of a segment that the client holds, until it unlocks it or its connection ends. A client
+    /// has one lock at most.
+    Lock {
+        /// The segment.
+        id: ShMemId,
+        /// Counted from the start of the segment.
+        byte: u64,
+    },
+    /// As `Lock`, for a byte that this client had locked when an earlier service died.
+    Relock {
+        /// The segment.
+        id: ShMemId,
+        /// Counted from the start of the segment.
+        byte: u64,
+    },
+    /// Unlocks the byte of this segment that the client has locked.
+    Unlock(ShMemId),
+    /// Asks whether any client has locked the byte: `Taken` or `Done`.
+    Query {
+        /// The segment.
+        id: ShMemId,
+        /// Counted from the start of the segment.
+        byte: u64,
+    },
+    /// Returns one end of the pipe of this service. A client that has a lock keeps the end for writing until the
+    /// next service knows of the lock. So all of these are closed once that knows all locks whose owners are alive.
+    Life {
+        /// The segment, which the client holds. For the end for writing, it has to be settled, or the client
+        /// has a lock in it.
+        id: ShMemId,
+        /// Which end.
+        end: PipeEnd,
+    },
+    /// Declares that this service knows all locks in this segment, which the client holds.
+    Settle(ShMemId),
+}
+
+/// An end of a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PipeEnd {
+    /// The end to read from.
+    Read = 1,
+    /// The end to write to.
+    Write = 2,
 }
 
 /// A message from the service to a client.
@@ -91,6 +144,20 @@ pub enum Opcode {
     Release = 4,
     /// See [`Command::Fork`].
     Fork = 5,
+    /// See [`Command::Create`].
+    Create = 6,
+    /// See [`Command::Lock`].
+    Lock = 7,
+    /// See [`Command::Relock`].
+    Relock = 8,
+    /// See [`Command::Unlock`].
+    Unlock = 9,
+    /// See [`Command::Query`].
+    Query = 10,
+    /// See [`Command::Life`].
+    Life = 11,
+    /// See [`Command::Settle`].
+    Settle = 12,
 }
 
 /// The outcome of a request.
@@ -99,9 +166,10 @@ pub enum Opcode {
 pub enum Status {
     /// The request was carried out.
     Done = 0,
-    /// No segment has this id, or no fork was announced with this token.
+    /// No segment has this id, or no fork was announced with this token. For requests about locks: the client
+    /// does not hold this segment, or it has no such byte or lock.
     Unknown = 1,
-    /// The id belongs to another segment.
+    /// The id belongs to another segment, or the byte is locked.
     Taken = 2,
     /// A limit of the service, or of this client's share of it, is reached.
     Full = 3,
@@ -109,6 +177,8 @@ pub enum Status {
     BadDescriptor = 4,
     /// The request can be repeated later. After `Hello`, the client has to connect again.
     Busy = 5,
+    /// The segment was locked under an earlier service, and this one does not know yet which locks still exist.
+    Unsettled = 6,
 }
 
 /// Why a frame is not a valid message.
@@ -138,6 +208,13 @@ impl Command {
             Self::Open(_) => Opcode::Open,
             Self::Release(_) => Opcode::Release,
             Self::Fork(_) => Opcode::Fork,
+            Self::Create { .. } => Opcode::Create,
+            Self::Lock { .. } => Opcode::Lock,
+            Self::Relock { .. } => Opcode::Relock,
+            Self::Unlock(_) => Opcode::Unlock,
+            Self::Query { .. } => Opcode::Query,
+            Self::Life { .. } => Opcode::Life,
+            Self::Settle(_) => Opcode::Settle,
         }
     }
 }
@@ -148,8 +225,16 @@ impl Request {
     pub fn encode(&self) -> Frame {
         let (id, size) = match self.command {
             Command::Hello(token) => (token.unwrap_or_default(), 0),
-            Command::Register { id, size } => (id, size.get()),
-            Command::Open(id) | Command::Release(id) | Command::Fork(id) => (id, 0),
+            Command::Register { id, size } | Command::Create { id, size } => (id, size.get()),
+            Command::Open(id)
+            | Command::Release(id)
+            | Command::Fork(id)
+            | Command::Unlock(id)
+            | Command::Settle(id) => (id, 0),
+            Command::Lock { id, byte }
+            | Command::Relock { id, byte }
+            | Command::Query { id, byte } => (id, byte),
+            Command::Life { id, end } => (id, end as u64),
         };
         Fields {
             code: self.command.opcode() as u8,
@@ -178,6 +263,7 @@ impl Request {
             return Err(DecodeError::Id);
         }
         let size = NonZeroU64::new(fields.size);
+        let byte = fields.size;
         let command = match (opcode, size, id.is_empty()) {
             (Opcode::Hello, None, true) => Command::Hello(None),
             (Opcode::Hello, None, false) => Command::Hello(Some(id)),
@@ -185,8 +271,32 @@ impl Request {
             (Opcode::Open, None, false) => Command::Open(id),
             (Opcode::Release, None, false) => Command::Release(id),
             (Opcode::Fork, None, false) => Command::Fork(id),
-            (Opcode::Register, Some(_), true) => return Err(DecodeError::Id),
-            (Opcode::Register, ..) | (_, Some(_), _) => return Err(DecodeError::Size),
+            (Opcode::Create, Some(size), false) => Command::Create { id, size },
+            (Opcode::Lock, _, false) => Command::Lock { id, byte },
+            (Opcode::Relock, _, false) => Command::Relock { id, byte },
+            (Opcode::Query, _, false) => Command::Query { id, byte },
+            (Opcode::Unlock, None, false) => Command::Unlock(id),
+            (Opcode::Settle, None, false) => Command::Settle(id),
+            (Opcode::Life, _, false) => Command::Life {
+                id,
+                end: PipeEnd::from_code(byte).ok_or(DecodeError::Size)?,
+            },
+            (
+                Opcode::Register
+                | Opcode::Create
+                | Opcode::Lock
+                | Opcode::Relock
+                | Opcode::Query
+                | Opcode::Life,
+                Some(_),
+                true,
+            )
+            | (Opcode::Lock | Opcode::Relock | Opcode::Query, None, true) => {
+                return Err(DecodeError::Id);
+            }
+            (Opcode::Register | Opcode::Create | Opcode::Life, ..) | (_, Some(_), _) => {
+                return Err(DecodeError::Size);
+            }
             (_, None, _) => return Err(DecodeError::Id),
         };
         Ok(Self {
@@ -239,6 +349,14 @@ impl Reply {
     }
 }
 
+impl PipeEnd {
+    fn from_code(code: u64) -> Option<Self> {
+        [Self::Read, Self::Write]
+            .into_iter()
+            .find(|&end| end as u64 == code)
+    }
+}
+
 impl Opcode {
     fn from_code(code: u8) -> Option<Self> {
         [
@@ -247,6 +365,13 @@ impl Opcode {
             Self::Open,
             Self::Release,
             Self::Fork,
+            Self::Create,
+            Self::Lock,
+            Self::Relock,
+            Self::Unlock,
+            Self::Query,
+            Self::Life,
+            Self::Settle,
         ]
         .into_iter()
         .find(|&opcode| opcode as u8 == code)
@@ -262,6 +387,7 @@ impl Status {
             Self::Full,
             Self::BadDescriptor,
             Self::Busy,
+            Self::Unsettled,
         ]
         .into_iter()
         .find(|&status| status as u8 == code)

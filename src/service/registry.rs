@@ -5,6 +5,11 @@
 //! child has not connected yet. So nothing is stored any more when the last client has disconnected and the
 //! last announced fork has connected or expired.
 //!
+//! A client that holds a segment can lock one of its bytes. A segment is settled if all locks in it are known:
+//! one that a client has just created, or one of which a holder knows that all clients of
+//! earlier services have either locked their bytes again or ended. In others, a byte that is not locked may
+//! belong to a client that has not returned yet.
+//!
 //! The use of each process is bounded: see [`admission`](super::admission).
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -54,12 +59,14 @@ pub struct Closing {
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The id belongs to another segment.
+    /// The id belongs to another segment, or the byte is locked.
     Taken,
     /// A limit is reached, or the share of this process.
     Full,
-    /// No segment has this id.
+    /// No segment has this id, or the client does not hold it, or it has no such byte.
     Unknown,
+    /// Not all locks in the segment are known.
+    Unsettled,
 }
 
 /// The stored segments and their holders.
@@ -81,6 +88,8 @@ pub struct Registry<S> {
 struct ClientState {
     process: Process,
     held: Arc<HeldSet>,
+    /// The segment and the byte that it has locked.
+    lock: Option<(ShMemId, u64)>,
 }
 
 /// A set of held segments. A client and its announced forks share one set, which is copied when one of them
@@ -100,6 +109,10 @@ struct Entry<S> {
     process: Process,
     /// How many sets contain it.
     holders: usize,
+    /// The locked bytes. Those who have locked them hold the segment.
+    locks: BTreeMap<u64, Client>,
+    /// `true` if these are all locks in the segment.
+    is_settled: bool,
 }
 
 /// An announced fork. It holds what its parent held at the announcement.
@@ -160,13 +173,19 @@ impl<S: PartialEq> Registry<S> {
             process,
             ids: BTreeSet::new(),
         });
-        self.clients.insert(client, ClientState { process, held });
+        let state = ClientState {
+            process,
+            held,
+            lock: None,
+        };
+        self.clients.insert(client, state);
         self.update_usage(process, |usage| usage.clients += 1);
     }
 
-    /// Removes a client, and frees the segments that only it held.
+    /// Removes a client with its lock, and frees the segments that only it held.
     pub fn disconnect(&mut self, client: Client) {
-        if let Some(ClientState { process, held }) = self.clients.remove(&client) {
+        self.unlock(client);
+        if let Some(ClientState { process, held, .. }) = self.clients.remove(&client) {
             self.update_usage(process, |usage| {
                 usage.clients = usage.clients.saturating_sub(1);
             });
@@ -217,10 +236,124 @@ impl<S: PartialEq> Registry<S> {
             size,
             process,
             holders: 0,
+            locks: BTreeMap::new(),
+            is_settled: false,
         };
         self.segments.insert(id, entry);
         self.add_holder(client, id);
         Ok(())
+    }
+
+    /// As [`register`](Self::register), for a segment that no earlier service can have known.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Self::register).
+    pub fn create(
+        &mut self,
+        client: Client,
+        id: ShMemId,
+        size: u64,
+        segment: S,
+        closing: Closing,
+    ) -> Result<(), Refusal> {
+        let is_new = !self.segments.contains_key(&id);
+        self.register(client, id, size, segment, closing)?;
+        if let (true, Some(entry)) = (is_new, self.segments.get_mut(&id)) {
+            entry.is_settled = true;
+        }
+        Ok(())
+    }
+
+    /// Locks a byte of a segment that the client holds. A client that had locked it when an earlier service died
+    /// locks it `again`, until the segment is settled; only then can others do.
+    ///
+    /// # Errors
+    ///
+    /// [`Taken`](Refusal::Taken) if the byte is locked, by whatever client, or can no longer be locked again;
+    /// [`Full`](Refusal::Full) if the client has a lock; [`Unsettled`](Refusal::Unsettled) if the byte may be
+    /// locked; [`Unknown`](Refusal::Unknown) if the client does not hold the segment, or if it has no such byte.
+    pub fn lock(
+        &mut self,
+        client: Client,
+        id: ShMemId,
+        byte: u64,
+        again: bool,
+    ) -> Result<(), Refusal> {
+        let is_locked = self.is_locked(client, id, byte);
+        let state = self.clients.get_mut(&client).ok_or(Refusal::Unknown)?;
+        let is_settled = match is_locked {
+            Ok(false) => true,
+            Ok(true) => return Err(Refusal::Taken),
+            Err(Refusal::Unsettled) => false,
+            Err(refusal) => return Err(refusal),
+        };
+        if state.lock.is_some() {
+            return Err(Refusal::Full);
+        }
+        match (is_settled, again) {
+            (true, true) => return Err(Refusal::Taken),
+            (false, false) => return Err(Refusal::Unsettled),
+            _ => {}
+        }
+        let entry = self.segments.get_mut(&id).ok_or(Refusal::Unknown)?;
+        entry.locks.insert(byte, client);
+        state.lock = Some((id, byte));
+        Ok(())
+    }
+
+    /// Removes the client's lock. Returns `false` if it has none.
+    pub fn unlock(&mut self, client: Client) -> bool {
+        let state = self.clients.get_mut(&client);
+        let Some((id, byte)) = state.and_then(|state| state.lock.take()) else {
+            return false;
+        };
+        if let Some(entry) = self.segments.get_mut(&id) {
+            entry.locks.remove(&byte);
+        }
+        true
+    }
+
+    /// Returns `true` if a client has locked this byte of a segment that `client` holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsettled`](Refusal::Unsettled) if that is not known, [`Unknown`](Refusal::Unknown) if the client does
+    /// not hold the segment, or if it has no such byte.
+    pub fn is_locked(&self, client: Client, id: ShMemId, byte: u64) -> Result<bool, Refusal> {
+        let entry = self.segments.get(&id).ok_or(Refusal::Unknown)?;
+        if !self.holds(client, id) || byte >= entry.size {
+            return Err(Refusal::Unknown);
+        }
+        match entry.locks.contains_key(&byte) {
+            true => Ok(true),
+            false if entry.is_settled => Ok(false),
+            false => Err(Refusal::Unsettled),
+        }
+    }
+
+    /// Settles a segment that the client holds. Returns `false` if it does not.
+    pub fn settle(&mut self, client: Client, id: ShMemId) -> bool {
+        let is_held = self.holds(client, id);
+        if let (true, Some(entry)) = (is_held, self.segments.get_mut(&id)) {
+            entry.is_settled = true;
+        }
+        is_held
+    }
+
+    /// Returns `true` if the client has a lock in this segment, or may lock a byte of it.
+    #[must_use]
+    pub fn may_lock(&self, client: Client, id: ShMemId) -> bool {
+        let is_settled = |entry: &Entry<S>| entry.is_settled;
+        self.lock_of(client) == Some(id)
+            || self.holds(client, id) && self.segments.get(&id).is_some_and(is_settled)
+    }
+
+    /// Returns the segment in which the client has a lock.
+    #[must_use]
+    pub fn lock_of(&self, client: Client) -> Option<ShMemId> {
+        let lock = self.clients.get(&client)?.lock;
+        lock.map(|(id, _)| id)
     }
 
     /// Frees a segment that was not stored.
@@ -267,15 +400,15 @@ impl<S: PartialEq> Registry<S> {
         Ok((&entry.segment, entry.size))
     }
 
-    /// Removes the client from the holders of the segment.
+    /// Removes the client from the holders of the segment, with its lock in it.
     ///
     /// Returns `false` if it is not one of them, or if there is no room to copy the set that it shares.
     pub fn release(&mut self, client: Client, id: ShMemId) -> bool {
         if !self.holds(client, id) || !self.unshare(client) {
             return false;
         }
-        let client = self.clients.get_mut(&client);
-        let Some(set) = client.and_then(|client| Arc::get_mut(&mut client.held)) else {
+        let state = self.clients.get_mut(&client);
+        let Some(set) = state.and_then(|state| Arc::get_mut(&mut state.held)) else {
             return false;
         };
         let process = set.process;
@@ -283,6 +416,9 @@ impl<S: PartialEq> Registry<S> {
         self.update_usage(process, |usage| {
             usage.ids = usage.ids.saturating_sub(1);
         });
+        if self.lock_of(client) == Some(id) {
+            self.unlock(client);
+        }
         self.remove_holder(id);
         true
     }
@@ -453,7 +589,9 @@ impl<S: PartialEq> Registry<S> {
         client.flat_map(|client| client.held.ids.iter().copied())
     }
 
-    fn holds(&self, client: Client, id: ShMemId) -> bool {
+    /// Returns `true` if the client holds this segment.
+    #[must_use]
+    pub fn holds(&self, client: Client, id: ShMemId) -> bool {
         let client = self.clients.get(&client);
         client.is_some_and(|client| client.held.ids.contains(&id))
     }
@@ -513,7 +651,7 @@ impl<S: PartialEq> Registry<S> {
                 return false;
             }
         }
-        let Some(ClientState { process, held }) = self.clients.get_mut(&client) else {
+        let Some(ClientState { process, held, .. }) = self.clients.get_mut(&client) else {
             return false;
         };
         let process = *process;

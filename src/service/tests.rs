@@ -4,6 +4,7 @@
 
 mod admission;
 mod deadlines;
+mod locks;
 mod protocol;
 mod registry;
 

@@ -1,6 +1,6 @@
 //! [`Presence`]: a participant, whose death the other participants notice.
 //!
-//! A participant holds a lock of the kernel on the bytes of a slot, and the number of the slot's generation, which it
+//! A participant holds a lock of the kernel, or of the service of the segment, on the bytes of a slot, and the number of the slot's generation, which it
 //! has incremented after it got the lock. It is dead if the slot is not locked or has another generation.
 //! `tests/model/mutex.rs` shows that locks without generations fail: a process that takes the slot of a
 //! dead one would be mistaken for it.
@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::memory::layout::{SharedLayout, fingerprint};
 use crate::sharing::SharedRef;
 use crate::sync::mutex::Liveness;
+use crate::sys::open_presence;
 use crate::sys::presence::Token;
 
 /// How many bits of an id are the slot. The other ones, except for the highest bit, are the generation.
@@ -66,7 +67,20 @@ impl<const N: usize> fmt::Debug for Slots<N> {
 ///   slot. A process that asks whether another one is alive has its event open for that moment, so a
 ///   dead participant may count as alive, and its slot as taken, until such calls have returned. A
 ///   handle to the event that a debugger or another program has duplicated has the same effect.
-/// - Other systems: [`join`](Self::join) returns [`Error::Unsupported`].
+/// - Apple's systems, the BSDs, illumos and Solaris: the service of a served segment
+///   (`StdServedShMemProvider`, the default there) has the lock, which ends with a connection of the participant.
+///   Each participant is a client of the service, and has three descriptors. For other segments,
+///   [`join`](Self::join) returns [`Error::Unsupported`].
+///
+///   Whether a participant is alive is a request to the service. If the service does not answer, this returns
+///   [`Error::Service`] within five seconds, which a wait for a mutex may exceed its timeout by. If the process
+///   that hosts the service dies, the participants lock their slots again at the next one. Until all of them
+///   have done so or died, it returns [`Error::Service`] for those that have not, and nobody can join: for a moment
+///   or, if one of them is stopped, until that continues. A live participant is never taken for a dead one. If the
+///   host, the creator of the segment and all participants have died, nobody can join in this segment any more;
+///   nor in one that was opened by a descriptor under another id. A child of a bare system call keeps its
+///   parent present here, too.
+/// - Haiku and others: [`join`](Self::join) returns [`Error::Unsupported`].
 ///
 /// # Examples
 ///
@@ -106,7 +120,8 @@ impl Presence {
     /// # Errors
     ///
     /// [`Error::NoSlot`] if all slots are taken, [`Error::Unsupported`] where a death cannot be noticed,
-    /// [`Error::Os`] if the system refuses.
+    /// [`Error::Os`] if the system refuses, [`Error::Service`] if the service that has the locks does not answer or
+    /// does not know all of them.
     pub fn join<const N: usize>(slots: &SharedRef<Slots<N>>) -> Result<Self> {
         const { assert!(N >= 1 && N <= MAX_SLOTS, "a table has 1 to 1024 slots") };
         let slots = slots.clone().map_to_slice(|slots| &slots.0);
@@ -115,8 +130,8 @@ impl Presence {
         let start = holder.offset_of(table).ok_or(Error::Unsupported {
             what: "the table of participants has to lie in the segment",
         })?;
-        let descriptor = holder.lock_descriptor().map(|descriptor| descriptor.0);
-        let mut token = Token::open(descriptor, &holder.description().id, table)?;
+        let segment = holder.description().id;
+        let mut token = open_presence(holder.lock_descriptor(), &segment, table)?;
         for (slot, word) in slots.iter().enumerate() {
             if token.try_lock(byte_of(start, slot))? {
                 let generation = generation(word.load(Acquire).wrapping_add(1)).max(1);
@@ -154,7 +169,8 @@ impl Presence {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] in a forked child, [`Error::Os`] if the system refuses.
+    /// [`Error::Unsupported`] in a forked child, [`Error::Os`] if the system refuses, [`Error::Service`] if it is
+    /// not known.
     pub fn is_alive(&self, id: u32) -> Result<bool> {
         self.check()?;
         if id == self.id {

@@ -7,12 +7,18 @@
 #[cfg(any(target_os = "android", target_os = "linux"))]
 mod linux;
 #[cfg(feature = "std")]
+pub(crate) mod locks;
+#[cfg(feature = "std")]
 mod passed;
 #[allow(dead_code, reason = "most systems poll in some cases only")]
 pub(crate) mod polling;
 #[cfg(all(
     feature = "std",
-    not(any(target_os = "android", target_os = "linux", windows))
+    any(
+        not(any(target_os = "android", target_os = "linux", windows)),
+        shmem_apple_rules,
+        shmem_freebsd_rules
+    )
 ))]
 pub(crate) mod presence_fallback;
 #[cfg(unix)]
@@ -44,9 +50,14 @@ pub(crate) use self::passed::{Passed, Unclaimed};
     shmem_freebsd_rules
 ))]
 pub(crate) use self::polling as futex;
+/// Also under the rules of other systems on Linux.
 #[cfg(all(
     feature = "std",
-    not(any(target_os = "android", target_os = "linux", windows))
+    any(
+        not(any(target_os = "android", target_os = "linux", windows)),
+        shmem_apple_rules,
+        shmem_freebsd_rules
+    )
 ))]
 pub(crate) use self::presence_fallback as presence;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
@@ -58,11 +69,58 @@ pub(crate) use self::windows::*;
 #[cfg(not(any(target_os = "android", target_os = "linux")))]
 pub(crate) use self::write_witness_fallback::WriteWitness;
 use crate::error::{Error, Result, Subject};
+#[cfg(feature = "std")]
+use crate::id::ShMemId;
 
-/// A descriptor in a signature that is the same on every system.
+/// The descriptor of a segment, in a signature that is the same on every system, and its service's locks, if it
+/// has a service.
 #[cfg(feature = "std")]
 #[derive(Debug)]
-pub struct Descriptor<'fd>(pub(crate) BorrowedFd<'fd>);
+#[allow(dead_code, reason = "each system uses one of them")]
+pub struct Descriptor<'segment>(
+    pub(crate) BorrowedFd<'segment>,
+    pub(crate) Option<&'segment dyn locks::Locks>,
+);
+
+/// Creates a participant in a segment, in which it locks a byte of the table at this address.
+#[cfg(all(
+    feature = "std",
+    any(target_os = "android", target_os = "linux", windows),
+    not(any(shmem_apple_rules, shmem_freebsd_rules))
+))]
+pub(crate) fn open_presence(
+    segment: Option<Descriptor<'_>>,
+    id: &ShMemId,
+    table: *const u8,
+) -> Result<presence::Token> {
+    presence::Token::open(segment.map(|segment| segment.0), id, table)
+}
+
+/// `true` if the service of a segment keeps the locks of its bytes.
+#[cfg(feature = "std")]
+pub(crate) const SERVICE_KEEPS_LOCKS: bool = cfg!(any(
+    not(any(target_os = "android", target_os = "linux", windows)),
+    shmem_apple_rules,
+    shmem_freebsd_rules
+));
+
+/// Creates a participant in a segment, in which it locks a byte.
+#[allow(clippy::needless_pass_by_value, reason = "as on other systems")]
+#[cfg(all(
+    feature = "std",
+    any(
+        not(any(target_os = "android", target_os = "linux", windows)),
+        shmem_apple_rules,
+        shmem_freebsd_rules
+    )
+))]
+pub(crate) fn open_presence(
+    segment: Option<Descriptor<'_>>,
+    _id: &ShMemId,
+    _table: *const u8,
+) -> Result<presence::Token> {
+    presence::Token::open(segment.as_ref())
+}
 
 /// Fills the buffer with random bytes that nobody can predict.
 fn random(bytes: &mut [u8]) -> Result<()> {

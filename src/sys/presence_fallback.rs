@@ -1,35 +1,36 @@
-//! Presence on systems without locks of open file descriptions.
+//! Presence on systems without locks of open file descriptions: the service of a segment keeps the locks.
+
+use alloc::boxed::Box;
 
 use crate::error::{Error, Result};
-use crate::id::ShMemId;
-use crate::sys::BorrowedFd;
+use crate::sys::Descriptor;
+use crate::sys::locks::Participant;
 
-/// There is none.
+/// A participant in a served segment.
 #[derive(Debug)]
-pub(crate) enum Token {}
+pub(crate) struct Token(Box<dyn Participant>);
 
 impl Token {
-    /// Always returns [`Error::Unsupported`].
-    pub(crate) fn open(
-        _descriptor: Option<BorrowedFd<'_>>,
-        _id: &ShMemId,
-        _table: *const u8,
-    ) -> Result<Self> {
-        Err(Error::Unsupported {
-            what: "this system has no locks that belong to an open file: a process that dies while it holds a \
-                   mutex cannot be noticed; use `sync::wake` with a timeout",
-        })
+    /// Connects to the service of the segment. Returns [`Error::Unsupported`] if it has none.
+    pub(crate) fn open(segment: Option<&Descriptor<'_>>) -> Result<Self> {
+        let locks = segment.and_then(|segment| segment.1);
+        let locks = locks.ok_or(Error::Unsupported {
+            what: "this system has no locks that belong to an open file, so only the service of a segment can \
+                   notice that a process has died: create the segment with `StdServedShMemProvider`, or use \
+                   `sync::wake` with a timeout",
+        })?;
+        Ok(Self(locks.participant()?))
     }
 
     pub(crate) fn is_of_this_process(&self) -> bool {
-        match *self {}
+        self.0.is_of_this_process()
     }
 
-    pub(crate) fn try_lock(&mut self, _byte: usize) -> Result<bool> {
-        match *self {}
+    pub(crate) fn try_lock(&mut self, byte: usize) -> Result<bool> {
+        self.0.try_lock(byte)
     }
 
-    pub(crate) fn is_locked(&self, _byte: usize) -> Result<bool> {
-        match *self {}
+    pub(crate) fn is_locked(&self, byte: usize) -> Result<bool> {
+        self.0.is_locked(byte)
     }
 }

@@ -207,7 +207,8 @@ impl Connection {
             match reader.peek(fd) {
                 Received::Frame(frame, has_descriptors) => {
                     let reply = check_reply(&frame, request)?;
-                    let is_due = reply.opcode == Opcode::Open && reply.status == Status::Done;
+                    let is_due = matches!(reply.opcode, Opcode::Open | Opcode::Life)
+                        && reply.status == Status::Done;
                     if has_descriptors && !is_due {
                         return Err(invalid());
                     }

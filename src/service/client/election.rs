@@ -72,6 +72,8 @@ impl Shared {
                 Ok((connection, is_bound)) => {
                     state.connection = Some(Arc::new(connection));
                     state.lost_host = false;
+                    state.has_new_host = true;
+                    state.doubt_locks();
                     if !is_bound {
                         state.unregistered = state.held.keys().copied().collect();
                     }
@@ -122,8 +124,12 @@ impl Shared {
         let has_failed =
             !state.held.is_empty() && self.ensure_connected(&mut state, deadline).is_err();
         state.is_reconnecting = false;
+        let have_moved = state.held.is_empty() || has_failed || {
+            let deadline = Instant::now() + RECONNECT_TIMEOUT;
+            self.move_members(&mut state, deadline) & state.settle_held(deadline)
+        };
         state.send_releases(None);
-        let is_unfinished = has_failed || !state.unsent_releases.is_empty();
+        let is_unfinished = has_failed || !have_moved || !state.unsent_releases.is_empty();
         MonitorTarget {
             connection: state.connection.clone(),
             retry_after: is_unfinished.then_some(RECONNECT_PAUSE),

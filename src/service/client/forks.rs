@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::state::State;
+use super::state::{KnownLocks, State};
 use super::{Client, TIMEOUT, random_text};
 use crate::error::Result;
 use crate::process::Owner;
@@ -59,6 +59,11 @@ impl State {
             monitor.forget_in_child();
         }
         self.forget_unfinished();
+        self.members.clear();
+        self.witness = None;
+        for segment in self.held.values_mut() {
+            segment.locks = KnownLocks::Nothing;
+        }
         self.service = None;
         self.lost_host = false;
         self.owner = None;

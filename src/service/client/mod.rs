@@ -2,11 +2,13 @@
 //!
 //! A client has one connection, which is created when it is needed, replaced when the host dies, and created
 //! again in a forked child. `state` is what it knows, `election` connects or becomes the host, `forks`
-//! carries it into a child, `monitor` notices when the host dies.
+//! carries it into a child, `monitor` notices when the host dies. `locks` are participants with a lock, each with
+//! a connection of its own.
 
 mod connection;
 mod election;
 mod forks;
+mod locks;
 mod monitor;
 mod state;
 
@@ -20,7 +22,7 @@ use std::time::Instant;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use self::connection::RequestError;
-use self::state::{HeldSegment, State};
+use self::state::{HeldSegment, KnownLocks, State};
 use crate::error::{Error, Result, ServiceError, Subject};
 use crate::id::ShMemId;
 use crate::process::fork_lock::{ForkLock, Guard};
@@ -87,8 +89,22 @@ impl Client {
         self.shared.ensure_connected(&mut state, deadline)
     }
 
-    /// Registers a segment under a new id.
+    /// Registers a segment that this process has just created under a new id.
+    pub(crate) fn create(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<ServedHandle> {
+        self.register_as(size, fd, true)
+    }
+
+    /// Registers a segment under a new id. Its memory may have other ids as well, so its bytes cannot be locked.
     pub(crate) fn register(self: &Arc<Self>, size: usize, fd: OwnedFd) -> Result<ServedHandle> {
+        self.register_as(size, fd, false)
+    }
+
+    fn register_as(
+        self: &Arc<Self>,
+        size: usize,
+        fd: OwnedFd,
+        is_new: bool,
+    ) -> Result<ServedHandle> {
         let size = u64::try_from(size).ok().and_then(NonZeroU64::new);
         let size = size.ok_or(Error::InvalidSize { size: 0 })?;
         let start = Instant::now();
@@ -97,12 +113,27 @@ impl Client {
         let mut tries = 4;
         loop {
             let id = random_text(b's')?;
-            let command = Command::Register { id, size };
             let passed = Some(fd.as_fd());
+            let command = if is_new {
+                Command::Create { id, size }
+            } else {
+                Command::Register { id, size }
+            };
             let (reply, _) = self.shared.request(&mut state, command, passed, deadline)?;
             tries -= 1;
             match reply.status {
-                Status::Done => return Ok(self.retain(&mut state, id, size, fd)),
+                Status::Done => {
+                    let handle = self.hold(&mut state, id, size, fd);
+                    if let (true, Some(segment)) = (is_new, state.held.get_mut(&id)) {
+                        segment.locks = KnownLocks::All;
+                    }
+                    if is_new && state.witness.is_none() {
+                        state.settle_held(deadline);
+                    }
+                    // It needs the lock as soon as it runs.
+                    self.shared.start_monitor(&mut state);
+                    return Ok(handle);
+                }
                 Status::Taken if tries > 0 => {}
                 status => return Err(self.shared.status_error(id, status)),
             }
@@ -185,6 +216,7 @@ impl Client {
             size,
             fd: Arc::clone(&fd),
             handles: 0,
+            locks: KnownLocks::Nothing,
         });
         segment.handles += 1;
         ServedHandle {
@@ -328,6 +360,7 @@ impl Shared {
             },
             Status::Full => self.error(ServiceError::TooManySegments),
             Status::BadDescriptor => self.error(ServiceError::RejectedDescriptor),
+            Status::Unsettled => self.error(ServiceError::UnknownLocks),
             Status::Done | Status::Taken | Status::Busy => self.error(ServiceError::InvalidReply),
         }
     }

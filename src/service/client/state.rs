@@ -1,7 +1,7 @@
 //! [`State`]: what a client knows, under its lock.
 
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::num::NonZeroU64;
 use std::thread;
@@ -11,11 +11,16 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use super::RETRY_INTERVAL;
 use super::connection::{Connection, REPLY_TIMEOUT, RequestError};
+use super::locks::Member;
 use super::monitor::HostMonitor;
 use crate::id::ShMemId;
 use crate::process::Owner;
 use crate::service::host::ShMemService;
 use crate::service::protocol::{Command, Request, Token};
+use crate::sys::fork_closed::ForkClosed;
+
+/// From how many hosts in a row the pipes are kept.
+const MAX_WITNESSES: usize = 16;
 
 /// A segment that this process holds.
 pub(super) struct HeldSegment {
@@ -23,6 +28,17 @@ pub(super) struct HeldSegment {
     pub(super) fd: Arc<OwnedFd>,
     /// The number of its handles.
     pub(super) handles: usize,
+    pub(super) locks: KnownLocks,
+}
+
+/// What this client can tell a host about the locks in a segment.
+pub(super) enum KnownLocks {
+    /// Nothing.
+    Nothing,
+    /// The host knows all.
+    All,
+    /// The host knows all once these pipes have reached their ends.
+    After(Vec<Arc<ForkClosed>>),
 }
 
 #[derive(Default)]
@@ -50,6 +66,12 @@ pub(super) struct State {
     pub(super) last_failure: Option<Instant>,
     /// The token of a fork that was announced and is about to happen, or has just happened.
     pub(super) token: Option<Token>,
+    /// The participants of this process.
+    pub(super) members: Vec<Weak<Member>>,
+    /// `true` from the time when there was another connection until all participants have moved to its host.
+    pub(super) has_new_host: bool,
+    /// The end for reading of the pipe of the host, once it is needed.
+    pub(super) witness: Option<Arc<ForkClosed>>,
 }
 
 impl State {
@@ -65,6 +87,22 @@ impl State {
         self.unregistered.clear();
         self.pending_registration = None;
         self.unsent_releases.clear();
+    }
+
+    /// Notes that another host does not know all locks.
+    pub(super) fn doubt_locks(&mut self) {
+        let witness = self.witness.take();
+        for segment in self.held.values_mut() {
+            let known = core::mem::replace(&mut segment.locks, KnownLocks::Nothing);
+            segment.locks = match (known, &witness) {
+                (KnownLocks::All, Some(witness)) => KnownLocks::After([Arc::clone(witness)].into()),
+                (KnownLocks::After(mut pipes), Some(witness)) if pipes.len() < MAX_WITNESSES => {
+                    pipes.push(Arc::clone(witness));
+                    KnownLocks::After(pipes)
+                }
+                _ => KnownLocks::Nothing,
+            };
+        }
     }
 
     /// Returns the number of the next request.

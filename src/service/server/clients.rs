@@ -1,6 +1,8 @@
 //! Admits, pauses, evicts and disconnects clients.
 
-use rustix::fd::OwnedFd;
+use alloc::vec::Vec;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -10,6 +12,7 @@ use crate::service::protocol::{Opcode, Reply, Status};
 use crate::service::reaper::Kind;
 use crate::service::registry::{Client, Process};
 use crate::service::wire::{self, FrameReader};
+use crate::sys::fork_closed::ForkClosed;
 use crate::sys::{self, socket};
 
 /// How many connections are accepted in one turn.
@@ -17,13 +20,33 @@ const MAX_ACCEPTED: usize = 16;
 
 /// The connection of a client.
 pub(super) struct Connection {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Socket,
     pub(super) process: Process,
     pub(super) reader: FrameReader,
     /// `true` after a valid `Hello`.
     pub(super) introduced: bool,
     /// The last turn in which it was read from.
     pub(super) last_read: u64,
+}
+
+/// The socket of a connection, of which forked children have no copy.
+pub(super) struct Socket {
+    in_children: Vec<ForkClosed>,
+    fd: OwnedFd,
+}
+
+impl Socket {
+    fn into_fd(self) -> OwnedFd {
+        // Before the number is used again: see `ForkClosed::lent`.
+        drop(self.in_children);
+        self.fd
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Server {
@@ -35,8 +58,10 @@ impl Server {
             if self.reaper.pending(Kind::Connection) >= self.capacity.connections {
                 return self.stop_accepting();
             }
-            match self.listeners.accept() {
-                Ok(socket) => self.admit(socket),
+            let accepted =
+                self.without_children(|| self.listeners.accept(), |socket| [socket.as_fd()].into());
+            match accepted {
+                Ok((fd, in_children)) => self.admit(Socket { in_children, fd }),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
                     return self.reject();
@@ -62,7 +87,7 @@ impl Server {
     }
 
     /// Admits a client of this user, or refuses it with the reason.
-    fn admit(&mut self, socket: OwnedFd) {
+    fn admit(&mut self, socket: Socket) {
         let Ok(peer) = socket::peer_credentials(&socket) else {
             return self.close(Process::Unknown, false, socket);
         };
@@ -135,7 +160,9 @@ impl Server {
     fn reject(&mut self) {
         self.spare = None;
         match self.listeners.accept() {
-            Ok(socket) => {
+            Ok(fd) => {
+                let in_children = Vec::new();
+                let socket = Socket { in_children, fd };
                 let peer = socket::peer_credentials(&socket);
                 let process = peer.map_or(Process::Unknown, |peer| self.process_of(&peer));
                 self.close(process, false, socket);
@@ -208,11 +235,12 @@ impl Server {
     }
 
     /// Closes a connection, in the background if unread descriptors may be in it.
-    pub(super) fn close(&mut self, process: Process, introduced: bool, socket: OwnedFd) {
+    pub(super) fn close(&mut self, process: Process, introduced: bool, socket: Socket) {
+        let fd = socket.into_fd();
         if self.blocks_descriptors && !introduced {
-            drop(socket);
+            drop(fd);
         } else {
-            self.reaper.close(process, Kind::Connection, socket);
+            self.reaper.close(process, Kind::Connection, fd);
         }
     }
 }

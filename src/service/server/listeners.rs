@@ -52,6 +52,13 @@ impl Listeners {
         core::iter::once(&self.current).chain(older)
     }
 
+    /// Returns `true` if clients find this service at the current address.
+    pub(super) fn are_found(&self) -> bool {
+        let location = self.lookup.locate();
+        let lock = self.lock.as_ref();
+        location.is_ok_and(|location| lock.is_some_and(|lock| lock.is_found_at(&location.path)))
+    }
+
     /// Accepts one connection. `EAGAIN` if there is none.
     pub(super) fn accept(&self) -> Result<OwnedFd, Errno> {
         let mut accepted = Err(Errno::AGAIN);

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::time::Instant;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
 use self::clients::Connection;
@@ -32,6 +32,7 @@ use crate::service::host::StartError;
 use crate::service::protocol::{Opcode, Status};
 use crate::service::reaper::{Kind, Reaper};
 use crate::service::registry::{Client, Limits, Registry};
+use crate::sys::fork_closed::{ForkClosed, Forks};
 use crate::sys::path_lock::{LockDir, LockError, ServiceLock};
 use crate::sys::poller::Poller;
 use crate::sys::{self, limits, socket};
@@ -71,6 +72,18 @@ pub(super) struct Server {
     turn: u64,
     start: Instant,
     reaper: Reaper,
+    /// The pipe of [`Command::Life`](crate::service::protocol::Command::Life), which is created when it is needed.
+    life: Option<LifePipe>,
+    /// `true` if the thread shares the descriptors of its program, so that a forked child has them.
+    shares_descriptors: bool,
+}
+
+/// The ends of a pipe.
+struct LifePipe {
+    /// Dropped first: see [`ForkClosed::lent`].
+    _in_children: Vec<ForkClosed>,
+    reader: OwnedFd,
+    writer: OwnedFd,
 }
 
 impl Server {
@@ -79,6 +92,7 @@ impl Server {
         location: &Location,
         lookup: Lookup,
         stop: OwnedFd,
+        shares_descriptors: bool,
     ) -> Result<Self, StartError> {
         let denied = |error: LockError| StartError::Denied(location.clone(), error);
         let failed = |call| {
@@ -97,7 +111,7 @@ impl Server {
         poller.add(current, LISTENER).map_err(failed("epoll_ctl"))?;
         poller.add(&stop, STOP).map_err(failed("epoll_ctl"))?;
         let capacity = Capacity::of(limits::open_files());
-        Ok(Self {
+        let mut server = Self {
             listeners,
             stop,
             spare: Some(spare),
@@ -115,7 +129,13 @@ impl Server {
             turn: 0,
             start: Instant::now(),
             reaper: Reaper::new(capacity.foreign),
-        })
+            life: None,
+            shares_descriptors,
+        };
+        if sys::SERVICE_KEEPS_LOCKS {
+            server.create_life();
+        }
+        Ok(server)
     }
 
     /// Serves until the service is stopped or has to end.
@@ -165,6 +185,24 @@ impl Server {
         self.registry.clear();
         self.close_freed();
         self.reaper.finish(CLOSE_TIMEOUT);
+    }
+
+    /// Creates descriptors, of which forked children have no copies.
+    fn without_children<T>(
+        &self,
+        create: impl FnOnce() -> Result<T, Errno>,
+        descriptors: impl FnOnce(&T) -> Vec<BorrowedFd<'_>>,
+    ) -> Result<(T, Vec<ForkClosed>), Errno> {
+        if !self.shares_descriptors {
+            return Ok((create()?, Vec::new()));
+        }
+        let before = Forks::until_now().map_err(|_| Errno::NOMEM)?;
+        let created = create()?;
+        let lent = descriptors(&created)
+            .into_iter()
+            .map(|fd| ForkClosed::lent(fd, before).ok_or(Errno::AGAIN))
+            .collect::<Result<_, _>>()?;
+        Ok((created, lent))
     }
 
     /// Closes the segments that no client holds any more.

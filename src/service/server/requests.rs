@@ -5,15 +5,15 @@ use alloc::vec::Vec;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 
-use super::Server;
 use super::clients::Connection;
+use super::{LifePipe, Server};
 use crate::id::ShMemId;
-use crate::service::protocol::{Command, Opcode, Reply, Request, Status};
+use crate::service::protocol::{Command, Opcode, PipeEnd, Reply, Request, Status};
 use crate::service::reaper::Kind;
-use crate::service::registry::{Client, Closing, Process, Refusal};
+use crate::service::registry::{Client, Closing, Process, Refusal, Registry};
 use crate::service::wire::{self, Received};
-use crate::sys::SharedObject;
 use crate::sys::socket::{self, Passed};
+use crate::sys::{self, SharedObject};
 
 /// A segment, as the registry stores it.
 pub(super) struct StoredSegment {
@@ -67,7 +67,10 @@ impl Server {
             return false;
         };
         let is_hello = matches!(request.command, Command::Hello(_));
-        let is_register = matches!(request.command, Command::Register { .. });
+        let is_register = matches!(
+            request.command,
+            Command::Register { .. } | Command::Create { .. }
+        );
         let is_waiting = self.deadlines.is_waiting(client);
         if is_hello == connection.introduced || is_waiting || has_descriptors && !is_register {
             self.disconnect(client);
@@ -145,7 +148,12 @@ impl Server {
                     _ => Status::Done,
                 }
             }
-            Command::Register { id, size } => self.register(client, id, size.get(), descriptor),
+            Command::Register { id, size } => {
+                self.register(client, id, size.get(), descriptor, Registry::register)
+            }
+            Command::Create { id, size } => {
+                self.register(client, id, size.get(), descriptor, Registry::create)
+            }
             Command::Open(id) => return self.open(client, id, request.number),
             Command::Release(id) => {
                 self.registry.release(client, id);
@@ -160,10 +168,34 @@ impl Server {
                     Status::Full
                 }
             }
+            Command::Lock { id, byte } => status_of(self.registry.lock(client, id, byte, false)),
+            Command::Relock { id, byte } => status_of(self.registry.lock(client, id, byte, true)),
+            Command::Unlock(id) => {
+                let has_lock = self.registry.lock_of(client) == Some(id);
+                if has_lock && self.registry.unlock(client) {
+                    Status::Done
+                } else {
+                    Status::Unknown
+                }
+            }
+            Command::Query { id, byte } => match self.registry.is_locked(client, id, byte) {
+                Ok(false) => Status::Done,
+                Ok(true) => Status::Taken,
+                Err(refusal) => status_of(Err(refusal)),
+            },
+            Command::Life { id, end } => return self.send_life(client, request.number, id, end),
+            // Where no client finds this service, they may have locked their bytes again at another one.
+            Command::Settle(id) => {
+                if self.listeners.are_found() && self.registry.settle(client, id) {
+                    Status::Done
+                } else {
+                    Status::Unknown
+                }
+            }
         };
         let opcode = request.command.opcode();
         self.reply(client, request.number, opcode, status);
-        if let Command::Register { id, .. } = request.command {
+        if let Command::Register { id, .. } | Command::Create { id, .. } = request.command {
             self.resume_waiters(id);
         }
     }
@@ -175,6 +207,7 @@ impl Server {
         id: ShMemId,
         size: u64,
         descriptor: Result<OwnedFd, Status>,
+        register: Register,
     ) -> Status {
         let connection = self.connections.get(&client);
         let process = connection.map_or(Process::Unknown, |connection| connection.process);
@@ -199,10 +232,55 @@ impl Server {
             all: self.reaper.pending(Kind::Memory),
         };
         let segment = StoredSegment { fd, memory };
-        match self.registry.register(client, id, size, segment, closing) {
-            Ok(()) => Status::Done,
-            Err(Refusal::Taken) => Status::Taken,
-            Err(Refusal::Full | Refusal::Unknown) => Status::Full,
+        match register(&mut self.registry, client, id, size, segment, closing) {
+            Err(Refusal::Unknown) => Status::Full,
+            outcome => status_of(outcome),
+        }
+    }
+
+    /// Creates the pipe of this service, if it can.
+    pub(super) fn create_life(&mut self) {
+        let pipe = self.without_children(sys::pipe, |pipe| [pipe.0.as_fd(), pipe.1.as_fd()].into());
+        self.life = pipe.ok().map(|((reader, writer), in_children)| LifePipe {
+            _in_children: in_children,
+            reader,
+            writer,
+        });
+    }
+
+    /// Sends an end of the pipe of this service to a holder of a segment: that for writing only if it has a lock
+    /// or can get one.
+    fn send_life(&mut self, client: Client, number: u32, id: ShMemId, end: PipeEnd) {
+        const OPCODE: Opcode = Opcode::Life;
+        if !self.registry.holds(client, id) {
+            return self.reply(client, number, OPCODE, Status::Unknown);
+        }
+        if end == PipeEnd::Write && !self.registry.may_lock(client, id) {
+            return self.reply(client, number, OPCODE, Status::Unsettled);
+        }
+        if self.life.is_none() {
+            self.create_life();
+        }
+        let Some(life) = &self.life else {
+            return self.reply(client, number, OPCODE, Status::Busy);
+        };
+        let passed = match end {
+            PipeEnd::Read => &life.reader,
+            PipeEnd::Write => &life.writer,
+        };
+        let reply = Reply {
+            number,
+            opcode: OPCODE,
+            status: Status::Done,
+            size: 0,
+        };
+        let Some(connection) = self.connections.get(&client) else {
+            return;
+        };
+        match send(connection, reply, Some(passed.as_fd())) {
+            Ok(()) => {}
+            Err(socket::TOO_MANY_IN_FLIGHT) => self.reply(client, number, OPCODE, Status::Busy),
+            Err(_) => self.disconnect(client),
         }
     }
 
@@ -258,6 +336,26 @@ impl Server {
         for (client, number) in self.deadlines.take_waiters(id) {
             self.open(client, id, number);
         }
+    }
+}
+
+/// [`Registry::register`] or [`Registry::create`].
+type Register = fn(
+    &mut Registry<StoredSegment>,
+    Client,
+    ShMemId,
+    u64,
+    StoredSegment,
+    Closing,
+) -> Result<(), Refusal>;
+
+fn status_of(outcome: Result<(), Refusal>) -> Status {
+    match outcome {
+        Ok(()) => Status::Done,
+        Err(Refusal::Taken) => Status::Taken,
+        Err(Refusal::Full) => Status::Full,
+        Err(Refusal::Unknown) => Status::Unknown,
+        Err(Refusal::Unsettled) => Status::Unsettled,
     }
 }
 

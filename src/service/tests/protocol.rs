@@ -1,5 +1,6 @@
 //! Every frame is one message with one encoding, or is rejected with the reason.
 
+use alloc::vec;
 use core::num::NonZeroU64;
 
 use proptest::prelude::*;
@@ -7,11 +8,16 @@ use proptest::prelude::*;
 use super::id;
 use crate::id::ShMemId;
 use crate::service::protocol::{
-    Command, DecodeError, FRAME, Frame, Opcode, Reply, Request, Status, VERSION,
+    Command, DecodeError, FRAME, Frame, Opcode, PipeEnd, Reply, Request, Status, VERSION,
 };
 
 fn any_id() -> impl Strategy<Value = ShMemId> {
     "[ -~]{1,19}".prop_map(|text| ShMemId::from_string(&text))
+}
+
+/// The byte 0 is one like others.
+fn any_byte() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), any::<u64>()]
 }
 
 fn any_command() -> impl Strategy<Value = Command> {
@@ -24,6 +30,19 @@ fn any_command() -> impl Strategy<Value = Command> {
         any_id().prop_map(Command::Open),
         any_id().prop_map(Command::Release),
         any_id().prop_map(Command::Fork),
+        (any_id(), 1..u64::MAX).prop_map(|(id, size)| Command::Create {
+            id,
+            size: NonZeroU64::new(size).unwrap(),
+        }),
+        (any_id(), any_byte()).prop_map(|(id, byte)| Command::Lock { id, byte }),
+        (any_id(), any_byte()).prop_map(|(id, byte)| Command::Relock { id, byte }),
+        any_id().prop_map(Command::Unlock),
+        (any_id(), any_byte()).prop_map(|(id, byte)| Command::Query { id, byte }),
+        (any_id(), any::<bool>()).prop_map(|(id, reads)| Command::Life {
+            id,
+            end: if reads { PipeEnd::Read } else { PipeEnd::Write },
+        }),
+        any_id().prop_map(Command::Settle),
     ]
 }
 
@@ -37,10 +56,15 @@ proptest! {
     }
 
     #[test]
-    fn each_message_has_one_encoding(bytes: [u8; 32], head in 0..16_u8, tail: u8) {
+    fn each_message_has_one_encoding(bytes: [u8; 32], head in 0..32_u8, tail: u8, small: bool) {
         let mut frame: Frame = [0; FRAME];
-        frame[..2].copy_from_slice(&[VERSION, head & 7 | (head & 8) << 4]);
+        frame[..2].copy_from_slice(&[VERSION, head & 15 | (head & 16) << 3]);
         frame[4..36].copy_from_slice(&bytes);
+        if small {
+            // Most values of the field for sizes are not valid in most messages.
+            frame[8] &= 3;
+            frame[9..16].fill(0);
+        }
         // Most ids are shorter than the field, as real ones are.
         frame[20 + usize::from(tail) % 16..36].fill(0);
         if let Ok(request) = Request::decode(&frame) {
@@ -92,6 +116,13 @@ fn a_reply_decodes_to_itself() {
         Opcode::Open,
         Opcode::Release,
         Opcode::Fork,
+        Opcode::Create,
+        Opcode::Lock,
+        Opcode::Relock,
+        Opcode::Unlock,
+        Opcode::Query,
+        Opcode::Life,
+        Opcode::Settle,
     ];
     let statuses = [
         Status::Done,
@@ -100,6 +131,7 @@ fn a_reply_decodes_to_itself() {
         Status::Full,
         Status::BadDescriptor,
         Status::Busy,
+        Status::Unsettled,
     ];
     for opcode in opcodes {
         for status in statuses {
@@ -142,11 +174,22 @@ fn an_invalid_frame_has_a_reason() {
         frame
     };
     let request = |index, byte| Request::decode(&changed(request.encode(), index, byte));
+    let life = Request {
+        number: 7,
+        command: Command::Life {
+            id: id(1),
+            end: PipeEnd::Read,
+        },
+    };
+    let life = Request::decode(&changed(life.encode(), 8, 3));
+    assert_eq!(life, Err(DecodeError::Size));
     let reply = |index, byte| Reply::decode(&changed(reply.encode(), index, byte));
     assert_eq!(request(0, 2), Err(DecodeError::Version(2)));
     assert_eq!(request(1, 0), Err(DecodeError::Opcode(0)));
-    assert_eq!(request(1, 6), Err(DecodeError::Opcode(6)));
-    assert_eq!(request(1, Opcode::Register as u8), Err(DecodeError::Size));
+    assert_eq!(request(1, 13), Err(DecodeError::Opcode(13)));
+    for opcode in [Opcode::Register, Opcode::Create, Opcode::Life] {
+        assert_eq!(request(1, opcode as u8), Err(DecodeError::Size));
+    }
     assert_eq!(request(2, 1), Err(DecodeError::Status(1)));
     assert_eq!(request(3, 1), Err(DecodeError::Padding));
     assert_eq!(request(8, 1), Err(DecodeError::Size));
@@ -154,8 +197,8 @@ fn an_invalid_frame_has_a_reason() {
     assert_eq!(request(18, b'1'), Err(DecodeError::Id));
     assert_eq!(request(39, 1), Err(DecodeError::Padding));
     assert_eq!(reply(0, 2), Err(DecodeError::Version(2)));
-    assert_eq!(reply(1, 0x86), Err(DecodeError::Opcode(0x86)));
-    assert_eq!(reply(2, 6), Err(DecodeError::Status(6)));
+    assert_eq!(reply(1, 0x8d), Err(DecodeError::Opcode(0x8d)));
+    assert_eq!(reply(2, 7), Err(DecodeError::Status(7)));
     assert_eq!(reply(3, 1), Err(DecodeError::Padding));
     assert_eq!(reply(8, 0), Err(DecodeError::Size));
     assert_eq!(reply(16, 1), Err(DecodeError::Id));

@@ -35,7 +35,8 @@ use crate::sync::wake::Wait;
 ///
 /// # Platform notes
 ///
-/// A mutex works where processes can [join](crate::sync::Presence#platform-notes): on Linux, Android and Windows.
+/// A mutex works where processes can [join](crate::sync::Presence#platform-notes): on Linux, Android and Windows; on
+/// Apple's systems, the BSDs, illumos and Solaris in segments of the default provider, whose service has to answer.
 ///
 /// # Examples
 ///

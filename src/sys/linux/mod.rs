@@ -33,7 +33,7 @@ pub(crate) mod passed_fds;
 pub(crate) mod peer;
 #[cfg(all(target_os = "linux", not(shmem_apple_rules)))]
 mod posix_shm;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(any(shmem_apple_rules, shmem_freebsd_rules))))]
 pub(crate) mod presence;
 #[cfg(feature = "std")]
 mod process;

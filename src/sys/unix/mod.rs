@@ -31,6 +31,8 @@ pub(in crate::sys) mod fd;
     )
 )]
 pub(in crate::sys) mod file_lock;
+#[cfg(feature = "std")]
+pub(crate) mod fork_closed;
 #[cfg(any(
     target_os = "dragonfly",
     target_os = "freebsd",

@@ -14,7 +14,7 @@ mod single_writer;
 mod start;
 mod threads;
 
-use attack::{addresses, crowds, descriptors, exhaustion, frames, slow, stopped};
+use attack::{addresses, crowds, descriptors, exhaustion, frames, locks, slow, stopped};
 use libtest_mimic::Arguments;
 
 #[allow(clippy::too_many_lines, reason = "a list")]
@@ -109,6 +109,11 @@ pub(crate) fn main() {
             random_bytes_harm_nobody,
             malformed_frames_end_the_connection,
             ids_of_others_cannot_be_taken_or_released,
+        ]
+        locks: [
+            bytes_of_segments_that_are_not_held_cannot_be_locked,
+            locks_of_others_cannot_be_released,
+            segments_of_an_earlier_service_are_not_free,
         ]
         descriptors: [
             unexpected_descriptors_end_the_connection,

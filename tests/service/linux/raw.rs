@@ -20,6 +20,13 @@ pub(crate) const REGISTER: u8 = 2;
 pub(crate) const OPEN: u8 = 3;
 pub(crate) const RELEASE: u8 = 4;
 pub(crate) const FORK: u8 = 5;
+pub(crate) const CREATE: u8 = 6;
+pub(crate) const LOCK: u8 = 7;
+pub(crate) const RELOCK: u8 = 8;
+pub(crate) const UNLOCK: u8 = 9;
+pub(crate) const QUERY: u8 = 10;
+pub(crate) const LIFE: u8 = 11;
+pub(crate) const SETTLE: u8 = 12;
 
 pub(crate) const DONE: u8 = 0;
 pub(crate) const UNKNOWN: u8 = 1;
@@ -27,6 +34,7 @@ pub(crate) const TAKEN: u8 = 2;
 pub(crate) const FULL: u8 = 3;
 pub(crate) const BAD_DESCRIPTOR: u8 = 4;
 pub(crate) const BUSY: u8 = 5;
+pub(crate) const UNSETTLED: u8 = 6;
 
 /// Frames have no boundaries, as with Apple's rules.
 pub(crate) const IS_STREAM: bool = cfg!(shmem_apple_rules);
@@ -171,7 +179,7 @@ impl Raw {
             // The service rejects a client before it has read the request.
             let is_rejected = request[1] == HELLO && [FULL, BUSY].contains(&reply.bytes[2]);
             assert!(reply.bytes[4..8] == request[4..8] || is_rejected);
-            let is_due = request[1] == OPEN && reply.bytes[2] == DONE;
+            let is_due = [OPEN, LIFE].contains(&request[1]) && reply.bytes[2] == DONE;
             assert_eq!(reply.descriptors.len(), usize::from(is_due));
             reply.bytes[2]
         }))

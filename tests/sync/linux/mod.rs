@@ -8,6 +8,7 @@ mod mutex;
 mod peer;
 mod presence;
 mod ring;
+mod served;
 mod sysv;
 mod turn;
 mod wake;
@@ -103,6 +104,17 @@ fn trials() -> Vec<Trial> {
             without_proc_the_error_tells_what_to_do,
             foreign_locks_end_with_timeouts,
             a_signal_handler_may_fork,
+        ]
+        served: [
+            locks_survive_their_host,
+            the_first_can_join_after_the_host_has_died,
+            a_host_that_has_the_lock_is_noticed_when_it_dies,
+            a_stopped_participant_is_never_taken_for_dead,
+            a_participant_that_dies_while_it_is_stopped_is_dead,
+            a_child_does_not_keep_its_parent_present,
+            hosts_killed_at_any_time_harm_nobody,
+            a_segment_with_two_ids_has_no_locks_of_its_second_one,
+            segments_without_a_service_name_the_way_that_works,
         ]
         ring: [
             messages_arrive_whole_and_in_order,

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use super::{doorbell, event, latest, mutex, presence, ring, turn, wake};
+use super::{doorbell, event, latest, mutex, presence, ring, served, turn, wake};
 pub(crate) use testkit::peer::Peer;
 
 /// The result of a command in the peer.
@@ -20,6 +20,7 @@ pub(crate) fn serve() {
         ["mutex", ref words @ ..] => mutex::execute(words),
         ["presence", ref words @ ..] => presence::execute(words),
         ["ring", ref words @ ..] => ring::execute(words),
+        ["served", ref words @ ..] => served::execute(words),
         ["turn", ref words @ ..] => turn::execute(words),
         ["wake", ref words @ ..] => wake::execute(words),
         _ => Err(format!("unknown command {command:?}").into()),

@@ -7,6 +7,7 @@ pub(crate) mod crowds;
 pub(crate) mod descriptors;
 pub(crate) mod exhaustion;
 pub(crate) mod frames;
+pub(crate) mod locks;
 pub(crate) mod slow;
 pub(crate) mod stopped;
 
