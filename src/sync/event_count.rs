@@ -12,7 +12,8 @@
 //! Kills, at any step: an announcement of a killed waiter causes one superfluous wake-up. A waker that is killed
 //! before it has woken everybody leaves [`SLEEPS`] or [`WAKING`] behind, so that the next one wakes them.
 //!
-//! `tests/model/turn.rs` checks it with kills at every step, `word/explored/protocols.rs` under the memory model.
+//! `turn.rs`, `barrier.rs` and `condvar.rs` in `tests/model/` check it with kills at every step,
+//! `word/explored/protocols.rs` under the memory model.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::time::Duration;

@@ -9,6 +9,8 @@
 //! `attachments/tests.rs` below `src/sys/`.
 
 mod attachments;
+mod barrier;
+mod event_count;
 mod latest;
 mod mutex;
 mod named;
