@@ -10,6 +10,7 @@
 
 mod attachments;
 mod barrier;
+mod condvar;
 mod event_count;
 mod latest;
 mod mutex;
