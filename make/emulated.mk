@@ -1,7 +1,7 @@
 # Emulated processors, an emulated machine with ashmem, and Wine.
 
 # In an emulator the tests of the service take many minutes, so CI leaves them out.
-EMULATED_TESTS := $(if $(CI),--lib --test access --test contract --test cursor --test id \
+EMULATED_TESTS := $(if $(CI),--lib --test access --test contract --test cursor --test id --test latest --test ring \
 	--test processes --test memory,--tests)
 
 .PHONY: aarch64 riscv64 s390x

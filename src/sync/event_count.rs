@@ -146,3 +146,30 @@ impl<W: Word> EventCount<W> {
         }
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use core::sync::atomic::AtomicU32;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A peer that changes the word whenever a waiter is about to sleep does not prolong the wait.
+    #[test]
+    fn a_peer_that_keeps_changing_the_word_does_not_prolong_a_wait() {
+        let end = Instant::now() + Duration::from_secs(30);
+        for spins in [0, 100] {
+            let waiters = EventCount(AtomicU32::new(0));
+            let wait = Wait::new().spins(spins).timeout(Duration::from_millis(50));
+            // Each look at the condition is followed by a sleep.
+            let look = || {
+                waiters.wake().unwrap();
+                waiters.0.fetch_add(COUNT, SeqCst);
+                (Instant::now() > end).then_some("the wait does not end")
+            };
+            assert_eq!(waiters.wait_until(wait, look).unwrap(), None);
+        }
+    }
+}
