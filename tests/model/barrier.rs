@@ -132,8 +132,8 @@ impl Barrier {
             state.is_missed = [false; PROCESSES];
         } else {
             state.opened |= ended;
-            let have_arrived = state.counted.iter().filter(|&&count| count == 1).count();
-            if have_arrived != usize::from(self.participants) {
+            let counted = state.counted.iter().take(usize::from(self.participants));
+            if counted.into_iter().any(|&count| count != 1) {
                 state.fault = Some("it has opened before all had arrived");
             }
         }
@@ -148,6 +148,7 @@ impl Barrier {
     }
 
     /// Returns what one process does next. Only a sleeper has a choice, and its first one is that its time is up.
+    #[expect(clippy::too_many_lines, reason = "an arm for each step")]
     fn of_process(&self, me: usize, state: &State) -> Vec<(&'static str, State)> {
         let mut after = state.clone();
         let at = state.at;
@@ -331,9 +332,12 @@ impl Model for Barrier {
             },
             word: 0,
             steps: [Step::Idle; PROCESSES + 1],
-            calls: std::array::from_fn(|me| match me < usize::from(self.participants) {
-                true => self.calls,
-                false => 0,
+            calls: std::array::from_fn(|me| {
+                if me < usize::from(self.participants) {
+                    self.calls
+                } else {
+                    0
+                }
             }),
             kills: self.kills,
             resets: self.resets,

@@ -117,6 +117,7 @@ struct Condvar(Fault);
 
 impl Condvar {
     /// Returns what one process does next. Only a sleeper has a choice, and its first one is that some time passes.
+    #[expect(clippy::too_many_lines, reason = "an arm for each step")]
     fn of_process(&self, me: usize, state: &State) -> Vec<(&'static str, State)> {
         let mut after = state.clone();
         let mut others = Vec::new();
