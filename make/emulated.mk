@@ -1,8 +1,8 @@
 # Emulated processors, an emulated machine with ashmem, and Wine.
 
 # In an emulator the tests of the service take many minutes, so CI leaves them out.
-EMULATED_TESTS := $(if $(CI),--lib --test access --test contract --test cursor --test id \
-	--test processes --test memory,--tests)
+EMULATED_TESTS := $(if $(CI),--lib --test access --test contract --test cursor --test id --test latest \
+	--test memory --test processes --test ring --test sync,--tests)
 
 .PHONY: aarch64 riscv64 s390x
 aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc

@@ -17,10 +17,18 @@ use crate::memory::layout::{SharedLayout, fingerprint};
 ///
 /// # Lifetime
 ///
-/// Nothing has to be cleaned up. If a process is killed before it reaches the barrier, the others wait until their
-/// timeouts end, and then withdraw. A process that is killed while it waits counts as one that has arrived: the
-/// others pass, and miss it the next time. If another process replaces it, or the number of processes changes,
-/// [`reset`](Barrier::reset) the barrier first.
+/// Nothing has to be cleaned up. Set a timeout if a process may be killed: a wait with a timeout returns, whichever
+/// process is killed at whichever moment.
+///
+/// | killed | the others |
+/// | --- | --- |
+/// | before it arrives | wait until their timeouts end, and withdraw |
+/// | while it waits or withdraws | pass, because it still counts as one that has arrived; they miss it the next time |
+/// | as the last one, before it has woken them | pass at the latest when their timeouts end |
+///
+/// In no case does one pass before all have arrived. If another process replaces the killed one, or the number of
+/// processes changes, [`reset`](Barrier::reset) the barrier first: the new process would be counted in addition to
+/// the killed one. A reset also wakes those that the killed process has not woken.
 ///
 /// # Platform notes
 ///
@@ -133,7 +141,8 @@ impl State {
     }
 }
 
-/// The algorithm. `word/explored/protocols.rs` checks it.
+/// The algorithm. `tests/model/barrier.rs` checks it with kills at every step, `word/explored/protocols.rs` under the
+/// memory model.
 #[repr(C)]
 pub(crate) struct Protocol<W> {
     pub(crate) state: W,

@@ -15,8 +15,20 @@ use crate::sync::word::Word;
 /// Waiting for a condition that other participants establish under a [`Mutex`](crate::sync::Mutex).
 ///
 /// Bytes that are zero are its initial state. Only all waiters can be notified: one that was chosen
-/// and then killed would take the notification with it. A participant that is killed while it holds the mutex, before it
-/// notifies, ends the wait with [`LockError::Abandoned`].
+/// and then killed would take the notification with it.
+///
+/// # Lifetime
+///
+/// Nothing has to be cleaned up, and a wait with a timeout returns whichever participant is killed. Without one, a
+/// waiter that is not notified goes on waiting, unless it finds that the owner of the mutex is dead. Therefore:
+///
+/// - Change the condition and notify before unlocking. A participant that is killed in between ends the wait of one
+///   waiter with [`LockError::Abandoned`], or that of all of them if it had begun to notify. One that unlocks first,
+///   and is killed before it notifies, leaves the waiters waiting.
+/// - A participant that gets [`LockError::Abandoned`], from [`wait`](Condvar::wait) or from
+///   [`Mutex::lock`](crate::sync::Mutex::lock), repairs the value and then notifies: the others do not learn of the death.
+///
+/// A killed waiter affects nobody.
 ///
 /// # Examples
 ///
@@ -38,7 +50,8 @@ use crate::sync::word::Word;
 /// thread::scope(|scope| {
 ///     scope.spawn(|| {
 ///         let presence = Presence::join(&slots)?;
-///         jobs.lock(&presence, wait).or_else(LockError::recover).unwrap().fetch_add(1, Relaxed);
+///         let guard = jobs.lock(&presence, wait).or_else(LockError::recover).unwrap();
+///         guard.fetch_add(1, Relaxed);
 ///         added.notify_all()
 ///     });
 ///     let mut guard = jobs.lock(&presence, wait).or_else(LockError::recover).unwrap();
@@ -49,6 +62,7 @@ use crate::sync::word::Word;
 /// # }
 /// # Ok::<(), shmem_providers::Error>(())
 /// ```
+// `tests/model/condvar.rs` checks the algorithm, with kills at every step.
 #[repr(C)]
 pub struct Condvar {
     /// The number of notifications. It wraps.
@@ -99,7 +113,8 @@ impl Condvar {
         mutex.lock(presence, wait).map(|guard| (guard, notified))
     }
 
-    /// Notifies all participants that wait. The condition is changed before, under the mutex.
+    /// Notifies all participants that wait. Change the condition before, under the mutex, and unlock it after this
+    /// (see [Lifetime](Self#lifetime)).
     ///
     /// # Errors
     ///

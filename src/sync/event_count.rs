@@ -12,7 +12,8 @@
 //! Kills, at any step: an announcement of a killed waiter causes one superfluous wake-up. A waker that is killed
 //! before it has woken everybody leaves [`SLEEPS`] or [`WAKING`] behind, so that the next one wakes them.
 //!
-//! `tests/model/turn.rs` checks it with kills at every step, `word/explored/protocols.rs` under the memory model.
+//! `turn.rs`, `barrier.rs` and `condvar.rs` in `tests/model/` check it with kills at every step,
+//! `word/explored/protocols.rs` under the memory model.
 
 use core::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 use core::time::Duration;
@@ -142,6 +143,33 @@ impl<W: Word> EventCount<W> {
             if found.is_some() || !in_time {
                 return Ok(found);
             }
+        }
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use core::sync::atomic::AtomicU32;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A peer that changes the word whenever a waiter is about to sleep does not prolong the wait.
+    #[test]
+    fn a_peer_that_keeps_changing_the_word_does_not_prolong_a_wait() {
+        let end = Instant::now() + Duration::from_secs(30);
+        for spins in [0, 100] {
+            let waiters = EventCount(AtomicU32::new(0));
+            let wait = Wait::new().spins(spins).timeout(Duration::from_millis(50));
+            // Each look at the condition is followed by a sleep.
+            let look = || {
+                waiters.wake().unwrap();
+                waiters.0.fetch_add(COUNT, SeqCst);
+                (Instant::now() > end).then_some("the wait does not end")
+            };
+            assert_eq!(waiters.wait_until(wait, look).unwrap(), None);
         }
     }
 }

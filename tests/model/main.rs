@@ -9,6 +9,9 @@
 //! `attachments/tests.rs` below `src/sys/`.
 
 mod attachments;
+mod barrier;
+mod condvar;
+mod event_count;
 mod latest;
 mod mutex;
 mod named;

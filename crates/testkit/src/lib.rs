@@ -35,7 +35,7 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
-pub use self::outcome::{Failure, Outcome, if_lacking, natively, skip};
+pub use self::outcome::{Failure, Outcome, if_lacking, natively, repetitions, skip};
 #[cfg(unix)]
 pub use self::unix::*;
 #[cfg(windows)]

@@ -42,10 +42,21 @@ pub fn if_lacking<T>(error: Error) -> Outcome<T> {
 /// Skips the test in an emulator of another machine (`tests/cross/emulated`). `cannot` continues the
 /// sentence "not in an emulator, …".
 pub fn natively(cannot: &str) -> Outcome {
-    match std::env::var_os("SHMEM_TEST_EMULATED") {
-        None => Ok(()),
-        Some(_) => skip(format!("not in an emulator, {cannot}")),
+    if is_emulated() {
+        return skip(format!("not in an emulator, {cannot}"));
     }
+    Ok(())
+}
+
+/// Returns how many of `count` repetitions to execute: a tenth in an emulator of another machine, which is many times
+/// slower.
+#[must_use]
+pub fn repetitions(count: u32) -> u32 {
+    if is_emulated() { count / 10 } else { count }
+}
+
+fn is_emulated() -> bool {
+    std::env::var_os("SHMEM_TEST_EMULATED").is_some()
 }
 
 /// Converts an outcome for the test runner.

@@ -31,6 +31,9 @@ use crate::traits::{ShMem, ShMemProvider};
 /// or builds it in place, and the [`RingReader`] copies it or uses it in place. Either waits for the other one if
 /// it is asked to, and makes a system call only to sleep, or if the other one sleeps.
 ///
+/// Two writers or two readers at the same time are a mistake, in threads as well, which nothing detects: messages are
+/// then lost, mixed or received twice. The user ensures that a process has ended before another one takes its role over.
+///
 /// A process that is killed at any moment leaves the ring usable: a message is received whole, or not at all
 /// if it was not committed. Another process takes over by opening the ring and calling
 /// [`writer`](Self::writer) or [`reader`](Self::reader).

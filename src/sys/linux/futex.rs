@@ -92,5 +92,7 @@ mod tests {
         let deadline = after(Duration::ZERO);
         assert!(!sleep_while(&word, 0, deadline.as_ref()).unwrap());
         assert!(sleep_while(&word, 0, None).unwrap());
+        assert!(!sleep_while_all(&[(&word, 0)], deadline.as_ref()).unwrap());
+        assert!(sleep_while_all(&[(&word, 0)], None).unwrap());
     }
 }

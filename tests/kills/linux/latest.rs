@@ -4,12 +4,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
 use shmem_providers::channel::Latest;
-use shmem_providers::wake::Wait;
 use shmem_providers::{ShMem, ShMemProvider, StdShMemProvider};
 use testkit::Outcome;
 use testkit::stepper::{At, sweep};
 
-use super::{Bystander, LONG, until};
+use super::{Bystander, SLEEP, until};
 
 const LEN: usize = 40;
 
@@ -61,10 +60,8 @@ pub(crate) fn a_reader_that_sleeps_is_woken_once_another_writer_takes_over() -> 
             Latest::initialise(&mut segment, LEN, 2)?;
             let shared = segment.share();
             let latest = Latest::in_segment(&shared)?;
-            let asleep = Bystander::start(|| {
-                let wait = Wait::new().spins(0).timeout(LONG);
-                Ok(latest.reader().next(&mut Vec::new(), wait)?.is_some())
-            })?;
+            let asleep =
+                Bystander::start(|| Ok(latest.reader().next(&mut Vec::new(), SLEEP)?.is_some()))?;
             // The word of the announcements. The others see it before it sleeps, and need not see that.
             let announced = shared.view::<AtomicU32>(68)?;
             until(|| announced.load(Relaxed) != 0);
@@ -72,14 +69,15 @@ pub(crate) fn a_reader_that_sleeps_is_woken_once_another_writer_takes_over() -> 
         },
         |(latest, _), doomed| {
             let mut writer = latest.writer();
-            doomed.during(|| writer.publish(&[1; LEN]))?;
+            // Copying bytes would be many more positions, long before anybody is woken.
+            doomed.during(|| writer.write(0, |_| ()))?;
             Ok(())
         },
         |(latest, asleep)| {
             let mut writer = latest.writer();
             let found = latest.reader().read(&mut Vec::new())?.is_some();
             if !found {
-                writer.publish(&[2; LEN])?;
+                writer.publish(&[])?;
             }
             assert!(asleep.has_succeeded()?, "it was not woken");
             Ok(["old", "new"][usize::from(found)])

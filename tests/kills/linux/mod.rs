@@ -16,10 +16,14 @@ use std::{fs, io, thread};
 
 use libtest_mimic::Arguments;
 use shmem_providers::Error;
+use shmem_providers::wake::Wait;
 use testkit::Outcome;
 
-/// Longer than any wait takes: one that ends by this timeout has missed a wake-up.
+/// Longer than any wait takes.
 const LONG: Duration = Duration::from_secs(20);
+/// How a process beside the killed one waits: it sleeps at once, and for longer than the test waits for its end.
+/// A wait that ends by its timeout looks a last time, and would find what nobody has woken it for.
+const SLEEP: Wait = Wait::new().spins(0).timeout(Duration::from_secs(100));
 
 pub(crate) fn main() {
     let trials = testkit::trials! {
@@ -79,13 +83,18 @@ impl Bystander {
         }
     }
 
-    /// Waits for its end. Returns `true` if it has found what it waits for.
+    /// Waits for its end. Returns `true` if it has found what it waits for, and `false` if it sleeps on.
     pub(crate) fn has_succeeded(mut self) -> Outcome<bool> {
         let mut status = 0;
-        // SAFETY: the pointer is to a valid value.
-        let ended = unsafe { libc::waitpid(self.0, &raw mut status, 0) };
-        if ended != self.0 {
-            return Err(io::Error::last_os_error().into());
+        let end = Instant::now() + LONG;
+        loop {
+            // SAFETY: the pointer is to a valid value.
+            match unsafe { libc::waitpid(self.0, &raw mut status, libc::WNOHANG) } {
+                0 if Instant::now() < end => thread::yield_now(),
+                0 => return Ok(false),
+                -1 => return Err(io::Error::last_os_error().into()),
+                _ => break,
+            }
         }
         self.0 = 0;
         Ok(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0)

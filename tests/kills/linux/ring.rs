@@ -1,15 +1,11 @@
 //! Rings. In each state the other side sleeps, or is about to.
 
 use shmem_providers::channel::Ring;
-use shmem_providers::wake::Wait;
 use shmem_providers::{ShMemProvider, StdShMemProvider};
 use testkit::Outcome;
 use testkit::stepper::{At, sweep};
 
-use super::{Bystander, LONG};
-
-/// Sleeps at once.
-const SLEEP: Wait = Wait::new().spins(0).timeout(LONG);
+use super::{Bystander, SLEEP};
 
 pub(crate) fn a_message_of_a_killed_writer_is_whole_or_not_there() -> Outcome {
     let report = sweep(

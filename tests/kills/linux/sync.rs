@@ -4,15 +4,12 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use shmem_providers::sync::Turn;
-use shmem_providers::wake::{self, Wait};
+use shmem_providers::wake;
 use shmem_providers::{ShMem, ShMemProvider, StdShMemProvider};
 use testkit::Outcome;
 use testkit::stepper::{At, sweep};
 
-use super::{Bystander, LONG, until};
-
-/// Sleeps at once.
-const SLEEP: Wait = Wait::new().spins(0).timeout(LONG);
+use super::{Bystander, SLEEP, until};
 
 pub(crate) fn a_changed_word_wakes_with_the_next_wake_up() -> Outcome {
     let report = sweep(

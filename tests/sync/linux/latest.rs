@@ -10,7 +10,7 @@ use shmem_providers::wake::Wait;
 use shmem_providers::{Error, ShMem, ShMemId, ShMemProvider, StdShMemProvider};
 
 use super::peer::{Answer, Peer};
-use testkit::Outcome;
+use testkit::{Outcome, repetitions};
 
 /// Longer than any test takes: a wait that ends by this timeout has missed a wake-up.
 const LONG: Duration = Duration::from_secs(50);
@@ -52,6 +52,7 @@ fn wait() -> Wait {
 
 pub(crate) fn no_reader_of_a_fast_writer_gets_torn_values() -> Outcome {
     for (published, max_len) in [(100_000, 64), (2_000, MAX_LEN)] {
+        let published = u64::from(repetitions(published));
         let latest = Latest::create(&mut StdShMemProvider::new()?, max_len)?;
         let id = latest.id();
         let mut readers: Vec<_> = (0..4).map(|_| Peer::start()).collect();
@@ -73,7 +74,6 @@ pub(crate) fn no_reader_of_a_fast_writer_gets_torn_values() -> Outcome {
 }
 
 pub(crate) fn killed_writers_are_replaced() -> Outcome {
-    const KILLS: u64 = 200;
     let latest = Latest::create(&mut StdShMemProvider::new()?, MAX_LEN)?;
     let id = latest.id();
     let mut readers: Vec<_> = (0..2).map(|_| Peer::start()).collect();
@@ -84,7 +84,7 @@ pub(crate) fn killed_writers_are_replaced() -> Outcome {
     let (mut reader, mut value) = (latest.reader(), Vec::new());
     let mut last = 0;
     let mut random = u64::from(std::process::id());
-    for _ in 0..KILLS {
+    for _ in 0..repetitions(200) {
         let mut writer = Peer::start();
         writer.send(&format!("latest publish {id} {}", u64::MAX));
         // It has taken over.

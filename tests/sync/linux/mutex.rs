@@ -268,10 +268,9 @@ pub(crate) fn the_death_of_an_owner_is_noticed_once() -> Outcome {
 }
 
 pub(crate) fn owners_killed_at_any_time_harm_nobody() -> Outcome {
-    const KILLS: u32 = 40;
     let layout = layout()?;
     let mut survivor = joined(&layout)?;
-    for round in 0..KILLS {
+    for round in 0..testkit::repetitions(40) {
         let mut peer = joined(&layout)?;
         peer.send(&format!("mutex count {}", u64::MAX));
         let end = Instant::now() + Duration::from_micros(u64::from(round * 7919 % 3000));

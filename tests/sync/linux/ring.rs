@@ -11,8 +11,8 @@ use shmem_providers::wake::Wait;
 use shmem_providers::{Error, ErrorKind, ShMem, ShMemId, ShMemProvider, StdShMemProvider, Typed};
 
 use super::peer::{Answer, Peer};
-use testkit::Outcome;
 use testkit::seccomp::forbid_in;
+use testkit::{Outcome, repetitions};
 
 /// Longer than any test takes: a wait that ends by this timeout has missed a wake-up.
 const LONG: Duration = Duration::from_secs(50);
@@ -130,6 +130,7 @@ pub(crate) fn execute(words: &[&str]) -> Answer {
 
 pub(crate) fn messages_arrive_whole_and_in_order() -> Outcome {
     for (capacity, count) in [(512, 20_000), (64 << 10, 80_000)] {
+        let count = repetitions(count);
         let ring = create(capacity)?;
         let mut reader = ring.reader()?;
         let mut peer = Peer::start();
@@ -150,7 +151,7 @@ pub(crate) fn a_killed_writer_is_replaced() -> Outcome {
     let mut reader = ring.reader()?;
     let mut found = Vec::new();
     let mut next = 0;
-    for round in 0..40 {
+    for round in 0..repetitions(40) {
         let mut peer = Peer::start();
         peer.send(&format!("ring write {} {next} {}", ring.id(), u32::MAX));
         for _ in 0..=random(round) % 1000 {
@@ -175,7 +176,7 @@ pub(crate) fn a_killed_writer_is_replaced() -> Outcome {
 pub(crate) fn a_killed_reader_is_replaced() -> Outcome {
     let ring = create(1024)?;
     let seen = Typed::<AtomicU32>::create(&mut StdShMemProvider::new()?, |_| {})?;
-    let end = 20_000;
+    let end = repetitions(20_000);
     let start = || {
         let mut peer = Peer::start();
         peer.send(&format!("ring read {} {} {end}", ring.id(), seen.id()));

@@ -45,6 +45,7 @@ pub(crate) fn three_processes_take_turns_in_a_round() -> Outcome {
 
 /// Each process has as many moves, which none of them makes out of turn.
 fn take_turns(players: u32, rounds: u32) -> Outcome {
+    let rounds = testkit::repetitions(rounds);
     let game = created()?;
     let mut peers = Vec::new();
     for me in 1..players {
