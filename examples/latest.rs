@@ -3,14 +3,11 @@
 
 use shmem_providers::channel::{Latest, LatestReader, LatestWriter};
 use shmem_providers::{ShMemProvider, StdShMemProvider, wake::Wait};
-use std::{env, error::Error, process::Command, thread, time::Duration};
+use std::{env, error::Error, process::Command, time::Duration};
 
 fn write(mut writer: LatestWriter) -> Result<(), Box<dyn Error>> {
-    for byte in (0..=255).cycle().take(1_000_000) {
-        writer.write(100_000, |value| value.fill(byte))?;
-        thread::sleep(Duration::from_micros(200)); // a reader needs time for a copy
-    }
-    Ok(())
+    let mut bytes = (0..=255).cycle().take(1_000_000);
+    Ok(bytes.try_for_each(|byte| writer.write(100_000, |value| value.fill(byte)))?)
 }
 
 fn read(mut reader: LatestReader) -> Result<(), Box<dyn Error>> {
@@ -29,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             None => read(latest.reader()),
         };
     }
-    let latest = Latest::create(&mut StdShMemProvider::new()?, 100_000)?; // bytes at most
+    let latest = Latest::create_with_slots(&mut StdShMemProvider::new()?, 100_000, 64)?; // so that readers have time
     let mut command = Command::new(env::current_exe()?);
     latest.hand_over(&mut command, "LATEST")?;
     for reader in [(); 3].map(|()| command.spawn()) {

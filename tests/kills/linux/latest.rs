@@ -63,7 +63,7 @@ pub(crate) fn a_reader_that_sleeps_is_woken_once_another_writer_takes_over() -> 
             let asleep =
                 Bystander::start(|| Ok(latest.reader().next(&mut Vec::new(), SLEEP)?.is_some()))?;
             // The word of the announcements. The others see it before it sleeps, and need not see that.
-            let announced = shared.view::<AtomicU32>(68)?;
+            let announced = shared.view::<AtomicU32>(128)?;
             until(|| announced.load(Relaxed) != 0);
             Ok((latest, asleep))
         },

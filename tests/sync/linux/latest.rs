@@ -22,7 +22,7 @@ const LENGTHS: [usize; 8] = [64, 4096, 64, 1000, 64 << 10, 64, 4096, MAX_LEN];
 const END: usize = 8;
 
 /// The index of the word that says who waits, in the segment.
-const WAITERS: usize = 17;
+const WAITERS: usize = 32;
 
 /// Returns the bytes of a value: a pattern that depends on its number everywhere.
 fn pattern(sequence: u64, len: usize) -> Vec<u8> {
