@@ -74,7 +74,7 @@ fn by_words(bytes: &[AtomicU8]) -> (&[AtomicU8], &[AtomicUsize], &[AtomicU8]) {
 
 /// Copies with vector and string instructions. Each function returns `false` if that would be slower, and does
 /// nothing then.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 mod strings {
     use core::arch::asm;
     use core::ops::RangeInclusive;
@@ -263,8 +263,8 @@ mod strings {
     }
 }
 
-/// Other processors have no faster way than words.
-#[cfg(not(target_arch = "x86_64"))]
+/// Other processors have no faster way than words, and kernels do not use vectors.
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2")))]
 mod strings {
     use core::sync::atomic::AtomicU8;
 
