@@ -97,7 +97,7 @@ pub(crate) fn open_presence(
 }
 
 /// `true` if the service of a segment keeps the locks of its bytes.
-#[cfg(feature = "std")]
+#[cfg(all(unix, feature = "std"))]
 pub(crate) const SERVICE_KEEPS_LOCKS: bool = cfg!(any(
     not(any(target_os = "android", target_os = "linux", windows)),
     shmem_apple_rules,
