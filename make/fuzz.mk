@@ -27,7 +27,7 @@ asan: export ASAN_OPTIONS := allocator_may_return_null=1
 asan: export LSAN_OPTIONS := suppressions=$(abspath make/leaks.txt):print_suppressions=0
 asan: ## Runs all tests under AddressSanitizer, which also finds leaks
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address \
-		cargo test --tests --no-fail-fast --target $(HOST) -- --skip exhaustion::
+		cargo test --tests --no-fail-fast --target $(HOST) -- --skip exhaustion:: $(if $(CI),--skip explored)
 	@echo "SKIPPED: the service with ten attackers under AddressSanitizer, which is too slow for the deadlines" \
 		"of these tests; make test runs them"
 UNDER_VALGRIND := memory_comes_with_growth options_apply_to_what_is_committed a_changed_mode_harms_nobody \
