@@ -116,6 +116,9 @@ pub(crate) fn another_process_rings_by_id() -> Outcome {
 /// The peer may not make any system call other than `read` and `write` while it rings.
 pub(crate) fn an_unarmed_slot_makes_no_system_call() -> Outcome {
     natively("which filters no system calls")?;
+    if cfg!(target_env = "musl") {
+        return skip("musl's allocator makes a system call when the peer answers");
+    }
     let game = Game::new()?;
     let doorbell = Doorbell::new()?;
     let mut peer = Peer::start();
