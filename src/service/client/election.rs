@@ -26,7 +26,8 @@ impl Shared {
         if state.monitor.is_none() && !state.held.is_empty() {
             // If this fails, the next request notices that the host has died.
             let shared = Arc::clone(self);
-            state.monitor = HostMonitor::start(move |lost| shared.reconnect(lost)).ok();
+            let first = state.first_target();
+            state.monitor = HostMonitor::start(first, move |lost| shared.reconnect(lost)).ok();
         }
     }
 
@@ -144,5 +145,24 @@ impl Shared {
         // If the claim is denied, there is a service, or nothing that this process may remove. Otherwise
         // dropping it removes the files.
         drop(LockDir::open(&location.path).and_then(ServiceLock::claim));
+    }
+}
+
+impl State {
+    /// Returns what a new monitor waits for. It takes the lock only if there is work for it: a fork that is not
+    /// announced has to find the lock free, or the child forgets what it holds.
+    fn first_target(&mut self) -> MonitorTarget {
+        let has_locks = self.witness.is_some() || !sys::SERVICE_KEEPS_LOCKS;
+        let is_idle = self.connection.is_some()
+            && self.unregistered.is_empty()
+            && self.unsent_releases.is_empty()
+            && self.members.is_empty()
+            && has_locks;
+        // There is nobody to move.
+        self.has_new_host &= !is_idle;
+        MonitorTarget {
+            connection: self.connection.clone(),
+            retry_after: (!is_idle).then_some(Duration::ZERO),
+        }
     }
 }

@@ -34,9 +34,10 @@ pub(super) struct HostMonitor {
 }
 
 impl HostMonitor {
-    /// Starts the thread. It calls `reconnect` at the start, when it is woken, and when the connection has
+    /// Starts the thread. It waits for `first`, and calls `reconnect` when it is woken, and when the connection has
     /// ended, which is then passed. The result is what to wait for next.
     pub(super) fn start(
+        first: MonitorTarget,
         reconnect: impl Fn(Option<&Arc<Connection>>) -> MonitorTarget + Send + 'static,
     ) -> io::Result<Self> {
         let (woken, wake) = sys::pipe()?;
@@ -44,7 +45,7 @@ impl HostMonitor {
         let is_awake = Arc::new(AtomicBool::new(false));
         let thread = {
             let (woken, is_awake) = (Arc::clone(&woken), Arc::clone(&is_awake));
-            let work = move || run(reconnect, &woken, &is_awake);
+            let work = move || run(first, reconnect, &woken, &is_awake);
             sys::thread::spawn(c"shmem-monitor", work)?
         };
         Ok(Self {
@@ -84,13 +85,13 @@ const END: u8 = 1;
 
 /// The work of the thread, until its client is dropped.
 fn run(
+    mut target: MonitorTarget,
     reconnect: impl Fn(Option<&Arc<Connection>>) -> MonitorTarget,
     woken: &ForkFd,
     is_awake: &AtomicBool,
 ) {
-    let mut lost: Option<Arc<Connection>> = None;
     loop {
-        let target = reconnect(lost.take().as_ref());
+        let mut lost: Option<Arc<Connection>> = None;
         let Some(woken) = woken.as_fd() else {
             return;
         };
@@ -112,6 +113,7 @@ fn run(
             Err(Errno::INTR) => {}
             Err(_) => return,
         }
+        target = reconnect(lost.as_ref());
     }
 }
 
