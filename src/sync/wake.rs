@@ -64,7 +64,7 @@ use crate::sys::futex;
 
 /// How often a process looks at the word before it sleeps, by default. That takes about as long as
 /// going to sleep and being woken.
-const SPINS: u32 = 200;
+const SPINS: u32 = 1000;
 
 /// How a process waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +228,7 @@ pub fn any(words: &[(&AtomicU32, u32)], wait: Wait) -> Result<Option<usize>, Err
 /// use shmem_providers::wake::{self, Wait};
 ///
 /// // Where waiting polls, a peer that answers soon is worth more spins.
-/// let wait = Wait::new().spins(if wake::is_native() { 200 } else { 20_000 });
+/// let wait = Wait::new().spins(if wake::is_native() { 1000 } else { 20_000 });
 /// # let _ = wait;
 /// ```
 #[must_use]
