@@ -74,7 +74,7 @@ pub struct Wait {
 }
 
 impl Wait {
-    /// Looks at the word for a few microseconds, then sleeps without a time limit.
+    /// Looks at the word for about as long as a wake-up takes, some ten microseconds, then sleeps without a time limit.
     #[must_use]
     pub const fn new() -> Self {
         Self {
