@@ -50,10 +50,22 @@ fuzz_target!(|data: &[u8]| {
                 let is_bound = registry.bind_fork(client, token);
                 assert_eq!(registry.pending_forks(), pending - usize::from(is_bound));
             }
-            Command::Register { id, size } => {
-                if registry
-                    .register(client, id, size.get(), turn, Closing::default())
-                    .is_ok()
+            Command::Register { id, size } | Command::Create { id, size } => {
+                let is_new = matches!(request.command, Command::Create { .. });
+                let register = if is_new {
+                    Registry::create
+                } else {
+                    Registry::register
+                };
+                if register(
+                    &mut registry,
+                    client,
+                    id,
+                    size.get(),
+                    turn,
+                    Closing::default(),
+                )
+                .is_ok()
                 {
                     assert!(registry.held_by(client).any(|held| held == id));
                     assert!(registry.open(client, id).is_ok());
@@ -71,6 +83,44 @@ fuzz_target!(|data: &[u8]| {
                 registry.announce_fork(client, token, now + 3);
                 assert!(registry.pending_forks() <= LIMITS.forks);
             }
+            Command::Lock { id, byte } | Command::Relock { id, byte } => {
+                let again = matches!(request.command, Command::Relock { .. });
+                let (before, lock) = (
+                    registry.is_locked(client, id, byte),
+                    registry.lock_of(client),
+                );
+                if registry.lock(client, id, byte, again).is_ok() {
+                    assert_eq!(lock, None);
+                    assert_ne!(before, Ok(true));
+                    assert_eq!(registry.is_locked(client, id, byte), Ok(true));
+                    assert_eq!(registry.lock_of(client), Some(id));
+                } else {
+                    assert_eq!(registry.is_locked(client, id, byte), before);
+                    assert_eq!(registry.lock_of(client), lock);
+                }
+            }
+            Command::Unlock(_) => {
+                let lock = registry.lock_of(client);
+                assert_eq!(registry.unlock(client), lock.is_some());
+                assert_eq!(registry.lock_of(client), None);
+            }
+            Command::Query { id, byte } => {
+                if registry.is_locked(client, id, byte).is_ok() {
+                    assert!(registry.holds(client, id));
+                }
+            }
+            Command::Life { id, .. } => {
+                if registry.may_lock(client, id) {
+                    assert!(registry.holds(client, id));
+                }
+            }
+            Command::Settle(id) => {
+                assert_eq!(registry.settle(client, id), registry.holds(client, id));
+            }
+        }
+        for client in 0..CLIENTS {
+            let lock = registry.lock_of(client);
+            assert!(lock.is_none_or(|id| registry.holds(client, id)));
         }
         registry.take_freed();
         for process in (0..2).map(Process::Known).chain([Process::Unknown]) {
