@@ -141,7 +141,7 @@ pub enum ServiceError {
     /// The service has replaced another one, and does not know yet which locks in a segment still exist; or the
     /// segment was registered from a descriptor, so that it may have locks under another id.
     UnknownLocks,
-    /// The service has no longer a lock that this participant had.
+    /// The service no longer has the lock of this participant.
     LostLock,
 }
 

@@ -159,7 +159,7 @@ mod strings {
             // SAFETY: as the caller ensures.
             return unsafe { copy_string(source, target, len) };
         }
-        // SAFETY: there are at least as many bytes.
+        // SAFETY: the length is at least `LONG`, which is more than a vector.
         unsafe { copy_vector(source, target) };
         let first = VECTOR - target.addr() % VECTOR;
         let (source, target) = (source.wrapping_add(first), target.wrapping_add(first));
@@ -181,7 +181,7 @@ mod strings {
     unsafe fn copy_vectors(source: *const u8, target: *mut u8, len: usize) {
         let mut done = 0;
         while len - done >= VECTOR {
-            // SAFETY: there are as many bytes from `done`.
+            // SAFETY: at least `VECTOR` bytes are left from `done` on.
             unsafe { copy_vector(source.wrapping_add(done), target.wrapping_add(done)) };
             done += VECTOR;
         }
@@ -217,7 +217,7 @@ mod strings {
     /// size of a vector.
     #[inline]
     unsafe fn copy_rounds(source: *const u8, target: *mut u8, rounds: usize) {
-        // SAFETY: the caller ensures that as many bytes may be read and written.
+        // SAFETY: the caller ensures that `rounds * ROUND` bytes may be read and written.
         unsafe {
             asm!(
                 "2:",
